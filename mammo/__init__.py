@@ -1,0 +1,1 @@
+"""mammo: does synthetic mammography data help a breast-cancer classifier, and can you prove it?"""

@@ -1,0 +1,106 @@
+"""The manifest: one row an image, the columns every step relies on, and the guards on them."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from mammo.errors import DataError
+
+# Column -> (pandas type, value of an image that has none)
+COLUMNS: dict[str, tuple[str, Any]] = {
+    "dataset": ("str", ""),
+    "group_id": ("str", ""),  # the patient, salted hash
+    "exam_id": ("str", ""),
+    "image_id": ("str", ""),
+    "laterality": ("str", ""),  # L, R or empty
+    "view": ("str", ""),  # CC, MLO or empty
+    "label": ("str", ""),  # class name, of the dataset's class map
+    "label_kind": ("str", ""),
+    "birads": ("str", ""),
+    "density": ("str", ""),  # A to D, or the release's own letters
+    "age": ("float64", float("nan")),  # years
+    "vendor": ("str", ""),
+    "subset": ("str", ""),
+    "pixel_mm": ("float64", float("nan")),  # of the stored image, after resizing
+    "sha256": ("str", ""),  # of the stored pixels
+    "mask_sha256": ("str", ""),  # of the stored mask, empty where there is none
+    "split": ("str", ""),  # train, val or test
+    "fold": ("int64", -1),  # -1 outside cross-validation
+    "is_synthetic": ("bool", False),
+    "generator_run_id": ("str", ""),
+    "sample_seed": ("int64", -1),
+    "shard": ("str", ""),  # file of the pixels; "<digest>/<file>" in another dataset
+    "index": ("int64", -1),  # position in the shard
+}
+SPLITS = ("train", "val", "test")
+_PLACE = ("shard", "index")  # where pixels lie is not part of what they are
+
+
+def make_manifest(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Manifest of `rows`; columns a row lacks get their empty value, further columns are kept."""
+    frame = pd.DataFrame(list(rows))
+    for name, (kind, empty) in COLUMNS.items():
+        if name not in frame:
+            frame[name] = pd.Series([empty] * len(frame), dtype=kind, index=frame.index)
+        filled = frame[name].where(frame[name].notna(), empty) if kind != "float64" else frame[name]
+        frame[name] = filled.astype(kind)
+    extra = sorted(set(frame.columns) - set(COLUMNS))
+    return frame[[*COLUMNS, *extra]].reset_index(drop=True)
+
+
+def check_manifest(frame: pd.DataFrame, class_names: Iterable[str]) -> None:
+    """Refuse a manifest that breaks the data contract; DataError names the first offence."""
+    missing = sorted(set(COLUMNS) - set(frame.columns))
+    if missing:
+        raise DataError(f"manifest lacks the columns {', '.join(missing)}")
+    _refuse(frame[~frame["split"].isin(SPLITS)], "split", "one of train, val, test")
+    _refuse(frame[~frame["label"].isin(list(class_names))], "label", f"of {list(class_names)}")
+    _refuse(frame[frame["group_id"] == ""], "group_id", "a patient")
+    _refuse(frame[frame["image_id"].duplicated()], "image_id", "unique")
+    held_out = frame[frame["is_synthetic"] & (frame["split"] != "train")]
+    if len(held_out):
+        row = held_out.iloc[0]
+        raise DataError(
+            f"image {row['image_id']} is synthetic and in split {row['split']!r}; "
+            "synthetic images may only be used for training"
+        )
+    unknown = frame[frame["is_synthetic"] & (frame["generator_run_id"] == "")]
+    _refuse(unknown, "generator_run_id", "the run that made the synthetic image")
+    check_groups(frame)
+
+
+def check_groups(frame: pd.DataFrame) -> None:
+    """Refuse a patient in two splits or two folds."""
+    real = frame[~frame["is_synthetic"]]
+    for column in ("split", "fold"):
+        rows = real if column == "split" else real[real["fold"] >= 0]
+        spread = rows.groupby("group_id")[column].nunique()
+        torn = spread[spread > 1]
+        if len(torn):
+            where = sorted(map(str, rows[rows["group_id"] == torn.index[0]][column].unique()))
+            raise DataError(
+                f"patient {torn.index[0]} is in {column}s {' and '.join(where)} "
+                f"({len(torn)} such patients); all images of a patient belong in one {column}"
+            )
+    mixed = real[(real["fold"] >= 0) & (real["split"] == "test")]
+    _refuse(mixed, "fold", "-1 in the test split")
+
+
+def manifest_digest(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
+    """Digest of all rows, their pixels (through sha256) and `about` (class map, size, ...)."""
+    content = frame.drop(columns=list(_PLACE)).sort_values("image_id", kind="stable")
+    content = content[sorted(content.columns)]
+    text = content.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    head = "\n".join(f"{key}={about[key]}" for key in sorted(about))
+    return hashlib.sha256(f"{head}\n{text}".encode()).hexdigest()[:32]
+
+
+def _refuse(offenders: pd.DataFrame, column: str, right: str) -> None:
+    if len(offenders):
+        row = offenders.iloc[0]
+        raise DataError(
+            f"image {row['image_id']!r} has {column} {row[column]!r}, which should be {right} "
+            f"({len(offenders)} such images)"
+        )
