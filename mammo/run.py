@@ -55,6 +55,9 @@ class Run(Protocol):
     def artifacts(self, path: Path, folder: str = "") -> None:
         """Upload a file into `folder`, or the contents of a folder as `folder`."""
 
+    def model(self, folder: Path) -> None:
+        """Upload a saved model (mammo.models) as the artifact model/, loadable by MLflow."""
+
     def input(self, name: str, digest: str, rows: int, context: str) -> None:
         """Declare a dataset input; context is training, validation, test or synthetic."""
 
@@ -120,6 +123,9 @@ class MemoryRun:
         if not path.exists():
             raise FileNotFoundError(path)
         self.uploaded[folder or path.name] = path
+
+    def model(self, folder: Path) -> None:
+        self.artifacts(folder, "model")
 
     def input(self, name: str, digest: str, rows: int, context: str) -> None:
         self.input_datasets.append((name, digest, rows, context))

@@ -1,6 +1,7 @@
 """Types of settings: numbers with a range and names from a list, checked on the command line."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     Fraction = float
@@ -9,10 +10,13 @@ if TYPE_CHECKING:
     PositiveFloat = float
     NonNegativeFloat = float
 else:
-    from jsonargparse.typing import restricted_number_type
+    from jsonargparse.typing import ClosedUnitInterval as Fraction
+    from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
+    from jsonargparse.typing import NonNegativeInt as Count
 
-    Fraction = restricted_number_type("Fraction", float, [(">=", 0), ("<=", 1)])
-    PositiveInt = restricted_number_type("PositiveInt", int, (">", 0))
-    Count = restricted_number_type("Count", int, (">=", 0))
-    PositiveFloat = restricted_number_type("PositiveFloat", float, (">", 0))
-    NonNegativeFloat = restricted_number_type("NonNegativeFloat", float, (">=", 0))
+__all__ = ["Count", "Fraction", "NonNegativeFloat", "PositiveFloat", "PositiveInt", "one_of"]
+
+
+def one_of(names: Iterable[str]) -> Any:
+    """Type of a setting that takes one of `names` (a registry, say)."""
+    return Literal[tuple(sorted(names))]

@@ -1,0 +1,137 @@
+"""A trained model on disk: weights, what it is and what it was trained on; nothing is unpickled."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mammo.data.classes import ClassMap
+from mammo.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEMA_VERSION = 1
+WEIGHTS = "weights.safetensors"
+TRAINING = "training.parquet"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """An opened model folder; `about` is model.json."""
+
+    folder: Path
+    about: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """generator or classifier."""
+        return str(self.about["kind"])
+
+    @property
+    def digest(self) -> str:
+        return str(self.about["digest"])
+
+    @property
+    def run_id(self) -> str:
+        return str(self.about["run_id"])
+
+    @property
+    def classes(self) -> ClassMap:
+        return ClassMap.from_json(self.about["classes"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.about["shape"]
+        return int(channels), int(height), int(width)
+
+    @cached_property
+    def training(self) -> pd.DataFrame:
+        """The rows it was trained on: columns group_id, sha256, is_synthetic."""
+        return pd.read_parquet(self.folder / TRAINING)
+
+    def weights(self) -> dict[str, "Tensor"]:
+        """Tensors by name, on the CPU."""
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / WEIGHTS)
+
+
+def save_model(
+    folder: Path,
+    *,
+    kind: str,
+    run_id: str,
+    classes: ClassMap,
+    shape: tuple[int, int, int],
+    weights: Mapping[str, "Tensor"],
+    training: pd.DataFrame,
+    settings: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> SavedModel:
+    """Write the model beside `folder`, then rename it there when whole.
+
+    `training` has the manifest columns group_id, sha256 and is_synthetic of the training rows;
+    `about` says what else the model needs to be rebuilt (network, fold, salt, ...).
+    """
+    from safetensors.torch import save_file
+
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    save_file(tensors, partial / WEIGHTS)
+    columns = ["group_id", "sha256", "is_synthetic"]
+    training[columns].reset_index(drop=True).to_parquet(partial / TRAINING, index=False)
+    described = {
+        **about,
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "run_id": run_id,
+        "classes": classes.to_json(),
+        "shape": list(shape),
+        "settings": dict(settings),
+        "files": {name: _sha256(partial / name) for name in (WEIGHTS, TRAINING)},
+    }
+    text = json.dumps(described, indent=2, sort_keys=True)
+    described["digest"] = hashlib.sha256(text.encode()).hexdigest()[:32]
+    (partial / "model.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    return open_model(folder, kind)
+
+
+def open_model(folder: Path, kind: str = "") -> SavedModel:
+    """Open a model folder and check every file's hash; CheckpointError when it is not whole.
+
+    `kind` is what the caller needs: generator or classifier; empty takes either.
+    """
+    try:
+        about = json.loads((folder / "model.json").read_text())
+        files = about["files"]
+        found = str(about["kind"])
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is not a model: it has no model.json") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / 'model.json'} is corrupt ({error}); train it again"
+        ) from None
+    if kind and found != kind:
+        raise CheckpointError(f"{folder} is a {found}, a {kind} is needed")
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file() or _sha256(path) != expected:
+            raise CheckpointError(f"{path} is missing or corrupt (sha256 differs from model.json)")
+    return SavedModel(folder, about)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
