@@ -1,0 +1,58 @@
+# A newcomer's commands. Each makes what it needs: only Python >= 3.11, make and git have to be there.
+#   make demo       the whole pipeline on phantoms: the picture grid, the headline table, the UI line
+#   make test       the quick tests; make test-slow the ones that take minutes
+#   make lint       ruff and mypy
+#   make bench      the speed comparisons
+#   make server     MLflow + PostgreSQL + MinIO under Docker Compose, on loopback
+#   make env        only the virtual environment; make lock resolves its versions anew
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env demo test test-slow lint bench server lock
+
+RUN := .venv/bin/python -m
+READY := .venv/.ready
+# One thread a worker: two workers with two threads each fight over two cores.
+TEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadgroup --no-loadscope-reorder
+LOCK := pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+        --python-version 3.11 --quiet
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+env: $(READY)
+
+# A changed lock or package definition brings the environment up to date; otherwise this costs nothing.
+$(READY): requirements.lock pyproject.toml tools/make-env
+	@tools/make-env
+	@touch $@
+
+demo: $(READY)
+	.venv/bin/mammo main --profile demo
+
+test: $(READY)
+	$(TEST) -m "not slow" $(ARGS)
+
+test-slow: $(READY)
+	OMP_NUM_THREADS=2 $(RUN) pytest -m slow $(ARGS)
+
+lint: $(READY)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+bench: $(READY)
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; .venv/bin/python "$$file"; done
+
+server:
+	tracking_server/make-secrets
+	docker compose up --detach --build --wait
+	@tracking_server/make-secrets --address
+
+# The server image's versions are a part of the project's own, so that client and server agree.
+lock: $(READY)
+	.venv/bin/uv $(LOCK) --all-extras pyproject.toml -o requirements.lock
+	.venv/bin/uv $(LOCK) tracking_server/requirements.in --constraints requirements.lock \
+		-o tracking_server/requirements.lock
