@@ -1,0 +1,1 @@
+"""What predictions and synthetic images are worth: numbers, intervals, figures and the report."""
