@@ -1,6 +1,6 @@
 """What a step sees of its tracked run: numbers, pictures and files go in, nothing comes back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,21 @@ class Result:
     outputs: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     digest: str = ""  # of the main output
+
+
+Listener = Callable[[Mapping[str, float], "int | None"], None]
+
+
+class Pruned(Exception):
+    """A listener ends the run early: it has learned enough (an unpromising trial)."""
+
+
+class Stopped(BaseException):
+    """A signal asked the process to stop; state is saved and the run ends KILLED."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"signal {signal}")
+        self.signal = signal
 
 
 class Run(Protocol):
@@ -72,6 +87,25 @@ class Run(Protocol):
         An unfinished child of the same name is continued, a finished one keeps its id.
         """
 
+    def launch(
+        self,
+        step: str,
+        settings: Mapping[str, Any],
+        *,
+        name: str = "",
+        listener: Listener | None = None,
+    ) -> Result:
+        """Run another step as a child run; `listener` sees its metrics and may raise Pruned."""
+
+    def fetch(self, uri: str) -> Path:
+        """Local path of the artifact `runs:/<id>/<path>`."""
+
+    def measured(self, run_id: str) -> dict[str, float]:
+        """Last metrics of a run, with those of the evaluations of its model."""
+
+    def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
+        """Make a run's model a version of `name` with `alias`; returns the version."""
+
 
 class MemoryRun:
     """A run kept in memory, for tests: everything logged stays readable as attributes."""
@@ -92,6 +126,11 @@ class MemoryRun:
         self.input_datasets: list[tuple[str, str, int, str]] = []
         self.children: dict[str, MemoryRun] = {}
         self.status = "RUNNING"
+        self.launched: list[tuple[str, dict[str, Any]]] = []
+        self.files: dict[str, Path] = {}
+        self.measurements: dict[str, dict[str, float]] = {}
+        self.registered: list[tuple[str, str, str]] = []
+        self.answers: dict[str, Any] = {}  # by step: a Result, or a function that makes one
 
     @property
     def last(self) -> dict[str, float]:
@@ -137,6 +176,29 @@ class MemoryRun:
         self, name: str, step: str, settings: Mapping[str, Any] | None = None
     ) -> AbstractContextManager["Run"]:
         return _MemoryChild(self, name, dict(settings or {}))
+
+    def launch(
+        self,
+        step: str,
+        settings: Mapping[str, Any],
+        *,
+        name: str = "",
+        listener: Listener | None = None,
+    ) -> Result:
+        self.launched.append((step, dict(settings)))
+        answer = self.answers[step]
+        result: Result = answer(settings, listener) if callable(answer) else answer
+        return result
+
+    def fetch(self, uri: str) -> Path:
+        return self.files[uri]
+
+    def measured(self, run_id: str) -> dict[str, float]:
+        return self.measurements[run_id]
+
+    def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
+        self.registered.append((run_id, name, alias))
+        return str(len(self.registered))
 
 
 class _MemoryChild(AbstractContextManager["Run"]):

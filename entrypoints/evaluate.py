@@ -1,0 +1,8 @@
+"""Entry point `evaluate`: the command line of mammo.steps.evaluate."""
+
+import sys
+
+from mammo.cli import run_entry
+
+if __name__ == "__main__":
+    sys.exit(run_entry("evaluate"))

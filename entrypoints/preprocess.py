@@ -1,0 +1,8 @@
+"""Entry point `preprocess`: the command line of mammo.steps.preprocess."""
+
+import sys
+
+from mammo.cli import run_entry
+
+if __name__ == "__main__":
+    sys.exit(run_entry("preprocess"))

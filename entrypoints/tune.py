@@ -1,0 +1,8 @@
+"""Entry point `tune`: the command line of mammo.steps.tune."""
+
+import sys
+
+from mammo.cli import run_entry
+
+if __name__ == "__main__":
+    sys.exit(run_entry("tune"))

@@ -1,0 +1,197 @@
+"""Typed command lines from the signatures of the steps; a user's error is one line and exit 2."""
+
+import argparse
+import inspect
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mammo import driver
+from mammo.errors import ConfigError, MammoError
+from mammo.run import Stopped
+
+USAGE = """usage: mammo ENTRY [--name value ...]     (mammo ENTRY --help shows the settings)
+       mammo lineage RUN                  what a run was made from, and what was made from it
+
+entry points:"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `mammo ENTRY …`; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = [f"  {step:17} {_headline(driver.step_module(step))}" for step in driver.STEPS]
+        print(USAGE, *lines, sep="\n")
+        return 0 if arguments else 2
+    if arguments[0] == "lineage":
+        from mammo.lineage import command
+
+        return guarded("lineage", lambda: command(arguments[1:]))
+    if arguments[0] not in driver.STEPS:
+        known = ", ".join((*driver.STEPS, "lineage"))
+        print(f"mammo: unknown entry {arguments[0]!r}; choose one of {known}", file=sys.stderr)
+        return 2
+    return run_entry(arguments[0], arguments[1:])
+
+
+def run_entry(step: str, arguments: Sequence[str] | None = None) -> int:
+    """Run one entry point with its command line; prints the JSON line when it is done."""
+
+    def work() -> int:
+        given = sys.argv[1:] if arguments is None else arguments
+        try:
+            settings = parse(step, given)
+        except ConfigError as error:
+            _fail_joined_run(str(error))
+            raise
+        line = driver.run_step(step, settings)
+        print(json.dumps(line), flush=True)
+        return 0
+
+    return guarded(step, work)
+
+
+def guarded(name: str, work: Any) -> int:
+    """Turn what a command raises into an exit code: 0, 2 for a user's mistake, 130/143 stopped."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("mammo").setLevel(os.environ.get("MAMMO_LOG", "INFO").upper())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        return int(work())
+    except MammoError as error:
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        print(f"{name}: stopped by {stopped}; the same command continues", file=sys.stderr)
+        return 128 + stopped.signal
+    except SystemExit as asked:  # --help
+        return int(asked.code or 0)
+
+
+def parse(step: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Settings of `step`: a value given that differs from the default, then --config, then default.
+
+    ConfigError says in one line what is wrong.
+    """
+    parser = make_parser(step)
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", default="")
+    config = finder.parse_known_args(list(arguments))[0].config
+    filed = _file_arguments(Path(config)) if config else []
+    settings = _parsed(parser, [*filed, *arguments])
+    if filed:
+        standard = _flatten(parser.get_defaults().as_dict())
+        from_file = _flatten(_parsed(parser, [*arguments, *filed]))
+        merged = {
+            name: from_file[name] if value == standard.get(name) else value
+            for name, value in _flatten(settings).items()
+        }
+        settings = _nest(merged)
+    settings.pop("config")
+    return settings
+
+
+def make_parser(step: str) -> Any:
+    """The jsonargparse parser of a step, from the signature and docstring of its `run`."""
+    from jsonargparse import ArgumentParser
+
+    module = driver.step_module(step)
+    parser = ArgumentParser(
+        prog=f"mammo {step}", description=_headline(module), exit_on_error=False
+    )
+    parser.add_argument("--config", type=str, default="", help="YAML file of settings")
+    parser.add_argument("--launcher", type=str, default="local", help="where to run: local")
+    parser.add_argument("--run_name", type=str, default="", help="name of the run in MLflow")
+    reuse = "return a finished run of the same settings, inputs and code"
+    parser.add_argument("--reuse", type=bool, default=True, help=reuse)
+    work = "work folder (default: MAMMO_HOME or .mammo)"
+    parser.add_argument("--work_dir", type=str, default="", help=work)
+    parser.add_function_arguments(module.run, skip={"tracked"}, as_group=False)
+    for name, other in getattr(module, "NESTED", {}).items():
+        skip: set[int | str] = {"tracked", *getattr(module, "WIRED", {}).get(name, ())}
+        parser.add_function_arguments(driver.step_module(other).run, name, skip=skip)
+    return parser
+
+
+def _parsed(parser: Any, arguments: list[str]) -> dict[str, Any]:
+    from jsonargparse import ArgumentError
+
+    try:
+        return dict(parser.parse_args(arguments).as_dict())
+    except ArgumentError as error:
+        raise ConfigError(one_line(str(error))) from None
+
+
+def _file_arguments(path: Path) -> list[str]:
+    """The settings in a YAML file as command-line arguments."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"config {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} is not YAML: {one_line(str(error))}") from None
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"config {path} is not a mapping of settings to values")
+    flat = _flatten(dict(content))
+    return [f"--{name}={_as_argument(value)}" for name, value in flat.items() if name != "config"]
+
+
+def one_line(text: str) -> str:
+    """The part of a parser's message that says what is wrong, on one line."""
+    return " ".join(text.split())
+
+
+def _as_argument(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        place = nested
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = value
+    return nested
+
+
+def _headline(module: ModuleType) -> str:
+    return (inspect.getdoc(module.run) or "").splitlines()[0]
+
+
+def _fail_joined_run(line: str) -> None:
+    """A command line that `mlflow run` started and that cannot be parsed fails its run."""
+    run_id = os.environ.pop("MLFLOW_RUN_ID", "")
+    if run_id:
+        from mammo.tracking import fail_joined_run
+
+        fail_joined_run(run_id, line)
+
+
+def _stop(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not cut the saving short
+    raise Stopped(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

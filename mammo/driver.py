@@ -1,0 +1,336 @@
+"""Runs one step inside a tracked run: check, resolve, reuse or resume, run, close."""
+
+import fcntl
+import hashlib
+import importlib
+import inspect
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from mammo.errors import ConfigError, DataError, MammoError
+from mammo.run import Listener, Reference, Result
+
+if TYPE_CHECKING:
+    from mammo.tracking import TrackedRun, Tracking
+
+LOG = logging.getLogger("mammo")
+STEPS = (
+    "main",
+    "preprocess",
+    "train_generator",
+    "sample",
+    "mix",
+    "train_classifier",
+    "evaluate",
+    "tune",
+    "promote",
+)
+COMMON: dict[str, Any] = {"launcher": "local", "run_name": "", "reuse": True, "work_dir": ""}
+# Settings that do not change what a step computes, and so stay out of its fingerprint.
+OPERATIONAL = frozenset({*COMMON, "workers", "device", "storage"})
+
+
+def step_module(step: str) -> ModuleType:
+    if step not in STEPS:
+        raise ConfigError(f"unknown step {step!r}; choose one of {', '.join(STEPS)}")
+    return importlib.import_module(f"mammo.steps.{step}")
+
+
+def run_step(step: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Run `step` as the command line asks; returns the JSON object of its last line."""
+    module = step_module(step)
+    check(module, settings)
+    work = work_folder(str(settings.get("work_dir", "")))
+    from mammo.tracking import Tracking
+
+    tracking = Tracking()
+    joined = os.environ.pop("MLFLOW_RUN_ID", "")  # a child process or run must not join it too
+    return _Execution(step, module, dict(settings), tracking, work, joined=joined).answer()
+
+
+def check(module: ModuleType, settings: Mapping[str, Any]) -> None:
+    """Let a step refuse its settings before anything expensive starts."""
+    launcher = settings.get("launcher", "local")
+    if launcher != "local":
+        raise ConfigError(f"launcher {launcher!r} is not available; use local")
+    for name in getattr(module, "INPUTS", {}):
+        required = inspect.signature(module.run).parameters[name].default is inspect.Parameter.empty
+        if required and not settings.get(name):
+            raise ConfigError(f"{name} is empty; it needs a path, a run id or runs:/<id>/<path>")
+    if hasattr(module, "check"):
+        module.check(settings)
+
+
+def work_folder(given: str) -> Path:
+    """The work folder: `given`, else MAMMO_HOME, else .mammo in the current folder."""
+    folder = Path(given or os.environ.get("MAMMO_HOME") or ".mammo").expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"work_dir {folder} cannot be made: {error.strerror}") from None
+    return folder
+
+
+@cache
+def code_digest() -> str:
+    """Digest of the package's own source files: another code, another fingerprint."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_of(
+    step: str, settings: Mapping[str, Any], inputs: Mapping[str, list[Reference]], extra: str = ""
+) -> str:
+    """Digest of what determines a step's result: its settings, its inputs, the code."""
+    named = {
+        name: [each.digest for each in inputs[name]] if name in inputs else value
+        for name, value in settings.items()
+        if name.rpartition(".")[2] not in OPERATIONAL
+    }
+    text = json.dumps([step, named, code_digest(), extra], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class _Execution:
+    """One step with its settings on its way through reuse, resume and the run itself."""
+
+    def __init__(
+        self,
+        step: str,
+        module: ModuleType,
+        settings: dict[str, Any],
+        tracking: "Tracking",
+        work: Path,
+        *,
+        joined: str = "",
+        parent: "TrackedRun | None" = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.step = step
+        self.module = module
+        self.settings = settings
+        self.tracking = tracking
+        self.work = work
+        self.joined = joined
+        self.parent = parent
+        self.listener = listener
+        self.inputs: dict[str, list[Reference]] = {}
+        self.name = str(settings.get("run_name") or step)
+
+    def answer(self) -> dict[str, Any]:
+        """Reuse, continue or compute; the run of `mlflow run` is closed in any case."""
+        with self._joined_run_fails_with_us():
+            self.inputs = self._resolve()
+            extra = self.module.source_digest(self.settings) if self._has("source_digest") else ""
+            fingerprint = fingerprint_of(self.step, self.settings, self.inputs, extra)
+            folder = self.work / "runs" / fingerprint
+            with _only_process_in(folder):
+                done = self.tracking.finished(fingerprint) if self._reuses() else None
+                if done is not None:
+                    return self._reused(done)
+                return self._computed(fingerprint, folder)
+
+    def _has(self, name: str) -> bool:
+        return hasattr(self.module, name)
+
+    def _reuses(self) -> bool:
+        return bool(self.settings.get("reuse", True)) and getattr(self.module, "REUSABLE", True)
+
+    def _resolve(self) -> dict[str, list[Reference]]:
+        from mammo.references import resolve
+
+        found = {}
+        for name, kind in getattr(self.module, "INPUTS", {}).items():
+            texts = [each.strip() for each in str(self.settings.get(name, "")).split(",")]
+            references = [
+                resolve(each, kind, name, tracking=self.tracking, work=self.work)
+                for each in texts
+                if each
+            ]
+            if references:
+                found[name] = references
+        return found
+
+    def _reused(self, done: Any) -> dict[str, Any]:
+        run_id = done.info.run_id
+        LOG.info("%s: finished run %s has the same settings and inputs; reused", self.step, run_id)
+        link = self.joined
+        if not link and self.parent is not None:
+            link = self.tracking.create_run(self.name, self.step, self.parent.id)
+        if link:
+            self.tracking.set_status(link, "FINISHED", reused=run_id)
+        said = json.loads(done.data.tags["mammo.result"])
+        return self._line(run_id, Result(said["outputs"], said["metrics"], said["digest"]))
+
+    def _computed(self, fingerprint: str, folder: Path) -> dict[str, Any]:
+        from mammo.tracking import TrackedRun, closing, unfinished_run
+
+        if not self.settings.get("reuse", True) and not unfinished_run(self.tracking, folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        run_id = self._run_id(folder)
+        with closing(self.tracking, run_id):
+            tracked = TrackedRun(
+                self.tracking,
+                run_id,
+                folder=folder,
+                work=self.work,
+                inputs=self.inputs,
+                launcher=_launch,
+                listener=self.listener,
+            )
+            tracked.params(_flat(self.settings))
+            tracked.tags(self._tags(fingerprint))
+            self._save_config(tracked)
+            try:
+                result: Result = self.module.run(tracked, **_wanted(self.module, self.settings))
+            except OSError as error:
+                raise _users_oserror(error) from error
+            tracked.tags(_result_tags(result))
+        shutil.rmtree(folder, ignore_errors=True)
+        return self._line(run_id, result)
+
+    def _run_id(self, folder: Path) -> str:
+        """The run to continue, else the one `mlflow run` opened, else a new one."""
+        from mammo.tracking import unfinished_run
+
+        held = unfinished_run(self.tracking, folder)
+        if held and held != self.joined:
+            LOG.info("%s: continues the unfinished run %s", self.step, held)
+            self.tracking.set_status(held, "RUNNING")
+            self.tracking.client.delete_tag(held, "error") if "error" in self.tracking.get(
+                held
+            ).data.tags else None
+            if self.joined:
+                self.tracking.set_status(self.joined, "FINISHED", continues=held)
+            return held
+        if self.joined:
+            return self.joined
+        parent = self.parent.id if self.parent is not None else ""
+        return self.tracking.create_run(self.name, self.step, parent)
+
+    def _tags(self, fingerprint: str) -> dict[str, str]:
+        tags = {"mammo.step": self.step, "mammo.fingerprint": fingerprint}
+        for name, references in self.inputs.items():
+            tags[f"mammo.input.{name}"] = ",".join(
+                each.run_id or each.digest for each in references
+            )
+        if self.settings.get("run_name"):
+            tags["mlflow.runName"] = self.name
+        return tags
+
+    def _save_config(self, tracked: "TrackedRun") -> None:
+        import yaml
+
+        kept = {key: value for key, value in self.settings.items() if key != "work_dir"}
+        path = tracked.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(kept, sort_keys=False))
+        tracked.artifacts(path)
+
+    def _line(self, run_id: str, result: Result) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "run_id": run_id,
+            "status": "FINISHED",
+            "outputs": result.outputs,
+            "metrics": result.metrics,
+        }
+
+    @contextmanager
+    def _joined_run_fails_with_us(self) -> Iterator[None]:
+        try:
+            yield
+        except MammoError as error:
+            if self.joined and self.tracking.get(self.joined).info.status == "RUNNING":
+                self.tracking.set_status(self.joined, "FAILED", error=str(error))
+            raise
+
+
+def _launch(
+    parent: "TrackedRun",
+    step: str,
+    settings: Mapping[str, Any],
+    name: str,
+    listener: Listener | None,
+) -> Result:
+    """Run `step` in this process as a child run of `parent`."""
+    module = step_module(step)
+    given = {**defaults(module), **COMMON, **settings, "run_name": name or step}
+    check(module, given)
+    execution = _Execution(
+        step, module, given, parent.tracking, parent.work, parent=parent, listener=listener
+    )
+    line = execution.answer()
+    return Result(line["outputs"], line["metrics"])
+
+
+def defaults(module: ModuleType) -> dict[str, Any]:
+    """Default of every setting that has one."""
+    return {
+        name: each.default
+        for name, each in inspect.signature(module.run).parameters.items()
+        if each.default is not inspect.Parameter.empty
+    }
+
+
+def _wanted(module: ModuleType, settings: Mapping[str, Any]) -> dict[str, Any]:
+    names = list(inspect.signature(module.run).parameters)[1:]
+    return {name: settings[name] for name in names if name in settings}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif f"{prefix}{name}" != "work_dir":
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _result_tags(result: Result) -> dict[str, str]:
+    said = {"outputs": result.outputs, "metrics": result.metrics, "digest": result.digest}
+    tags = {"mammo.result": json.dumps(said)}
+    if result.digest:
+        tags["mammo.digest"] = result.digest
+    return tags
+
+
+def _users_oserror(error: OSError) -> Exception:
+    """A full disk or a forbidden file is the user's to mend; other OSErrors are bugs."""
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG):
+        where = error.filename or "the work folder"
+        return DataError(f"{where} cannot be written: {error.strerror}; free space or set work_dir")
+    return error
+
+
+_held = threading.local()
+
+
+@contextmanager
+def _only_process_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; two processes never continue the same run."""
+    locks = folder.parent / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / folder.name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"the same step with the same settings is already running (lock {file.name}); "
+                "wait for it or change seed"
+            ) from None
+        yield

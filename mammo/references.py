@@ -1,0 +1,89 @@
+"""From what a setting names to a folder on disk: a path, a run id, runs:/… or models:/…."""
+
+import json
+import re
+from pathlib import Path
+
+from mammo.errors import ConfigError, TrackingError
+from mammo.run import Reference
+from mammo.tracking import Tracking
+
+_ABOUT = {"dataset": "dataset.json", "model": "model.json"}
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def resolve(text: str, kind: str, setting: str, *, tracking: Tracking, work: Path) -> Reference:
+    """Find the `kind` (dataset or model) that `text` names; what is remote is fetched once."""
+    local = Path(text).expanduser()
+    if local.is_dir():
+        return _local(local, kind, setting)
+    if text.startswith("models:/"):
+        return _of_run(tracking.model_run(text), kind, text, tracking=tracking, work=work)
+    match = re.fullmatch(r"runs:/([^/]+)(?:/(.+))?", text)
+    if match:
+        path = match[2] or kind
+        return _of_run(match[1], kind, text, path=path, tracking=tracking, work=work)
+    if _RUN_ID.fullmatch(text):
+        return _of_run(text, kind, f"runs:/{text}/{kind}", tracking=tracking, work=work)
+    raise ConfigError(
+        f"{setting} {text!r} is no {kind}: give an existing folder, a run id, "
+        "runs:/<id>/<path>, models:/<name>@<alias> or models:/<name>/<version>"
+    )
+
+
+def _local(folder: Path, kind: str, setting: str) -> Reference:
+    for path in (folder, folder / kind):
+        about = path / _ABOUT[kind]
+        if about.is_file():
+            try:
+                said = json.loads(about.read_text())
+                digest, run_id = str(said["digest"]), str(said.get("run_id", ""))
+            except (ValueError, KeyError) as error:
+                raise ConfigError(f"{setting} {about} is corrupt: {error}") from None
+            return Reference(str(path.resolve()), path.resolve(), digest, run_id)
+    raise ConfigError(f"{setting} {str(folder)!r} is no {kind}: it has no {_ABOUT[kind]}")
+
+
+def _of_run(
+    run_id: str, kind: str, uri: str, *, tracking: Tracking, work: Path, path: str = ""
+) -> Reference:
+    run = tracking.get(run_id)
+    run_id = run.data.tags.get("mammo.reused") or run.data.tags.get("mammo.continues") or run_id
+    if run_id != run.info.run_id:  # the empty run of `mlflow run` points to the real one
+        run = tracking.get(run_id)
+    path = path or kind
+    if kind == "model" and not tracking.has_artifact(run_id, path):
+        _refuse_parent(run_id, tracking)
+    digest = run.data.tags.get("mammo.digest", "")
+    place = work / f"{kind}s" / (digest or f"{run_id}-{path.replace('/', '-')}")
+    if not (place / _ABOUT[kind]).is_file():
+        tracking.download(run_id, path, place)
+    if not (place / _ABOUT[kind]).is_file():
+        raise TrackingError(f"{uri} holds no {kind}: it has no {_ABOUT[kind]}")
+    if kind == "dataset":
+        _fetch_parents(place, tracking=tracking, work=work)
+    said = json.loads((place / _ABOUT[kind]).read_text())
+    return Reference(uri, place, str(said["digest"]), run_id)
+
+
+def _fetch_parents(folder: Path, *, tracking: Tracking, work: Path) -> None:
+    """Bring the datasets whose pixels a mixed one points into beside it."""
+    for parent in json.loads((folder / "dataset.json").read_text()).get("parents", []):
+        if not parent.get("uri"):
+            continue
+        if not (folder.parent / parent["digest"] / "dataset.json").is_file():
+            resolve(parent["uri"], "dataset", "parent", tracking=tracking, work=work)
+
+
+def _refuse_parent(run_id: str, tracking: Tracking) -> None:
+    children = [
+        child.info.run_id
+        for child in tracking.children(run_id)
+        if tracking.has_artifact(child.info.run_id, "model")
+    ]
+    if children:
+        raise TrackingError(
+            f"run {run_id} has no model of its own but {len(children)} children that have: "
+            f"name one of {', '.join(sorted(children))}"
+        )
+    raise TrackingError(f"run {run_id} has no model; name a finished training run")

@@ -1,0 +1,43 @@
+"""How MLflow loads one of our models: `mlflow models serve -m models:/<name>@<alias>`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammo.models import open_model
+
+
+class Scorer:
+    """A classifier for MLflow: images (N, C, H, W) in [0, 1] to probabilities (N, classes)."""
+
+    def __init__(self, folder: Path) -> None:
+        from mammo.classifiers import load_classifier
+
+        self._classifier = load_classifier(folder)
+
+    def predict(self, images: Any, params: dict[str, Any] | None = None) -> NDArray[np.float32]:
+        values = images["images"] if isinstance(images, dict) else images
+        scores = self._classifier.predict(np.asarray(values, np.float32))
+        return np.asarray(scores, np.float32)
+
+
+class Sampler:
+    """A generator for MLflow: rows of label and seed to images (N, C, H, W) in [0, 1]."""
+
+    def __init__(self, folder: Path) -> None:
+        from mammo.generators import load_generator
+
+        self._generator = load_generator(folder)
+
+    def predict(self, wishes: Any, params: dict[str, Any] | None = None) -> NDArray[np.float32]:
+        labels = [str(label) for label in wishes["label"]]
+        seeds = [int(seed) for seed in wishes["seed"]]
+        return np.asarray(self._generator.sample(labels=labels, seeds=seeds), np.float32)
+
+
+def _load_pyfunc(path: str) -> Scorer | Sampler:
+    folder = Path(path)
+    kinds = {"classifier": Scorer, "generator": Sampler}
+    return kinds[open_model(folder).kind](folder)

@@ -1,0 +1,1 @@
+"""One module an entry point: `run(tracked, *, settings)` tells the story of the step."""
