@@ -133,7 +133,7 @@ def bootstrap_aucs(frames: list[pd.DataFrame], positive: str, *, draws: int, see
     if math.isnan(frame_auc(frames[0], positive)):
         found = sorted(map(str, frames[0]["label"].unique()))
         raise DataError(f"an AUC needs rows of two classes or more, there are only {found}")
-    codes, strata = _patients(frames[0])
+    codes, strata = patient_strata(frames[0])
     rankings = [
         [_Ranking(positives, score) for positives, score in _rankings(frame, positive)]
         for frame in frames
@@ -233,7 +233,7 @@ def _rankings(frame: pd.DataFrame, positive: str) -> list[tuple[NDArray[np.bool_
     return [(side, score) for side, score in pairs if side.any() and not side.all()]
 
 
-def _patients(frame: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def patient_strata(frame: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Patient number of every row, and stratum of every patient (the set of its labels)."""
     codes, _ = pd.factorize(frame["group_id"])
     labels, _ = pd.factorize(frame["label"], sort=True)
@@ -250,7 +250,7 @@ def _delong_p(first: pd.DataFrame, second: pd.DataFrame, positive: str, delta: f
     """
     both = zip(_rankings(first, positive), _rankings(second, positive), strict=True)
     effects = [influence(*one) - influence(*other) for one, other in both]
-    codes, strata = _patients(first)
+    codes, strata = patient_strata(first)
     patient = np.bincount(codes, weights=np.mean(effects, axis=0))
     variance = 0.0
     for each in np.unique(strata):
