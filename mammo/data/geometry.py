@@ -1,0 +1,263 @@
+"""Where the breast is in a picture, and how picture and mask are laid on the stored canvas."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mammo.errors import DataError
+from mammo.registry import Registry
+
+Values = NDArray[np.float32]  # (H, W) in [0, 1], bright tissue on dark air
+
+# A crop finds the frame of a picture: (values, wall) -> Frame, where `wall` is the side that the
+# header or the release gives for the chest wall ("left", "right" or ""), used in doubt only.
+CROPS: Registry = Registry("crop")
+
+_SMALL = 256  # longest side of the copy on which the breast is sought; finer only finds noise
+_EMPTY = 0.01  # brightness up to which padding around a picture counts as empty
+_FRAME = 0.85  # brightness of the white frame around a digitised film; tissue rarely reaches it
+_SKIN = 0.12  # threshold between air and skin, as a share of the way from air to Otsu's threshold
+_DOUBT = 0.02  # difference of the two halves' breast areas below which the wall's side is unsure
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is kept of a picture and how it is turned; all in pixels of the file."""
+
+    box: tuple[int, int, int, int]  # top, bottom, left, right
+    mirrored: bool  # True: left and right are swapped
+    wall: str  # side of the chest wall in the file as seen in the pixels: left, right or ""
+    inside: NDArray[np.bool_] | None  # breast in a small copy of the box; None keeps everything
+    breast_share: float  # of the picture's area
+
+
+@CROPS.register("breast")
+def crop_to_breast(values: Values, wall: str = "") -> Frame:
+    """Keep the breast alone, its chest wall at the left; all else (labels, arms, air) becomes 0."""
+    small, factor = _shrink(values)
+    return _frame_breast(values, small, factor, _trim_empty(small), wall)
+
+
+@CROPS.register("film")
+def crop_film_to_breast(values: Values, wall: str = "") -> Frame:
+    """As `breast`, for digitised films: their white frames are cut off first."""
+    small, factor = _shrink(values)
+    content = _trim_white(small, _trim_empty(small))
+    return _frame_breast(values, small, factor, content, wall)
+
+
+@CROPS.register("none")
+def keep_whole(values: Values, wall: str = "") -> Frame:
+    """Keep the picture as it is: no crop, no mirroring, nothing set to 0."""
+    return Frame((0, values.shape[0], 0, values.shape[1]), False, wall, None, 1.0)
+
+
+def lay(values: Values, frame: Frame, size: tuple[int, int]) -> Values:
+    """Crop, mirror and resize `values` into `size` (H, W) by area average, padded with 0.
+
+    A cropped breast stands against the left edge, vertically centred; a whole picture in the
+    middle.
+    """
+    canvas = np.zeros(size, np.float32)
+    rows, columns = _place(frame, size)
+    canvas[rows, columns] = _resize(values, frame, (rows.stop - rows.start, columns))
+    if frame.inside is not None:
+        inside = Image.fromarray(_turn(frame.inside, frame).astype(np.float32))
+        target = (columns.stop - columns.start, rows.stop - rows.start)
+        kept = np.asarray(inside.resize(target, Image.Resampling.BILINEAR)) > 0.5
+        canvas[rows, columns] *= kept
+    return np.clip(canvas, 0.0, 1.0)
+
+
+def lay_mask(mask: NDArray[np.bool_], frame: Frame, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Lay `mask` (H, W) as `lay` lays its picture; a pixel more than half covered is 255."""
+    canvas = np.zeros(size, np.uint8)
+    rows, columns = _place(frame, size)
+    covered = _resize(mask.astype(np.float32), frame, (rows.stop - rows.start, columns))
+    canvas[rows, columns] = np.where(covered > 0.5, 255, 0)
+    return canvas
+
+
+def breast_values(values: Values, frame: Frame) -> Values:
+    """The values inside the breast on a grid of about the small copy's size, flat."""
+    top, bottom, left, right = frame.box
+    cut = values[top:bottom, left:right]
+    if frame.inside is None:
+        return cut.ravel()
+    rows = np.linspace(0, cut.shape[0] - 1, frame.inside.shape[0]).round().astype(int)
+    columns = np.linspace(0, cut.shape[1] - 1, frame.inside.shape[1]).round().astype(int)
+    return cut[np.ix_(rows, columns)][frame.inside]
+
+
+def stored_pixel_mm(pixel_mm: float, frame: Frame, size: tuple[int, int]) -> float:
+    """Width in mm of one stored pixel when one of the file is `pixel_mm`."""
+    return pixel_mm / _scale(frame, size)
+
+
+def _scale(frame: Frame, size: tuple[int, int]) -> float:
+    top, bottom, left, right = frame.box
+    return min(size[0] / (bottom - top), size[1] / (right - left))
+
+
+def _place(frame: Frame, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the canvas that the box covers."""
+    top, bottom, left, right = frame.box
+    scale = _scale(frame, size)
+    height = min(size[0], max(1, round((bottom - top) * scale)))
+    width = min(size[1], max(1, round((right - left) * scale)))
+    row = (size[0] - height) // 2
+    column = (size[1] - width) // 2 if frame.inside is None else 0
+    return slice(row, row + height), slice(column, column + width)
+
+
+def _resize(values: Values, frame: Frame, target: tuple[int, slice]) -> Values:
+    top, bottom, left, right = frame.box
+    height, columns = target
+    shrinks = height <= bottom - top
+    # BOX is the exact area average when shrinking; when enlarging it would repeat pixels
+    how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    cut = Image.fromarray(np.ascontiguousarray(values[top:bottom, left:right]))
+    resized = np.asarray(cut.resize((columns.stop - columns.start, height), how))
+    return _turn(resized, frame)
+
+
+def _turn(values: NDArray[Any], frame: Frame) -> NDArray[Any]:
+    return values[:, ::-1] if frame.mirrored else values
+
+
+def _shrink(values: Values) -> tuple[Values, int]:
+    """Area-averaged copy with sides of at most `_SMALL`, and its factor."""
+    factor = max(1, -(-max(values.shape) // _SMALL))
+    return np.asarray(Image.fromarray(values).reduce(factor)), factor
+
+
+def _frame_breast(
+    values: Values, small: Values, factor: int, content: tuple[int, int, int, int], wall: str
+) -> Frame:
+    top, bottom, left, right = content
+    mask = np.zeros(small.shape, bool)
+    mask[top:bottom, left:right], seen = _find_breast(small[top:bottom, left:right], wall)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) < 2 or len(columns) < 2:
+        raise DataError("no breast was found in it; give crop=none to keep the whole picture")
+    part = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
+    height, width = values.shape
+    box = (
+        int(part[0] * factor),
+        int(min(part[1] * factor, height)),
+        int(part[2] * factor),
+        int(min(part[3] * factor, width)),
+    )
+    return Frame(
+        box=box,
+        mirrored=seen == "right",
+        wall=seen,
+        inside=mask[part[0] : part[1], part[2] : part[3]],
+        breast_share=float(mask.mean()),
+    )
+
+
+def _find_breast(picture: Values, wall: str) -> tuple[NDArray[np.bool_], str]:
+    """Mask of the breast in `picture`, with a rim of skin, and the side of its chest wall."""
+    from scipy import ndimage
+
+    smooth = ndimage.gaussian_filter(picture, 1.0)
+    bright = ndimage.binary_opening(smooth > _air_threshold(smooth), iterations=2)
+    parts, count = ndimage.label(bright)
+    if not count:
+        return bright, wall
+    mask = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    seen = _wall_side(mask) or wall or "left"
+    # dark tissue that touches the chest wall is a hole too, once the wall itself is closed
+    closed = np.pad(mask, ((0, 0), (1, 0) if seen == "left" else (0, 1)), constant_values=True)
+    filled = ndimage.binary_fill_holes(closed)
+    mask = filled[:, 1:] if seen == "left" else filled[:, :-1]
+    return ndimage.binary_dilation(mask, iterations=2), seen
+
+
+def _air_threshold(smooth: Values) -> float:
+    """Brightness that parts air from skin.
+
+    Otsu's threshold alone cuts the thin tissue below the skin away from a dense breast, so the
+    cut lies a short way from the air's own level (its most common value) towards Otsu's.
+    """
+    otsu = _otsu(smooth)
+    counts, edges = np.histogram(smooth[smooth < otsu], 64, (0.0, otsu))
+    air = float(edges[int(np.argmax(np.convolve(counts, np.ones(3), "same")))])
+    return air + _SKIN * (otsu - air)
+
+
+def _otsu(values: Values) -> float:
+    """Threshold of the greatest variance between the two classes (Otsu 1979)."""
+    counts, edges = np.histogram(values, 256)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)[:-1].astype(np.float64)
+    total, weighted = float(counts.sum()), np.cumsum(counts * centres)
+    above = total - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = (weighted[-1] * below / total - weighted[:-1]) ** 2 / (below * above)
+    return float(centres[int(np.argmax(np.nan_to_num(spread)))])
+
+
+def _wall_side(mask: NDArray[np.bool_]) -> str:
+    """Side on which more of the breast lies within its bounding box; empty when undecided."""
+    columns = np.flatnonzero(mask.any(0))
+    area = mask[:, columns[0] : columns[-1] + 1].sum(0).astype(float)
+    half = len(area) // 2
+    left, right = area[:half].sum(), area[len(area) - half :].sum()
+    if abs(left - right) < _DOUBT * (left + right):
+        return ""
+    return "left" if left > right else "right"
+
+
+def _trim_empty(small: Values) -> tuple[int, int, int, int]:
+    """Box (top, bottom, left, right) without the empty lines around it."""
+    return _trim(small, (0, small.shape[0], 0, small.shape[1]), _is_empty)
+
+
+def _trim_white(small: Values, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """`box` without white strips at its sides, which may start a few pixels in."""
+    top, bottom, left, right = box
+    view = small[top:bottom, left:right]
+    across, down = (view > _FRAME).mean(1) > 0.7, (view > _FRAME).mean(0) > 0.7
+    inner = (
+        top + _strip(across),
+        bottom - _strip(across[::-1]),
+        left + _strip(down),
+        right - _strip(down[::-1]),
+    )
+    return _trim(small, inner, _is_empty) if inner != box else box
+
+
+def _strip(white: NDArray[np.bool_]) -> int:
+    """Length of the white strip at the start of `white`, its blurred last line included."""
+    starts = np.flatnonzero(white[: max(4, len(white) // 32)])
+    if not len(starts):
+        return 0
+    dark = np.flatnonzero(~white[starts[0] :])
+    end = int(starts[0] + dark[0]) if len(dark) else len(white)
+    return end + 1 if end < len(white) // 3 else 0  # a strip wider than that is not a frame
+
+
+def _is_empty(line: Values) -> bool:
+    return bool((line > _EMPTY).mean() < 0.03)  # specks of dust are allowed
+
+
+def _trim(
+    small: Values, box: tuple[int, int, int, int], drop: Callable[[Values], bool]
+) -> tuple[int, int, int, int]:
+    top, bottom, left, right = box
+    before = None
+    while before != (top, bottom, left, right):
+        before = (top, bottom, left, right)
+        if bottom - top > 8:
+            top += drop(small[top, left:right])
+            bottom -= drop(small[bottom - 1, left:right])
+        if right - left > 8:
+            left += drop(small[top:bottom, left])
+            right -= drop(small[top:bottom, right - 1])
+    return top, bottom, left, right
