@@ -48,7 +48,7 @@ def run_entry(step: str, arguments: Sequence[str] | None = None) -> int:
         try:
             settings = parse(step, given)
         except ConfigError as error:
-            _fail_joined_run(str(error))
+            driver.fail_joined(os.environ.pop("MLFLOW_RUN_ID", ""), str(error))
             raise
         line = driver.run_step(step, settings)
         print(json.dumps(line), flush=True)
@@ -113,9 +113,14 @@ def make_parser(step: str) -> Any:
     parser.add_argument("--reuse", type=bool, default=True, help=reuse)
     work = "work folder (default: MAMMO_HOME or .mammo)"
     parser.add_argument("--work_dir", type=str, default="", help=work)
-    parser.add_function_arguments(module.run, skip={"tracked"}, as_group=False)
+    parser.add_function_arguments(module.run, skip={"tracked", "steps"}, as_group=False)
     for name, other in getattr(module, "NESTED", {}).items():
-        skip: set[int | str] = {"tracked", *getattr(module, "WIRED", {}).get(name, ())}
+        skip: set[int | str] = {
+            "tracked",
+            "steps",
+            "seed",
+            *getattr(module, "WIRED", {}).get(name, ()),
+        }
         parser.add_function_arguments(driver.step_module(other).run, name, skip=skip)
     return parser
 
@@ -177,15 +182,6 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _headline(module: ModuleType) -> str:
     return (inspect.getdoc(module.run) or "").splitlines()[0]
-
-
-def _fail_joined_run(line: str) -> None:
-    """A command line that `mlflow run` started and that cannot be parsed fails its run."""
-    run_id = os.environ.pop("MLFLOW_RUN_ID", "")
-    if run_id:
-        from mammo.tracking import fail_joined_run
-
-        fail_joined_run(run_id, line)
 
 
 def _stop(number: int, frame: object) -> None:

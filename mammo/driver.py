@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError, DataError, MammoError
+from mammo.references import check_form, resolve
 from mammo.run import Listener, Reference, Result
 
 if TYPE_CHECKING:
@@ -48,13 +49,25 @@ def step_module(step: str) -> ModuleType:
 def run_step(step: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Run `step` as the command line asks; returns the JSON object of its last line."""
     module = step_module(step)
-    check(module, settings)
-    work = work_folder(str(settings.get("work_dir", "")))
+    joined = os.environ.pop("MLFLOW_RUN_ID", "")  # a child process or run must not join it too
+    try:
+        check(module, settings)
+        work = work_folder(str(settings.get("work_dir", "")))
+    except MammoError as error:
+        fail_joined(joined, str(error))
+        raise
     from mammo.tracking import Tracking
 
     tracking = Tracking()
-    joined = os.environ.pop("MLFLOW_RUN_ID", "")  # a child process or run must not join it too
     return _Execution(step, module, dict(settings), tracking, work, joined=joined).answer()
+
+
+def fail_joined(run_id: str, line: str) -> None:
+    """Mark the run that `mlflow run` opened as FAILED before the step could start."""
+    if run_id:
+        from mammo.tracking import Tracking
+
+        Tracking().set_status(run_id, "FAILED", error=line)
 
 
 def check(module: ModuleType, settings: Mapping[str, Any]) -> None:
@@ -66,8 +79,16 @@ def check(module: ModuleType, settings: Mapping[str, Any]) -> None:
         required = inspect.signature(module.run).parameters[name].default is inspect.Parameter.empty
         if required and not settings.get(name):
             raise ConfigError(f"{name} is empty; it needs a path, a run id or runs:/<id>/<path>")
+        for text in named(settings, name):
+            check_form(text, module.INPUTS[name], name)
     if hasattr(module, "check"):
         module.check(settings)
+
+
+def named(settings: Mapping[str, Any], name: str) -> list[str]:
+    """The references in a setting, which may be several with commas between."""
+    texts = [each.strip() for each in str(settings.get(name, "")).split(",")]
+    return [each for each in texts if each]
 
 
 def work_folder(given: str) -> Path:
@@ -149,15 +170,11 @@ class _Execution:
         return bool(self.settings.get("reuse", True)) and getattr(self.module, "REUSABLE", True)
 
     def _resolve(self) -> dict[str, list[Reference]]:
-        from mammo.references import resolve
-
         found = {}
         for name, kind in getattr(self.module, "INPUTS", {}).items():
-            texts = [each.strip() for each in str(self.settings.get(name, "")).split(",")]
             references = [
                 resolve(each, kind, name, tracking=self.tracking, work=self.work)
-                for each in texts
-                if each
+                for each in named(self.settings, name)
             ]
             if references:
                 found[name] = references
@@ -286,7 +303,10 @@ def defaults(module: ModuleType) -> dict[str, Any]:
 
 def _wanted(module: ModuleType, settings: Mapping[str, Any]) -> dict[str, Any]:
     names = list(inspect.signature(module.run).parameters)[1:]
-    return {name: settings[name] for name in names if name in settings}
+    wanted = {name: settings[name] for name in names if name in settings}
+    if "steps" in names:  # settings of the steps that this one launches
+        wanted["steps"] = {name: settings.get(name, {}) for name in module.NESTED}
+    return wanted
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

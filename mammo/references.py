@@ -3,32 +3,43 @@
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mammo.errors import ConfigError, TrackingError
 from mammo.run import Reference
-from mammo.tracking import Tracking
+
+if TYPE_CHECKING:
+    from mammo.tracking import Tracking
 
 _ABOUT = {"dataset": "dataset.json", "model": "model.json"}
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+_RUN = re.compile(r"runs:/([^/]+)(?:/(.+))?")
+_MODEL = re.compile(r"models:/([^/@]+)(@[^/@]+|/\d+)")
 
 
-def resolve(text: str, kind: str, setting: str, *, tracking: Tracking, work: Path) -> Reference:
+def check_form(text: str, kind: str, setting: str) -> None:
+    """ConfigError when `text` cannot name a `kind`; looks at the text and the disk alone."""
+    if Path(text).expanduser().is_dir():
+        _local(Path(text).expanduser(), kind, setting)
+    elif not _MODEL.fullmatch(text) and not _RUN.fullmatch(text) and not _RUN_ID.fullmatch(text):
+        raise ConfigError(
+            f"{setting} {text!r} is no {kind}: give an existing folder, a run id, "
+            "runs:/<id>/<path>, models:/<name>@<alias> or models:/<name>/<version>"
+        )
+
+
+def resolve(text: str, kind: str, setting: str, *, tracking: "Tracking", work: Path) -> Reference:
     """Find the `kind` (dataset or model) that `text` names; what is remote is fetched once."""
+    check_form(text, kind, setting)
     local = Path(text).expanduser()
     if local.is_dir():
         return _local(local, kind, setting)
-    if text.startswith("models:/"):
+    if _MODEL.fullmatch(text):
         return _of_run(tracking.model_run(text), kind, text, tracking=tracking, work=work)
-    match = re.fullmatch(r"runs:/([^/]+)(?:/(.+))?", text)
-    if match:
-        path = match[2] or kind
-        return _of_run(match[1], kind, text, path=path, tracking=tracking, work=work)
-    if _RUN_ID.fullmatch(text):
-        return _of_run(text, kind, f"runs:/{text}/{kind}", tracking=tracking, work=work)
-    raise ConfigError(
-        f"{setting} {text!r} is no {kind}: give an existing folder, a run id, "
-        "runs:/<id>/<path>, models:/<name>@<alias> or models:/<name>/<version>"
-    )
+    match = _RUN.fullmatch(text)
+    run_id, path = (match[1], match[2] or kind) if match else (text, kind)
+    uri = f"runs:/{run_id}/{path}"
+    return _of_run(run_id, kind, uri, path=path, tracking=tracking, work=work)
 
 
 def _local(folder: Path, kind: str, setting: str) -> Reference:
@@ -45,7 +56,7 @@ def _local(folder: Path, kind: str, setting: str) -> Reference:
 
 
 def _of_run(
-    run_id: str, kind: str, uri: str, *, tracking: Tracking, work: Path, path: str = ""
+    run_id: str, kind: str, uri: str, *, tracking: "Tracking", work: Path, path: str = ""
 ) -> Reference:
     run = tracking.get(run_id)
     run_id = run.data.tags.get("mammo.reused") or run.data.tags.get("mammo.continues") or run_id
@@ -66,7 +77,7 @@ def _of_run(
     return Reference(uri, place, str(said["digest"]), run_id)
 
 
-def _fetch_parents(folder: Path, *, tracking: Tracking, work: Path) -> None:
+def _fetch_parents(folder: Path, *, tracking: "Tracking", work: Path) -> None:
     """Bring the datasets whose pixels a mixed one points into beside it."""
     for parent in json.loads((folder / "dataset.json").read_text()).get("parents", []):
         if not parent.get("uri"):
@@ -75,7 +86,7 @@ def _fetch_parents(folder: Path, *, tracking: Tracking, work: Path) -> None:
             resolve(parent["uri"], "dataset", "parent", tracking=tracking, work=work)
 
 
-def _refuse_parent(run_id: str, tracking: Tracking) -> None:
+def _refuse_parent(run_id: str, tracking: "Tracking") -> None:
     children = [
         child.info.run_id
         for child in tracking.children(run_id)

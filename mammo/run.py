@@ -106,6 +106,9 @@ class Run(Protocol):
     def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
         """Make a run's model a version of `name` with `alias`; returns the version."""
 
+    def ui(self) -> str:
+        """The command or address that shows the runs."""
+
 
 class MemoryRun:
     """A run kept in memory, for tests: everything logged stays readable as attributes."""
@@ -199,6 +202,9 @@ class MemoryRun:
     def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
         self.registered.append((run_id, name, alias))
         return str(len(self.registered))
+
+    def ui(self) -> str:
+        return "nowhere: this run is kept in memory"
 
 
 class _MemoryChild(AbstractContextManager["Run"]):

@@ -40,7 +40,8 @@ class Tracking:
 
     def __init__(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        for chatty in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         self.address = mlflow.get_tracking_uri()
         _refuse_absent_server(self.address)
         self.client = mlflow.MlflowClient()
@@ -301,6 +302,12 @@ class TrackedRun:
     def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
         return self.tracking.register(run_id, name, alias, tags)
 
+    def ui(self) -> str:
+        address = self.tracking.address
+        if address.startswith("http"):
+            return f"{address}/#/experiments/{self.tracking.experiment_id}/runs/{self.id}"
+        return f"mlflow ui --backend-store-uri {address}"
+
 
 @contextmanager
 def closing(tracking: Tracking, run_id: str) -> Iterator[None]:
@@ -351,11 +358,6 @@ def same_value(left: str, right: str) -> bool:
         return float(left) == float(right)
     except ValueError:
         return False
-
-
-def fail_joined_run(run_id: str, line: str) -> None:
-    """Mark the run that `mlflow run` opened as FAILED before any step could start."""
-    Tracking().set_status(run_id, "FAILED", error=line)
 
 
 def _node(run: MlflowRun) -> Node:

@@ -21,7 +21,7 @@ def check(settings: Mapping[str, Any]) -> None:
 
 
 def run(
-    tracked: Run, *, model: str, name: str, alias: str = "champion", policy: str = ""
+    tracked: Run, *, model: str, name: str = "classifier", alias: str = "champion", policy: str = ""
 ) -> Result:
     """Register a trained model and point an alias to it.
 

@@ -1,0 +1,146 @@
+"""The whole pipeline as child runs of one parent, from images to a registered classifier."""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mammo.errors import ConfigError
+from mammo.run import Result, Run
+from mammo.settings import one_of
+
+LOG = logging.getLogger("mammo")
+NESTED = {
+    name: name
+    for name in (
+        "preprocess",
+        "train_generator",
+        "sample",
+        "mix",
+        "train_classifier",
+        "evaluate",
+        "tune",
+        "promote",
+    )
+}
+# Settings that `main` itself hands from one step to the next.
+WIRED = {
+    "preprocess": ("dataset", "source"),
+    "train_generator": ("data",),
+    "sample": ("generator",),
+    "mix": ("real", "synthetic"),
+    "train_classifier": ("data", "synthetic", "real_percentage", "mix_mode"),
+    "evaluate": ("model", "baseline", "data", "synthetic"),
+    "tune": ("data", "synthetic", "steps"),
+    "promote": ("model",),
+}
+# What a profile sets where the command line leaves a step's default alone.
+PROFILES: dict[str, dict[str, dict[str, Any]]] = {
+    "full": {},
+    "demo": {
+        "preprocess": {"image_size": "64", "patients": 100},
+        "train_generator": {"epochs": 24, "batch_size": 16},
+        "sample": {"count": 120, "steps": 20},
+        "mix": {"real_percentage": 0.5},
+        "train_classifier": {
+            "model_name": "resnet18",
+            "epochs": 8,
+            "batch_size": 16,
+            "patience": 0,
+        },
+        "evaluate": {"bootstrap": 1000},
+        "tune": {"n_trials": 4},
+        "promote": {"name": "classifier"},
+    },
+}
+
+if TYPE_CHECKING:
+    ProfileName = str
+else:
+    ProfileName = one_of(PROFILES)
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    if settings["dataset"] != "phantom" and not settings["source"]:
+        raise ConfigError(f"source is empty; give the folder of the {settings['dataset']} release")
+
+
+def run(
+    tracked: Run,
+    *,
+    dataset: str = "phantom",
+    source: str = "",
+    profile: ProfileName = "demo",
+    seed: int = 0,
+    steps: Mapping[str, Mapping[str, Any]],
+) -> Result:
+    """Run every step, from preprocess to promote, as child runs of one parent.
+
+    Args:
+        dataset: name of the data set's adapter; phantom makes its own images.
+        source: folder of the release on disk.
+        profile: small settings for a demonstration, or each step's own defaults.
+        seed: seed of every step that has none of its own.
+    """
+
+    def launch(step: str, name: str = "", **wired: str) -> Result:
+        given = {"seed": seed} | PROFILES[profile].get(step, {}) | dict(steps.get(step, {}))
+        LOG.info("main: %s", name or step)
+        result = tracked.launch(step, given | wired, name=name)
+        found = {f"{name or step}/{key}": value for key, value in result.metrics.items()}
+        tracked.metrics(found if step == "train_classifier" else {})
+        return result
+
+    data = launch("preprocess", dataset=dataset, source=source).outputs["dataset"]
+    generator = launch("train_generator", data=data).outputs["model"]
+    synthetic = launch("sample", generator=generator).outputs["dataset"]
+    mixed = launch("mix", real=data, synthetic=synthetic).outputs["dataset"]
+    real_only = launch("train_classifier", "real_only", data=data)
+    with_synthetic = launch("train_classifier", "real_and_synthetic", data=mixed)
+    launch("tune", data=data, synthetic=synthetic)
+    evaluation = launch(
+        "evaluate",
+        model=with_synthetic.outputs["model"],
+        baseline=real_only.outputs["model"],
+        data=data,
+        synthetic=synthetic,
+    )
+    # the winner is chosen on validation patients; the test patients only judge it
+    winner = max((real_only, with_synthetic), key=lambda each: each.metrics["best/val/auc"])
+    promoted = launch("promote", model=winner.outputs["model"])
+    tracked.metrics(evaluation.metrics)
+    return _present(tracked, evaluation, promoted)
+
+
+def _present(tracked: Run, evaluation: Result, promoted: Result) -> Result:
+    """Keep report and picture on the parent, show the headline on the terminal."""
+    report_uri = evaluation.outputs["report"]
+    place = tracked.work / "results" / tracked.id
+    place.mkdir(parents=True, exist_ok=True)
+    for name in ("report.html", "preview.png"):
+        fetched = tracked.fetch(report_uri.rpartition("/")[0] + "/" + name)
+        shutil.copyfile(fetched, place / name)
+        tracked.artifacts(place / name)
+    LOG.info("\n%s", headline(evaluation.metrics))
+    LOG.info("\nreal above, synthetic below:  %s", place / "preview.png")
+    LOG.info("report:                       %s", place / "report.html")
+    LOG.info("registered:                   %s", promoted.outputs["model"])
+    LOG.info("open the runs:                %s", tracked.ui())
+    outputs = {"report": tracked.uri("report.html"), **promoted.outputs}
+    return Result(outputs, evaluation.metrics)
+
+
+def headline(metrics: Mapping[str, float]) -> str:
+    """The numbers a reader looks for first, one a line, as a table in plain text."""
+
+    def ranged(name: str) -> str:
+        low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+        return f"{metrics[name]:6.3f}   95 % interval {low:.3f} to {high:.3f}"
+
+    lines = [f"{'test patients':34}{metrics['test/patients']:6.0f}"]
+    lines += [f"{'AUC with synthetic images':34}{ranged('test/auc')}"]
+    lines += [f"{'difference to real images only':34}{ranged('delta/auc')}"]
+    for name in sorted(metrics):
+        if name.startswith("fidelity/") and name.endswith(("/kid", "/kid_floor")):
+            lines += [f"{name:34}{metrics[name]:6.3f}"]
+    return "\n".join(lines)

@@ -1,0 +1,180 @@
+"""Search real_percentage, loss and sampler (or any space) for the best validation metric."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mammo.errors import ConfigError, MammoError
+from mammo.run import Pruned, Result, Run
+from mammo.settings import Count, PositiveInt, one_of
+from mammo.tuning import (
+    PRUNERS,
+    SEARCHES,
+    anchors,
+    counts,
+    figures,
+    open_study,
+    read_space,
+    suggest,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+    SearchName = str
+    PrunerName = str
+else:
+    SearchName = one_of(SEARCHES)
+    PrunerName = one_of(PRUNERS)
+
+LOG = logging.getLogger("mammo")
+INPUTS = {"data": "dataset", "synthetic": "dataset"}
+NESTED = {"train_classifier": "train_classifier"}
+WIRED = {"train_classifier": ("data", "synthetic")}
+METRICS = ("val/auc", "val/pr_auc", "val/balanced_accuracy", "val/f1", "val/loss")
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    space = read_space(str(settings["space"]), synthetic=bool(settings["synthetic"]))
+    steps = settings.get("train_classifier", {})
+    unknown = sorted(set(space) - set(steps)) if steps else []
+    if unknown:
+        raise ConfigError(f"space: {unknown[0]!r} is no setting of train_classifier")
+    if "real_percentage" in space and not settings["synthetic"]:
+        raise ConfigError("space has real_percentage but synthetic is empty; give a dataset to mix")
+    if settings["metric"] not in METRICS:
+        known = ", ".join(METRICS)
+        raise ConfigError(
+            f"metric {settings['metric']!r} cannot be searched; choose one of {known}"
+        )
+    if settings.get("workers", 1) != 1:
+        raise ConfigError(f"workers {settings['workers']} is not available; use 1")
+
+
+def run(
+    tracked: Run,
+    *,
+    data: str,
+    synthetic: str = "",
+    n_trials: PositiveInt = 20,
+    space: str = "",
+    study_name: str = "",
+    storage: str = "",
+    workers: PositiveInt = 1,
+    metric: str = "val/auc",
+    search: SearchName = "tpe",
+    pruner: PrunerName = "median",
+    timeout_s: Count = 0,
+    seed: int = 0,
+    steps: Mapping[str, Mapping[str, Any]],
+) -> Result:
+    """Search for the settings of train_classifier with the best validation metric.
+
+    Args:
+        data: dataset of real images.
+        synthetic: synthetic datasets to mix in, with commas between.
+        n_trials: number of trials of the study, those of earlier starts included.
+        space: YAML of what varies; empty for real_percentage, loss and sampler.
+        study_name: name of the study; an existing one is continued.
+        storage: Optuna's storage URL; empty for a file in the work folder.
+        workers: processes that take trials.
+        metric: validation metric to optimise; test images are never opened.
+        search: who proposes the next trial.
+        pruner: who stops an unpromising one.
+        timeout_s: no new trial after so many seconds; 0 for no limit.
+        seed: seed of the search and of every training.
+    """
+    base = {**steps.get("train_classifier", {}), "data": data, "synthetic": synthetic}
+    dimensions = read_space(space, synthetic=bool(synthetic))
+    study = open_study(
+        study_name or tracked.folder.name,
+        storage or f"sqlite:///{tracked.work / 'studies.db'}",
+        search=search,
+        pruner=pruner,
+        seed=seed,
+        maximise=metric != "val/loss",
+    )
+    for anchor in anchors(dimensions, base) if not study.trials else []:
+        study.enqueue_trial(anchor)
+    deadline = time.monotonic() + (timeout_s or float("inf"))
+    while sum(counts(study).values()) < n_trials and time.monotonic() < deadline:
+        _one_trial(tracked, study, dimensions, {**base, "seed": seed}, metric)
+        _report_progress(tracked, study, metric)
+    return _conclude(tracked, study, dimensions, base, metric)
+
+
+def _one_trial(
+    tracked: Run,
+    study: "optuna.Study",
+    dimensions: Mapping[str, Any],
+    base: Mapping[str, Any],
+    metric: str,
+) -> None:
+    """Train once with proposed settings and tell the study how it ended."""
+    import optuna
+
+    trial = study.ask()
+    chosen = suggest(trial, dimensions)
+
+    def listen(values: Mapping[str, float], step: int | None) -> None:
+        if metric in values and step is not None:
+            trial.report(float(values[metric]), step)
+            if trial.should_prune():
+                raise Pruned(f"{metric} {values[metric]:.4f} at epoch {step}")
+
+    name = f"trial_{trial.user_attrs.get('continues', trial.number)}"
+    try:
+        result = tracked.launch("train_classifier", {**base, **chosen}, name=name, listener=listen)
+    except Pruned as reason:
+        LOG.info("tune: trial %d pruned: %s", trial.number, reason)
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    except MammoError as error:
+        LOG.warning("tune: trial %d failed: %s", trial.number, error)
+        trial.set_user_attr("error", str(error))
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    else:
+        value = result.metrics[f"best/{metric}"]
+        trial.set_user_attr("model", result.outputs.get("model", ""))
+        study.tell(trial, value)
+        LOG.info("tune: trial %d %s: %s %.4f", trial.number, chosen, metric, value)
+
+
+def _report_progress(tracked: Run, study: "optuna.Study", metric: str) -> None:
+    progress = counts(study)
+    done = int(sum(progress.values()))
+    if progress["trials/complete"]:
+        progress[f"best/{metric}"] = study.best_value
+    tracked.metrics(progress, step=done)
+
+
+def _conclude(
+    tracked: Run,
+    study: "optuna.Study",
+    dimensions: Mapping[str, Any],
+    base: Mapping[str, Any],
+    metric: str,
+) -> Result:
+    """Figures, table and best settings of the study as artifacts of the parent."""
+    import yaml
+
+    total = counts(study)
+    if not total["trials/complete"]:
+        reasons = [trial.user_attrs.get("error", "pruned") for trial in study.trials]
+        why = reasons[-1] if reasons else "no trial was run"
+        raise ConfigError(f"no trial of study {study.study_name} was completed: {why}")
+    for name, figure in figures(study).items():
+        tracked.figure(name, figure)
+    frame = study.trials_dataframe(attrs=("number", "value", "state", "duration", "params"))
+    tracked.table("trials", frame)
+    folder = tracked.folder / "study"
+    folder.mkdir(exist_ok=True)
+    best = {**base, **{name: study.best_params[name] for name in dimensions}}
+    (folder / "best.yaml").write_text(yaml.safe_dump(dict(best), sort_keys=False))
+    about = {"study_name": study.study_name, "metric": metric, "space": dict(dimensions)}
+    (folder / "study.json").write_text(json.dumps({**about, "best": study.best_params}, indent=2))
+    tracked.artifacts(folder, "study")
+    metrics = {f"best/{metric}": float(study.best_value), **total}
+    outputs = {"study": tracked.uri("study"), "best": tracked.uri("study/best.yaml")}
+    return Result(outputs, metrics)
