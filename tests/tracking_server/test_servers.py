@@ -1,0 +1,93 @@
+"""The tracking server as deployed: runs in PostgreSQL, artifacts in MinIO, an honest health check."""
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import servers
+from mlflow import MlflowClient
+
+START = servers.ROOT / "tracking_server" / "start.py"
+
+
+def test_a_logged_run_lies_in_postgresql_and_its_artifact_in_minio(mlflow_server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)  # artifacts go where this points
+    client = MlflowClient(mlflow_server.url)
+    experiment = client.create_experiment("stores")
+    run = client.create_run(experiment)
+    client.log_param(run.info.run_id, "real_percentage", "0.5")
+    client.log_metric(run.info.run_id, "val/auc", 0.875, step=3)
+    client.log_text(run.info.run_id, "known words", "tables/words.txt")
+    client.set_terminated(run.info.run_id)
+
+    rows = mlflow_server.postgres.query(
+        "SELECT p.value, m.value, m.step, r.status FROM runs r "
+        "JOIN params p USING (run_uuid) JOIN metrics m USING (run_uuid) WHERE r.run_uuid = %s",
+        run.info.run_id,
+    )
+    assert rows == [("0.5", 0.875, 3, "FINISHED")]
+    storage = mlflow_server.minio.client()
+    listing = storage.list_objects_v2(Bucket=mlflow_server.bucket)
+    [key] = [item["Key"] for item in listing["Contents"] if item["Key"].endswith("words.txt")]
+    assert run.info.run_id in key
+    assert storage.get_object(Bucket=mlflow_server.bucket, Key=key)["Body"].read() == b"known words"
+
+
+def test_the_ui_opens_in_a_browser(mlflow_server, chromium):
+    page = chromium.new_page()
+    page.goto(mlflow_server.url, wait_until="domcontentloaded")
+    page.wait_for_selector("text=Experiments", timeout=60_000)
+
+
+def test_a_foreign_host_name_is_refused(mlflow_server):
+    request = urllib.request.Request(
+        f"{mlflow_server.url}/api/2.0/mlflow/experiments/search?max_results=1",
+        headers={"Host": "elsewhere.example"},
+    )
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(request, timeout=10)
+
+
+def test_the_health_check_asks_the_server_itself(mlflow_server):
+    assert check(mlflow_server.port).returncode == 0
+    nobody = check(servers.free_port())
+    assert nobody.returncode == 1
+    assert "does not serve experiments" in nobody.stderr
+
+
+def test_a_missing_setting_is_named_in_one_line(tmp_path):
+    result = subprocess.run(
+        [sys.executable, START, "serve"],
+        env={"PATH": os.environ["PATH"], "STORES_WAIT_S": "0"},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        "start.py: the environment variable POSTGRES_HOST is missing; see tracking_server/README.md"
+    ]
+
+
+def check(port: int) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MLFLOW_PORT": str(port)}
+    command = [sys.executable, START, "check"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_secrets_are_random_private_and_kept(tmp_path: Path):
+    target = tmp_path / ".env"
+    make = [servers.ROOT / "tracking_server" / "make-secrets", target]
+    subprocess.run(make, check=True, capture_output=True)
+    first = target.read_text()
+    assert target.stat().st_mode & 0o777 == 0o600
+    values = dict(line.split("=", 1) for line in first.splitlines() if "=" in line)
+    assert len(values["POSTGRES_PASSWORD"]) >= 32
+    assert values["POSTGRES_PASSWORD"] != values["MINIO_ROOT_PASSWORD"]
+    subprocess.run(make, check=True, capture_output=True)
+    assert target.read_text() == first
