@@ -1,6 +1,9 @@
-"""What every test stands on: no outside state, the shared data, and real servers where there are."""
+"""What every test stands on: no outside state, the shared data, real servers where there are."""
 
+import contextlib
 import os
+import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +81,28 @@ def _own_state(
         while mlflow.active_run():
             mlflow.end_run("KILLED")
         mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="session")
+def _empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's empty SQLite store: making it takes seconds, copying it none."""
+    import mlflow
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    folder = tmp_path_factory.mktemp("store")
+    SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", str(folder / "mlruns"))
+    assert mlflow
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store(tmp_path: Path, _own_state: None, _empty_store: Path) -> str:
+    """The test's own MLflow store, ready, with its artifacts in the test's folder; its address."""
+    shutil.copyfile(_empty_store, tmp_path / "mlflow.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        place = f"file://{tmp_path}/mlruns/0"
+        database.execute("UPDATE experiments SET artifact_location = ?", (place,))
+    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 @pytest.fixture(scope="session")

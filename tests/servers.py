@@ -216,7 +216,7 @@ def wait_until(
         try:
             attempt()
             return
-        except Exception as error:  # noqa: BLE001 - raised again below, with the log
+        except Exception as error:
             if process.poll() is not None or time.monotonic() > deadline:
                 tail = log.read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"{process.args} does not answer: {error}\n{tail}") from error

@@ -2,7 +2,7 @@
 
     python start.py serve    wait for the database and the bucket, then become `mlflow server`
     python start.py bucket   wait for the object store, then make the bucket if it is missing
-    python start.py check    exit 0 when the server answers an API call (the container's health check)
+    python start.py check    exit 0 when the server answers an API call (the health check)
 
 POSTGRES_HOST, _PORT, _DB, _USER, _PASSWORD and S3_BUCKET name the stores; MLFLOW_S3_ENDPOINT_URL,
 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are boto3's and MLflow's own.
@@ -21,6 +21,10 @@ WAIT_S = float(os.environ.get("STORES_WAIT_S", "60"))
 HOSTS = "mlflow,mlflow:*,localhost,localhost:*,127.0.0.1,127.0.0.1:*"
 
 
+class NotYet(Exception):
+    """A store did not do what was asked; it may still be starting."""
+
+
 def serve() -> None:
     """Replace this process by `mlflow server`; stop with one line when a store does not answer."""
     until_it_works(connect_database, "PostgreSQL")
@@ -30,7 +34,7 @@ def serve() -> None:
         "MLFLOW_PORT": "5000",
         "MLFLOW_WORKERS": "2",
         "MLFLOW_SERVER_ALLOWED_HOSTS": HOSTS,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes that nothing here uses
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, not used here
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # Workers x (5 + 5) connections stay far below PostgreSQL's 100, which Optuna shares.
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "5",
@@ -76,21 +80,24 @@ def connect_database() -> None:
     """Open and close one connection."""
     import psycopg2
 
-    psycopg2.connect(
-        host=setting("POSTGRES_HOST"),
-        port=os.environ.get("POSTGRES_PORT", "5432"),
-        dbname=setting("POSTGRES_DB"),
-        user=setting("POSTGRES_USER"),
-        password=setting("POSTGRES_PASSWORD"),
-        connect_timeout=5,
-    ).close()
+    try:
+        psycopg2.connect(
+            host=setting("POSTGRES_HOST"),
+            port=os.environ.get("POSTGRES_PORT", "5432"),
+            dbname=setting("POSTGRES_DB"),
+            user=setting("POSTGRES_USER"),
+            password=setting("POSTGRES_PASSWORD"),
+            connect_timeout=5,
+        ).close()
+    except psycopg2.OperationalError as error:
+        raise NotYet(str(error)) from error
 
 
 def make_bucket() -> None:
     """Make the bucket unless it is there."""
     import boto3
     from botocore.config import Config
-    from botocore.exceptions import ClientError
+    from botocore.exceptions import BotoCoreError, ClientError
 
     client = boto3.client(
         "s3",
@@ -100,11 +107,10 @@ def make_bucket() -> None:
     )
     bucket = setting("S3_BUCKET")
     try:
-        client.head_bucket(Bucket=bucket)
-    except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
-            raise
-        client.create_bucket(Bucket=bucket)
+        if bucket not in {entry["Name"] for entry in client.list_buckets()["Buckets"]}:
+            client.create_bucket(Bucket=bucket)
+    except (BotoCoreError, ClientError) as error:
+        raise NotYet(str(error)) from error
 
 
 def until_it_works(attempt: Callable[[], None], name: str) -> None:
@@ -113,7 +119,7 @@ def until_it_works(attempt: Callable[[], None], name: str) -> None:
     while True:
         try:
             return attempt()
-        except Exception as error:  # whatever a store that is still starting answers
+        except NotYet as error:
             if time.monotonic() > deadline:
                 line = " ".join(str(error).split())
                 sys.exit(f"start.py: {name} does not answer after {WAIT_S:.0f} s: {line}")
@@ -124,9 +130,7 @@ def setting(name: str) -> str:
     """Value of the environment variable `name`; end the program when it is missing."""
     value = os.environ.get(name, "")
     if not value:
-        sys.exit(
-            f"start.py: the environment variable {name} is missing; see tracking_server/README.md"
-        )
+        sys.exit(f"start.py: {name} is missing in the environment; see tracking_server/README.md")
     return value
 
 

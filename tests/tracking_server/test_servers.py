@@ -1,4 +1,4 @@
-"""The tracking server as deployed: runs in PostgreSQL, artifacts in MinIO, an honest health check."""
+"""The tracking server as deployed: runs in PostgreSQL, files in MinIO, an honest health check."""
 
 import os
 import subprocess
@@ -70,7 +70,7 @@ def test_a_missing_setting_is_named_in_one_line(tmp_path):
     )
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
-        "start.py: the environment variable POSTGRES_HOST is missing; see tracking_server/README.md"
+        "start.py: POSTGRES_HOST is missing in the environment; see tracking_server/README.md"
     ]
 
 
