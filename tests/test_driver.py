@@ -1,0 +1,286 @@
+"""How a run behaves: precedence, parameters, status, reuse and resume, through both doors."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from mammo import cli, driver
+from mammo.errors import ConfigError, DataError
+from mammo.run import Result, Run
+
+
+def run(tracked: Run, *, value: float = 1.0, note: str = "none", fail: str = "") -> Result:
+    """Say the value back.
+
+    Args:
+        value: a number.
+        note: a text.
+        fail: how to fail.
+    """
+    state = tracked.folder / "state"
+    state.write_text(state.read_text() + "+" if state.exists() else "started")
+    if fail == "user" or (fail == "once" and state.read_text() == "started"):
+        raise DataError(f"value {value} is wrong; give another")
+    if fail == "bug":
+        raise ZeroDivisionError("one divided by zero")
+    if fail == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if fail == "disk":
+        raise OSError(28, "No space left on device", "/data/images.npy")
+    (tracked.folder / "answer.txt").write_text(str(value))
+    tracked.artifacts(tracked.folder / "answer.txt")
+    tracked.metrics({"value": value})
+    return Result({"answer": tracked.uri("answer.txt")}, {"value": value}, digest="d" * 32)
+
+
+@pytest.fixture
+def client(store: str, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    toy = ModuleType("toy")
+    toy.run = run  # type: ignore[attr-defined]
+    monkeypatch.setattr(driver, "step_module", lambda step: toy)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield MlflowClient()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def call(*arguments: str) -> int:
+    return cli.run_entry("evaluate", arguments)
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return line
+
+
+def opened_by_mlflow_run(client: MlflowClient, monkeypatch: Any, **params: str) -> str:
+    run_id: str = client.create_run("0").info.run_id
+    for name, value in params.items():
+        client.log_param(run_id, name, value)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    return run_id
+
+
+def test_the_last_line_of_stdout_is_the_result(client: MlflowClient, capsys: Any) -> None:
+    assert call("--value", "2.5") == 0
+    line = said(capsys)
+    run_id = line["run_id"]
+    assert line == {
+        "step": "evaluate",
+        "run_id": run_id,
+        "status": "FINISHED",
+        "outputs": {"answer": f"runs:/{run_id}/answer.txt"},
+        "metrics": {"value": 2.5},
+    }
+    found = client.get_run(run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.params["value"] == "2.5"
+    assert found.data.tags["mammo.step"] == "evaluate"
+    assert found.data.tags["mammo.digest"] == "d" * 32
+
+
+def test_config_yaml_of_a_run_is_a_valid_config(client: Any, capsys: Any, tmp_path: Path) -> None:
+    call("--value", "7", "--note", "seven", "--reuse", "false")
+    first = said(capsys)["run_id"]
+    saved = client.download_artifacts(first, "config.yaml", str(tmp_path))
+    call("--config", saved)
+    second = client.get_run(said(capsys)["run_id"])
+    assert (second.data.params["value"], second.data.params["note"]) == ("7.0", "seven")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--value", "3"], 3.0),  # differs from the default: outranks the file
+        (["--value", "1.0"], 5.0),  # equals the default: the file decides
+        ([], 5.0),
+    ],
+)
+def test_precedence_of_value_file_and_default(
+    given: list[str], expected: float, client: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "settings.yaml").write_text("value: 5\n")
+    settings = cli.parse("evaluate", [*given, "--config", str(tmp_path / "settings.yaml")])
+    assert settings["value"] == expected
+    assert settings["note"] == "none"
+
+
+def test_yaml_numbers_in_scientific_notation_are_numbers(client: Any, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("value: 1e-3\n")
+    assert cli.parse("evaluate", ["--config", str(tmp_path / "settings.yaml")])["value"] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("valeu: 3\n", "valeu"),
+        ("- 3\n", "is not a mapping"),
+        ("value: [\n", "is not YAML"),
+        ("value: many\n", "many"),
+    ],
+)
+def test_a_wrong_config_file_is_refused(
+    text: str, expected: str, client: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=expected):
+        cli.parse("evaluate", ["--config", str(tmp_path / "settings.yaml")])
+
+
+def test_it_joins_the_run_of_mlflow_run(client: Any, capsys: Any, monkeypatch: Any) -> None:
+    joined = opened_by_mlflow_run(client, monkeypatch, value="2", note="'quoted'")
+    assert call("--value", "2.0", "--note", "quoted") == 0
+    assert said(capsys)["run_id"] == joined
+    params = client.get_run(joined).data.params
+    assert params["value"] == "2"  # numerically equal, stays as MLflow wrote it
+    assert "effective.value" not in params
+    assert "effective.note" not in params
+
+
+def test_another_effective_value_is_logged_beside_mlflows(
+    client: Any, capsys: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "settings.yaml").write_text("value: 9\n")
+    joined = opened_by_mlflow_run(client, monkeypatch, value="1.0")
+    call("--value", "1.0", "--config", str(tmp_path / "settings.yaml"))
+    params = client.get_run(joined).data.params
+    assert (params["value"], params["effective.value"]) == ("1.0", "9.0")
+
+
+def test_a_users_mistake_is_one_line_exit_2_and_a_failed_run(
+    client: Any, capsys: Any, monkeypatch: Any
+) -> None:
+    joined = opened_by_mlflow_run(client, monkeypatch)
+    assert call("--fail", "user") == 2
+    printed = capsys.readouterr()
+    assert printed.err.strip() == "evaluate: value 1.0 is wrong; give another"
+    assert printed.out == ""
+    found = client.get_run(joined)
+    assert found.info.status == "FAILED"
+    assert found.data.tags["error"] == "value 1.0 is wrong; give another"
+
+
+def test_a_command_line_that_cannot_be_parsed_fails_the_joined_run(
+    client: Any, capsys: Any, monkeypatch: Any
+) -> None:
+    joined = opened_by_mlflow_run(client, monkeypatch)
+    assert call("--value", "many") == 2
+    assert "many" in capsys.readouterr().err
+    assert client.get_run(joined).info.status == "FAILED"
+    assert "many" in client.get_run(joined).data.tags["error"]
+
+
+def test_a_bug_keeps_its_traceback_and_fails_the_run(client: Any) -> None:
+    with pytest.raises(ZeroDivisionError):
+        call("--fail", "bug")
+    (found,) = client.search_runs(["0"])
+    assert found.info.status == "FAILED"
+    assert found.data.tags["error"] == "ZeroDivisionError: one divided by zero"
+
+
+def test_a_signal_ends_the_run_as_killed(client: Any, capsys: Any) -> None:
+    assert call("--fail", "term") == 143
+    (found,) = client.search_runs(["0"])
+    assert found.info.status == "KILLED"
+
+
+def test_a_full_disk_is_a_users_error(client: Any, capsys: Any) -> None:
+    assert call("--fail", "disk") == 2
+    expected = "evaluate: /data/images.npy cannot be written: No space left on device"
+    assert capsys.readouterr().err.startswith(expected)
+
+
+def test_a_finished_run_is_reused(client: Any, capsys: Any) -> None:
+    call("--value", "4")
+    first = said(capsys)
+    call("--value", "4")
+    assert said(capsys) == first
+    assert len(client.search_runs(["0"])) == 1
+
+
+def test_reuse_through_mlflow_run_closes_its_empty_run(
+    client: Any, capsys: Any, monkeypatch: Any
+) -> None:
+    call("--value", "4")
+    first = said(capsys)["run_id"]
+    empty = opened_by_mlflow_run(client, monkeypatch)
+    call("--value", "4")
+    assert said(capsys)["run_id"] == first
+    closed = client.get_run(empty)
+    assert closed.info.status == "FINISHED"
+    assert closed.data.tags["mammo.reused"] == first
+
+
+def test_reuse_false_computes_again(client: Any, capsys: Any) -> None:
+    call("--value", "4")
+    first = said(capsys)["run_id"]
+    call("--value", "4", "--reuse", "false")
+    assert said(capsys)["run_id"] != first
+
+
+def test_other_settings_and_other_code_are_computed(
+    client: Any, capsys: Any, monkeypatch: Any
+) -> None:
+    call("--value", "4")
+    first = said(capsys)["run_id"]
+    call("--value", "5")
+    assert said(capsys)["run_id"] != first
+    monkeypatch.setattr(driver, "code_digest", lambda: "changed")
+    call("--value", "4")
+    assert said(capsys)["run_id"] != first
+
+
+def test_an_unfinished_run_is_continued(client: Any, capsys: Any) -> None:
+    assert call("--fail", "once") == 2
+    (failed,) = client.search_runs(["0"])
+    assert call("--fail", "once") == 0
+    assert said(capsys)["run_id"] == failed.info.run_id
+    found = client.get_run(failed.info.run_id)
+    assert found.info.status == "FINISHED"
+    assert "error" not in found.data.tags
+
+
+def test_resume_through_mlflow_run_closes_its_empty_run(
+    client: Any, capsys: Any, monkeypatch: Any
+) -> None:
+    call("--fail", "once")
+    (failed,) = client.search_runs(["0"])
+    empty = opened_by_mlflow_run(client, monkeypatch)
+    assert call("--fail", "once") == 0
+    assert said(capsys)["run_id"] == failed.info.run_id
+    closed = client.get_run(empty)
+    assert closed.info.status == "FINISHED"
+    assert closed.data.tags["mammo.continues"] == failed.info.run_id
+
+
+def test_two_processes_never_share_a_run(client: Any, capsys: Any) -> None:
+    fingerprint = driver.fingerprint_of("evaluate", cli.parse("evaluate", []), {})
+    with driver._only_process_in(driver.work_folder("") / "runs" / fingerprint):
+        assert call() == 2
+    assert "already running" in capsys.readouterr().err
+
+
+def test_an_absent_server_is_named_at_once(client: Any, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert call() == 2
+    assert "no tracking server answers at http://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_help_names_every_setting_with_type_default_and_line(client: Any, capsys: Any) -> None:
+    assert call("--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--value VALUE a number. (type: float, default: 1.0)" in text
+
+
+def test_python_m_mammo_is_mammo(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["mammo", "frobnicate"])
+    assert cli.main() == 2
+    assert "unknown entry 'frobnicate'; choose one of main, preprocess" in capsys.readouterr().err
