@@ -21,6 +21,8 @@ _SMALL = 256  # longest side of the copy on which the breast is sought; finer on
 _EMPTY = 0.01  # brightness up to which padding around a picture counts as empty
 _FRAME = 0.85  # brightness of the white frame around a digitised film; tissue rarely reaches it
 _SKIN = 0.12  # threshold between air and skin, as a share of the way from air to Otsu's threshold
+_LABEL = 0.033  # half the width of a film label, as a share of the picture's longest side
+_JUMP = 0.4  # brightness step between neighbours that only print, tape and film edges show
 _DOUBT = 0.02  # difference of the two halves' breast areas below which the wall's side is unsure
 
 
@@ -39,7 +41,7 @@ class Frame:
 def crop_to_breast(values: Values, wall: str = "") -> Frame:
     """Keep the breast alone, its chest wall at the left; all else (labels, arms, air) becomes 0."""
     small, factor = _shrink(values)
-    return _frame_breast(values, small, factor, _trim_empty(small), wall)
+    return _frame_breast(values, small, factor, _trim_empty(small), wall, _find_breast)
 
 
 @CROPS.register("film")
@@ -47,7 +49,7 @@ def crop_film_to_breast(values: Values, wall: str = "") -> Frame:
     """As `breast`, for digitised films: their white frames are cut off first."""
     small, factor = _shrink(values)
     content = _trim_white(small, _trim_empty(small))
-    return _frame_breast(values, small, factor, content, wall)
+    return _frame_breast(values, small, factor, content, wall, _find_breast_on_film)
 
 
 @CROPS.register("none")
@@ -136,11 +138,16 @@ def _shrink(values: Values) -> tuple[Values, int]:
 
 
 def _frame_breast(
-    values: Values, small: Values, factor: int, content: tuple[int, int, int, int], wall: str
+    values: Values,
+    small: Values,
+    factor: int,
+    content: tuple[int, int, int, int],
+    wall: str,
+    find: Callable[[Values, str], tuple[NDArray[np.bool_], str]],
 ) -> Frame:
     top, bottom, left, right = content
     mask = np.zeros(small.shape, bool)
-    mask[top:bottom, left:right], seen = _find_breast(small[top:bottom, left:right], wall)
+    mask[top:bottom, left:right], seen = find(small[top:bottom, left:right], wall)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) < 2 or len(columns) < 2:
         raise DataError("no breast was found in it; give crop=none to keep the whole picture")
@@ -163,20 +170,71 @@ def _frame_breast(
 
 def _find_breast(picture: Values, wall: str) -> tuple[NDArray[np.bool_], str]:
     """Mask of the breast in `picture`, with a rim of skin, and the side of its chest wall."""
+    bright = _bright(picture)
+    if not bright.any():
+        return bright, wall
+    mask = _largest(bright)
+    seen = _wall_side(mask) or wall or "left"
+    return _grow(_fill(mask, seen), 2), seen
+
+
+def _find_breast_on_film(picture: Values, wall: str) -> tuple[NDArray[np.bool_], str]:
+    """As `_find_breast`, without the labels and scraps of frame whose glow touches the breast."""
+    from scipy import ndimage
+
+    # tissue never jumps by half the range from pixel to pixel at this size; print and tape do,
+    # and so does the film's own border, which is left out
+    inner = np.pad(picture[2:-2, 2:-2], 2, mode="edge")
+    jump = ndimage.maximum_filter(inner, 3) - ndimage.minimum_filter(inner, 3)
+    edges = _grow(jump > _JUMP, 1)
+    bright = _bright(picture) & ~edges
+    if not bright.any():
+        return bright, wall
+    mask = _largest(bright)
+    seen = _wall_side(mask) or wall or "left"
+    mask = _without_appendices(_fill(mask, seen))
+    return mask | (_grow(mask, 2) & ~_grow(edges, 1)), seen
+
+
+def _bright(picture: Values) -> NDArray[np.bool_]:
+    """Pixels brighter than air, without specks and threads."""
     from scipy import ndimage
 
     smooth = ndimage.gaussian_filter(picture, 1.0)
-    bright = ndimage.binary_opening(smooth > _air_threshold(smooth), iterations=2)
-    parts, count = ndimage.label(bright)
-    if not count:
-        return bright, wall
-    mask = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-    seen = _wall_side(mask) or wall or "left"
-    # dark tissue that touches the chest wall is a hole too, once the wall itself is closed
-    closed = np.pad(mask, ((0, 0), (1, 0) if seen == "left" else (0, 1)), constant_values=True)
-    filled = ndimage.binary_fill_holes(closed)
-    mask = filled[:, 1:] if seen == "left" else filled[:, :-1]
-    return ndimage.binary_dilation(mask, iterations=2), seen
+    above = smooth > _air_threshold(smooth)
+    return _grow(ndimage.minimum_filter(above, 5, mode="nearest"), 2)
+
+
+def _grow(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    from scipy import ndimage
+
+    return np.asarray(ndimage.maximum_filter(mask, 2 * reach + 1))
+
+
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    from scipy import ndimage
+
+    parts, count = ndimage.label(mask)
+    return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel(), minlength=count + 1)[1:]))
+
+
+def _fill(mask: NDArray[np.bool_], wall: str) -> NDArray[np.bool_]:
+    """`mask` without holes; dark tissue at the chest wall is a hole too, the wall closes it."""
+    from scipy import ndimage
+
+    parts, _ = ndimage.label(~mask)
+    open_sides = [parts[0], parts[-1], parts[:, -1] if wall == "left" else parts[:, 0]]
+    outside = np.isin(parts, np.unique(np.concatenate(open_sides)))
+    return mask | ~(outside | mask)
+
+
+def _without_appendices(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`mask` without what hangs on it by less than a label's width."""
+    from scipy import ndimage
+
+    reach = max(2, round(max(mask.shape) * _LABEL))
+    core = np.asarray(ndimage.minimum_filter(mask, 2 * reach + 1, mode="nearest"))
+    return mask & _grow(_largest(core), reach + 3) if core.any() else mask
 
 
 def _air_threshold(smooth: Values) -> float:
@@ -205,6 +263,8 @@ def _otsu(values: Values) -> float:
 
 def _wall_side(mask: NDArray[np.bool_]) -> str:
     """Side on which more of the breast lies within its bounding box; empty when undecided."""
+    if min(mask[:, 0].mean(), mask[:, -1].mean()) > 0.8:
+        return ""  # a breast wider than the detector has no nipple side
     columns = np.flatnonzero(mask.any(0))
     area = mask[:, columns[0] : columns[-1] + 1].sum(0).astype(float)
     half = len(area) // 2
