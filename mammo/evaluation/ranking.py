@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mammo.errors import ConfigError, DataError
+from mammo.evaluation import AGGREGATES
 from mammo.seeds import derive
 
-AGGREGATES = ("max", "mean", "none")
 _CHUNK = 1 << 22  # weights held at a time: draws x rows, 32 MiB of float64
 Floats = NDArray[np.float64]
 
@@ -102,6 +102,15 @@ def aggregate(frame: pd.DataFrame, positive: str, how: str = "mean") -> pd.DataF
 def class_aucs(frame: pd.DataFrame) -> dict[str, float]:
     """AUC of every class against the rest, over the rows of `frame`."""
     return {name: auc(frame["label"] == name, frame[f"score/{name}"]) for name in classes_of(frame)}
+
+
+def against_rest(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """`frame` as one of two classes: `name` and "other"."""
+    score = frame[f"score/{name}"]
+    keys = [each for each in ("image_id", "group_id") if each in frame]
+    label = frame["label"].where(frame["label"] == name, "other")
+    columns = {"label": label, "score/other": 1 - score, f"score/{name}": score}
+    return frame[keys].assign(**columns)
 
 
 def frame_auc(frame: pd.DataFrame, positive: str) -> float:

@@ -1,0 +1,129 @@
+"""Predictions of a classifier on rows of a dataset that it was not trained on."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mammo.data.classes import ClassMap
+from mammo.data.dataset import Dataset
+from mammo.data.splits import NO_FOLD, Partition, fold_numbers, training_rows
+from mammo.errors import DataError
+from mammo.models import SavedModel
+
+Rows = NDArray[np.int64]
+
+
+class Predicts(Protocol):
+    """A loaded classifier, as far as an evaluation needs it."""
+
+    @property
+    def classes(self) -> ClassMap: ...
+
+    def predict(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        """Probabilities (N, classes) of `images` (N, C, H, W) in [0, 1]."""
+
+
+def evaluated_rows(data: Dataset, split: str, about: Mapping[str, Any]) -> Rows:
+    """Rows of real images that `split` names: test, val, train, or `fold`, the model's scored one.
+
+    `about` is the model's model.json: of a model trained on a fold, train and val are the rows
+    that it was trained on and its inner validation.
+    """
+    fold, frame = fold_of(about), data.manifest
+    if split == "fold":
+        if fold == NO_FOLD:
+            raise DataError("split 'fold' needs a model that was trained on a fold; use split=test")
+        return _partition(data, about).scored
+    if fold != NO_FOLD and split != "test":
+        part = _partition(data, about)
+        return part.train if split == "train" else part.val
+    found = np.flatnonzero((frame["split"] == split) & ~frame["is_synthetic"])
+    if not len(found):
+        remedy = {
+            "test": "preprocess it with test_fraction above 0, or evaluate a fold with split=fold",
+            "val": "preprocess it with val_fraction above 0",
+            "train": "name another split",
+        }[split]
+        raise DataError(f"dataset {data.name} has no {split} rows; {remedy}")
+    return found
+
+
+def validation_rows(data: Dataset, about: Mapping[str, Any]) -> Rows:
+    """Rows that may choose a threshold: the model's inner validation, or the split val, or none."""
+    frame = data.manifest
+    if fold_of(about) in map(str, fold_numbers(data)):
+        return _partition(data, about).val
+    return np.flatnonzero((frame["split"] == "val") & ~frame["is_synthetic"])
+
+
+def fold_of(about: Mapping[str, Any]) -> str:
+    """The fold that a model was not trained on, as text; "none" for a hold-out."""
+    return str(about.get("fold", NO_FOLD))
+
+
+def refuse_seen(saved: SavedModel, data: Dataset, rows: Rows) -> str:
+    """Refuse rows of a patient that the model was trained on; returns how that was compared.
+
+    Patients can be compared where both sides salted their ids alike; pixels always can.
+    """
+    frame, trained = data.manifest.iloc[rows], saved.training
+    trained = trained[~trained["is_synthetic"]]
+    salt = str(data.about.get("salt", ""))
+    same_salt = bool(salt) and salt == str(saved.about.get("salt", ""))
+    for column, what in (("group_id", "patient"), ("sha256", "image")):
+        if column == "group_id" and not same_salt:
+            continue
+        seen = frame[frame[column].isin(set(trained[column]))]
+        if len(seen):
+            raise DataError(
+                f"{what} {seen.iloc[0][column]} of dataset {data.name} was in the training of "
+                f"model {saved.run_id or saved.folder} ({seen[column].nunique()} such {what}s); "
+                "evaluate on patients it has not seen"
+            )
+    return "by patient and by pixels" if same_salt else "by pixels alone, for the salts differ"
+
+
+def refuse_other_classes(saved: SavedModel, data: Dataset) -> None:
+    """Refuse data whose classes or image shape are not the model's."""
+    if saved.classes != data.classes:
+        raise DataError(
+            f"the model's classes are {_told(saved.classes)}, "
+            f"those of dataset {data.name} {_told(data.classes)}; they must be the same"
+        )
+    if saved.shape != data.shape:
+        raise DataError(
+            f"the model takes images of shape {saved.shape}, those of dataset {data.name} have "
+            f"{data.shape}; preprocess it with the model's image_size and channels"
+        )
+
+
+def predict(
+    classifier: Predicts, data: Dataset, rows: Rows, *, batch_size: int, seed: int = 0
+) -> pd.DataFrame:
+    """Predictions frame of `rows`, read in batches from the memory map; `seed` is the model's."""
+    scores = np.empty((len(rows), len(data.classes.names)))
+    for start in range(0, len(rows), batch_size):
+        part = slice(start, start + batch_size)
+        scores[part] = np.asarray(classifier.predict(data.images(rows[part])))
+    frame = data.manifest.iloc[rows]
+    columns = ["image_id", "group_id", "split", "fold", "label"]
+    out = frame[columns].reset_index(drop=True)
+    out.insert(4, "seed", seed)
+    out["label_id"] = data.label_ids()[rows]
+    for number, name in enumerate(data.classes.names):
+        out[f"score/{name}"] = scores[:, number]
+    out["pred"] = np.asarray(data.classes.names, object)[np.argmax(scores, axis=1)]
+    return out
+
+
+def _partition(data: Dataset, about: Mapping[str, Any]) -> Partition:
+    given = about.get("settings", {}).get("val_fraction")
+    extra = {} if given is None else {"val_fraction": float(given)}
+    return training_rows(data, fold=fold_of(about), **extra)
+
+
+def _told(classes: ClassMap) -> str:
+    return f"{'/'.join(classes.names)} (positive {classes.positive}, by {classes.label_kind})"
