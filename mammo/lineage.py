@@ -45,7 +45,7 @@ class Graph:
             raise ConfigError(f"run {run_id!r} is not among the {len(self.nodes)} runs of mammo")
         yield self._label(run_id)
         yield "made from"
-        yield from self._branches(self._sources, run_id, (run_id,)) or iter(())
+        yield from self._branches(self._sources, run_id, (run_id,))
         yield "used by"
         yield from self._branches(self._users, run_id, (run_id,))
 

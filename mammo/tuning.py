@@ -122,7 +122,7 @@ def anchors(space: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[dict[
 def open_study(
     name: str, storage: str, *, search: str, pruner: str, seed: int, maximise: bool
 ) -> "optuna.Study":
-    """Create the study or join it; trials that a dead process left behind are queued again."""
+    """Create the study or join it."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -139,18 +139,26 @@ def open_study(
         load_if_exists=True,
     )
     study.sampler = SEARCHES[search](derive(seed, "search", len(study.trials)) % 2**32)
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.enqueue_trial(trial.params, user_attrs={"continues": trial.number})
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
 
 
+def left_behind(study: "optuna.Study", owner: str) -> list["optuna.Trial"]:
+    """Trials of `owner` that a dead process left running, to be gone on with."""
+    import optuna
+
+    running = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+    return [
+        optuna.trial.Trial(study, trial._trial_id)
+        for trial in running
+        if trial.user_attrs.get("owner") == owner
+    ]
+
+
 def counts(study: "optuna.Study") -> dict[str, float]:
-    """Trials by state; one that was queued again counts once."""
+    """Finished trials by state."""
     from optuna.trial import TrialState
 
-    again = {trial.user_attrs.get("continues") for trial in study.trials}
-    states = [trial.state for trial in study.trials if trial.number not in again]
+    states = [trial.state for trial in study.trials]
     return {
         "trials/complete": float(states.count(TrialState.COMPLETE)),
         "trials/pruned": float(states.count(TrialState.PRUNED)),
@@ -176,6 +184,8 @@ def figures(study: "optuna.Study") -> dict[str, Any]:
     drawn = {}
     with warnings.catch_warnings(), plt.rc_context({"figure.figsize": (9, 5)}):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # a setting that every trial shares has an axis without length
+        warnings.filterwarnings("ignore", "Attempting to set identical low and high")
         for name, plot in plots.items():
             axes = plot(study)
             figure = getattr(axes, "figure", None) or axes[0].figure

@@ -15,6 +15,7 @@ from mammo.tuning import (
     anchors,
     counts,
     figures,
+    left_behind,
     open_study,
     read_space,
     suggest,
@@ -98,9 +99,14 @@ def run(
     )
     for anchor in anchors(dimensions, base) if not study.trials else []:
         study.enqueue_trial(anchor)
+    base["seed"] = seed
+    for trial in left_behind(study, tracked.folder.name):
+        _one_trial(tracked, study, trial, dimensions, base, metric)
     deadline = time.monotonic() + (timeout_s or float("inf"))
     while sum(counts(study).values()) < n_trials and time.monotonic() < deadline:
-        _one_trial(tracked, study, dimensions, {**base, "seed": seed}, metric)
+        trial = study.ask()
+        trial.set_user_attr("owner", tracked.folder.name)
+        _one_trial(tracked, study, trial, dimensions, base, metric)
         _report_progress(tracked, study, metric)
     return _conclude(tracked, study, dimensions, base, metric)
 
@@ -108,6 +114,7 @@ def run(
 def _one_trial(
     tracked: Run,
     study: "optuna.Study",
+    trial: "optuna.Trial",
     dimensions: Mapping[str, Any],
     base: Mapping[str, Any],
     metric: str,
@@ -115,18 +122,19 @@ def _one_trial(
     """Train once with proposed settings and tell the study how it ended."""
     import optuna
 
-    trial = study.ask()
     chosen = suggest(trial, dimensions)
+    reported = set(study.trials[trial.number].intermediate_values)
 
     def listen(values: Mapping[str, float], step: int | None) -> None:
-        if metric in values and step is not None:
+        if metric in values and step is not None and step not in reported:
             trial.report(float(values[metric]), step)
             if trial.should_prune():
                 raise Pruned(f"{metric} {values[metric]:.4f} at epoch {step}")
 
-    name = f"trial_{trial.user_attrs.get('continues', trial.number)}"
+    given = {**base, **chosen}
+    name = f"trial_{trial.number}"
     try:
-        result = tracked.launch("train_classifier", {**base, **chosen}, name=name, listener=listen)
+        result = tracked.launch("train_classifier", given, name=name, listener=listen)
     except Pruned as reason:
         LOG.info("tune: trial %d pruned: %s", trial.number, reason)
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -161,8 +169,10 @@ def _conclude(
 
     total = counts(study)
     if not total["trials/complete"]:
-        reasons = [trial.user_attrs.get("error", "pruned") for trial in study.trials]
-        why = reasons[-1] if reasons else "no trial was run"
+        reasons = [
+            trial.user_attrs["error"] for trial in study.trials if "error" in trial.user_attrs
+        ]
+        why = reasons[-1] if reasons else "every trial was pruned or none had time"
         raise ConfigError(f"no trial of study {study.study_name} was completed: {why}")
     for name, figure in figures(study).items():
         tracked.figure(name, figure)

@@ -1,0 +1,149 @@
+"""The search: anchors first, true states, a study that goes on where it stopped."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from mammo.errors import ConfigError, DataError
+from mammo.run import Listener, MemoryRun, Result
+from mammo.steps import tune
+from mammo.tuning import anchors, read_space
+
+BASE = {"real_percentage": 1.0, "loss": "ce", "sampler": "random", "epochs": 3}
+
+
+def hill(settings: Mapping[str, Any], listener: Listener | None) -> Result:
+    """A training whose validation AUC is best at real_percentage 0.5 with focal loss."""
+    auc = 0.9 - (settings["real_percentage"] - 0.5) ** 2 - 0.1 * (settings["loss"] != "focal")
+    for epoch in range(3):
+        if listener:
+            listener({"val/auc": auc - 0.01 * (2 - epoch)}, epoch)
+    return Result({"model": "runs:/x/model"}, {"best/val/auc": auc})
+
+
+def search(folder: Path, answer: Any = hill, **settings: Any) -> tuple[MemoryRun, Result]:
+    run = MemoryRun(folder)
+    run.answers["train_classifier"] = answer
+    given = {"n_trials": 6, "synthetic": "s", "search": "random", "pruner": "none"} | settings
+    result = tune.run(run, data="d", steps={"train_classifier": BASE}, **given)
+    return run, result
+
+
+def test_the_first_trials_are_the_baselines_with_default_settings(tmp_path: Path) -> None:
+    run, _ = search(tmp_path)
+    first = [given for _, given in run.launched[:4]]
+    assert [given["real_percentage"] for given in first] == [1.0, 0.5, 0.0, 0.25]
+    assert {(given["loss"], given["sampler"]) for given in first} == {("ce", "random")}
+
+
+def test_the_best_settings_are_a_config_of_train_classifier(tmp_path: Path) -> None:
+    run, result = search(tmp_path, n_trials=12)
+    best = yaml.safe_load((run.folder / "study" / "best.yaml").read_text())
+    tried = [given for _, given in run.launched]
+    top = max(tried, key=lambda given: hill(given, None).metrics["best/val/auc"])
+    assert {name: best[name] for name in ("real_percentage", "loss", "sampler", "epochs")} == {
+        name: top[name] for name in ("real_percentage", "loss", "sampler", "epochs")
+    }
+    assert result.metrics["best/val/auc"] == hill(top, None).metrics["best/val/auc"]
+    assert run.figures == ["optimisation_history", "importance", "parallel_coordinate"]
+
+
+def test_a_failed_trial_is_counted_as_failed_and_the_search_goes_on(tmp_path: Path) -> None:
+    def answer(settings: Mapping[str, Any], listener: Listener | None) -> Result:
+        if settings["real_percentage"] == 0.5:
+            raise DataError("needs 6 synthetic images, there are 2")
+        return hill(settings, listener)
+
+    _, result = search(tmp_path, answer)
+    assert (result.metrics["trials/complete"], result.metrics["trials/failed"]) == (5, 1)
+
+
+def test_an_unpromising_trial_is_pruned(tmp_path: Path) -> None:
+    def answer(settings: Mapping[str, Any], listener: Listener | None) -> Result:
+        run_number = len(seen)
+        seen.append(0)
+        for epoch in range(3):
+            seen[-1] = epoch
+            assert listener is not None
+            listener({"val/auc": 0.5 if run_number == 5 else 0.8 + 0.01 * run_number}, epoch)
+        return Result({}, {"best/val/auc": 0.8})
+
+    seen: list[int] = []
+    _, result = search(tmp_path, answer, pruner="median")
+    assert result.metrics["trials/pruned"] == 1
+    assert seen == [2, 2, 2, 2, 2, 1]  # the sixth is stopped in its second epoch
+
+
+def test_when_every_trial_fails_the_reason_is_told(tmp_path: Path) -> None:
+    def answer(settings: Mapping[str, Any], listener: Listener | None) -> Result:
+        raise DataError("no image of class benign")
+
+    with pytest.raises(ConfigError, match=r"no trial .* was completed: no image of class benign"):
+        search(tmp_path, answer, n_trials=2)
+
+
+def test_a_study_that_was_killed_goes_on_with_the_same_trial(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def dies(settings: Mapping[str, Any], listener: Listener | None) -> Result:
+        if settings["real_percentage"] == 0.5:
+            raise Killed
+        return hill(settings, listener)
+
+    with pytest.raises(Killed):
+        search(tmp_path, dies)
+    run, result = search(tmp_path)
+    assert run.launched[0][1]["real_percentage"] == 0.5
+    assert result.metrics["trials/complete"] == 6
+    assert len(run.launched) == 5
+
+
+def test_a_named_study_is_continued_with_more_trials(tmp_path: Path) -> None:
+    search(tmp_path, study_name="mix", n_trials=4)
+    run, result = search(tmp_path, study_name="mix", n_trials=6)
+    assert len(run.launched) == 2
+    assert result.metrics["trials/complete"] == 6
+
+
+def test_without_synthetic_images_there_is_nothing_to_mix(tmp_path: Path) -> None:
+    assert set(read_space("", synthetic=False)) == {"loss", "sampler"}
+    assert anchors(read_space("", synthetic=False), BASE) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("loss: focal", "give a list or low and high"),
+        ("lr: {low: 1, high: 0}", "low < high"),
+        ("lr: {low: 0, high: 1, lag: true}", "low < high"),
+        ("- loss", "is not a mapping"),
+    ],
+)
+def test_a_wrong_space_is_refused(text: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=expected):
+        read_space(str(tmp_path / "space.yaml"), synthetic=True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"metric": "test/auc"}, "metric 'test/auc' cannot be searched"),
+        ({"train_classifier": {"lr": 0.1}}, "'loss' is no setting of train_classifier"),
+    ],
+)
+def test_a_search_over_what_is_not_there_is_refused(setting: dict[str, Any], expected: str) -> None:
+    settings = {"space": "", "synthetic": "", "metric": "val/auc", "workers": 1, **setting}
+    with pytest.raises(ConfigError, match=expected):
+        tune.check(settings)
+
+
+def test_trial_states_are_true_in_the_storage(tmp_path: Path) -> None:
+    run, _ = search(tmp_path, study_name="states")
+    study = optuna.load_study(study_name="states", storage=f"sqlite:///{run.work}/studies.db")
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
