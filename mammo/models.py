@@ -61,7 +61,8 @@ class SavedModel:
         """Tensors by name, on the CPU."""
         from safetensors.torch import load_file
 
-        return load_file(self.folder / WEIGHTS)
+        tensors: dict[str, Tensor] = load_file(self.folder / WEIGHTS)
+        return tensors
 
 
 def save_model(

@@ -23,7 +23,8 @@ class ClassMap:
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names) or len(self.names) < 2:
             raise ConfigError(
-                f"classes {list(self.names)} of task {self.task!r}: two distinct names or more needed"
+                f"classes {list(self.names)} of task {self.task!r}: "
+                "two distinct names or more are needed"
             )
         if self.positive not in self.names:
             raise ConfigError(f"positive class {self.positive!r} is not one of {list(self.names)}")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ class Dataset:
             if not (folder / name).is_file():
                 raise DataError(f"{folder} is not a dataset: it has no {name}")
         self.folder = folder
-        self._find = find or (lambda digest: folder.parent / digest)
+        self._find = find
         self._maps: dict[str, NDArray[Any]] = {}
         try:
             self.about: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
@@ -89,7 +90,8 @@ class Dataset:
     def images(self, rows: Sequence[int] | NDArray[Any]) -> NDArray[np.float32]:
         """Pixels of `rows` as float32 (len(rows), C, H, W) in [0, 1]."""
         stored = self.raw(rows)
-        return stored.astype(np.float32) / np.float32(np.iinfo(stored.dtype).max)
+        out = np.empty(stored.shape, np.float32)
+        return np.divide(stored, np.float32(np.iinfo(stored.dtype).max), out=out)
 
     def masks(self, rows: Sequence[int] | NDArray[Any]) -> NDArray[np.uint8]:
         """Masks of `rows`: uint8 (len(rows), 1, H, W), 0 outside; all 0 where there is none."""
@@ -103,7 +105,7 @@ class Dataset:
     def label_ids(self) -> NDArray[np.int64]:
         """Class id of every row."""
         ids = {name: number for number, name in enumerate(self.classes.names)}
-        return self.manifest["label"].map(ids).to_numpy(np.int64)
+        return np.asarray(self.manifest["label"].map(ids), np.int64)
 
     def verify(self) -> None:
         """Compare digest and every pixel hash with what is stored; DataError names a difference."""
@@ -150,7 +152,7 @@ class Dataset:
         key = shard if kind == "images" else shard.replace("images-", "masks-")
         if key not in self._maps:
             owner, _, name = key.rpartition("/")
-            path = (self._find(owner) if owner else self.folder) / name
+            path = self._owner(owner) / name
             try:
                 self._maps[key] = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
@@ -158,6 +160,15 @@ class Dataset:
                     f"pixels {path} of dataset {self.name} cannot be read: {error}"
                 ) from None
         return self._maps[key]
+
+    def _owner(self, digest: str) -> Path:
+        if not digest:
+            return self.folder
+        return self._find(digest) if self._find else self.folder.parent / digest
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for a loader's worker process, which opens the memory maps itself."""
+        return {**self.__dict__, "_maps": {}}
 
 
 GENERATOR_TRAINING_COLUMNS = ("run_id", "salt", "group_id", "sha256")
@@ -247,13 +258,13 @@ def seal(
         raise DataError(f"dataset {about['name']!r} would be empty: no image was accepted")
     check_manifest(frame, classes.names)
     digest = manifest_digest(frame, _essence(about))
-    counts = frame.groupby(["split", "label"]).size()
+    counts = Counter(zip(frame["split"], frame["label"], strict=True))
     described = {
         **about,
         "digest": digest,
         "images": len(frame),
         "patients": int(frame.loc[~frame["is_synthetic"], "group_id"].nunique()),
-        "counts": {f"{split}/{label}": int(n) for (split, label), n in counts.items()},
+        "counts": {f"{split}/{label}": counts[split, label] for split, label in sorted(counts)},
     }
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(folder / "manifest.parquet", index=False)

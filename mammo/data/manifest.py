@@ -45,7 +45,7 @@ def make_manifest(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         if name not in frame:
             frame[name] = pd.Series([empty] * len(frame), dtype=kind, index=frame.index)
         filled = frame[name].where(frame[name].notna(), empty) if kind != "float64" else frame[name]
-        frame[name] = filled.astype(kind)
+        frame[name] = filled.astype(pd.api.types.pandas_dtype(kind))
     extra = sorted(set(frame.columns) - set(COLUMNS))
     return frame[[*COLUMNS, *extra]].reset_index(drop=True)
 

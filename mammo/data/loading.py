@@ -1,0 +1,107 @@
+"""Batches for training and scoring, read from the memory map a whole batch at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from mammo.data.dataset import Dataset
+
+# image float32 (B, C, H, W) in [0, 1]; label int64 (B,); row int64 (B,), of the dataset
+Batch: TypeAlias = dict[str, torch.Tensor]
+
+
+def training_batches(
+    data: Dataset,
+    rows: NDArray[Any],
+    *,
+    batch_size: int,
+    order: Callable[[int], NDArray[Any]],
+    workers: int = 0,
+) -> DataLoader[Batch]:
+    """Batches of `rows` of `data`; `order(epoch)` gives an epoch's positions in `rows`.
+
+    The trainer tells the loader's sampler the epoch, so an epoch's batches depend on its number
+    alone and not on how many came before.
+    """
+    sampler = EpochOrder(order)
+    # Batch norm has no variance to divide by where the last batch is a single image.
+    single = len(sampler) > batch_size and len(sampler) % batch_size == 1
+    return _loader(data, rows, batch_size, sampler, drop_last=single, workers=workers)
+
+
+def ordered_batches(
+    data: Dataset, rows: NDArray[Any], *, batch_size: int, workers: int = 0
+) -> DataLoader[Batch]:
+    """Batches of all `rows` of `data` once, as they come."""
+    sampler = range(len(rows))
+    return _loader(data, rows, batch_size, sampler, drop_last=False, workers=workers)
+
+
+class EpochOrder(Sampler[int]):
+    """Positions of the current epoch; the trainer calls `set_epoch` before each."""
+
+    def __init__(self, order: Callable[[int], NDArray[Any]]) -> None:
+        self._order = order
+        self._positions = order(0)
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            self._epoch, self._positions = epoch, self._order(epoch)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._positions.tolist())
+
+
+class _Rows(TorchDataset[Batch]):
+    def __init__(self, data: Dataset, rows: NDArray[Any]) -> None:
+        self._data = data
+        self._rows = np.asarray(rows, np.int64)
+        self._labels = data.label_ids()[self._rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """One batch; torch's loader calls this once instead of once an image."""
+        picked = self._rows[list(positions)]
+        return {
+            "image": torch.from_numpy(self._data.images(picked)),
+            "label": torch.from_numpy(self._labels[list(positions)]),
+            "row": torch.from_numpy(picked),
+        }
+
+
+def _loader(
+    data: Dataset,
+    rows: NDArray[Any],
+    batch_size: int,
+    sampler: Any,
+    *,
+    drop_last: bool,
+    workers: int,
+) -> DataLoader[Batch]:
+    return DataLoader(
+        _Rows(data, rows),
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=drop_last,
+        num_workers=workers,
+        collate_fn=_as_is,
+        # the loader draws a seed for its workers at every start; a generator of its own keeps it
+        # from moving the global one
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _as_is(batch: Any) -> Batch:
+    made: Batch = batch
+    return made
