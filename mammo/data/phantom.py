@@ -22,7 +22,7 @@ _LABELS = ("normal", "benign", "benign", "malignant", "malignant")
 _DENSITIES = ("A", "B", "B", "C", "C", "D")
 _DENSE_SHARE = {"A": (0.05, 0.12), "B": (0.2, 0.32), "C": (0.42, 0.56), "D": (0.7, 0.85)}  # of area
 _VENDORS = ("PhantomA", "PhantomB", "PhantomC")
-_FAT, _DENSE, _MUSCLE = 0.2, 0.36, 0.52  # brightness of fat, what fibroglandular tissue adds
+_FAT, _DENSE, _MUSCLE = 0.22, 0.38, 0.48  # brightness of fat, what fibroglandular tissue adds
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def render(
     y, x = pixel_grid(shape)
     inside, distance = _outline(breast, view, y, x)
     tissue = _tissue(breast, view, y, x, inside, rng)
-    noise = rng.standard_normal(shape, dtype=np.float32) * 0.006
+    noise = rng.standard_normal(shape, dtype=np.float32) * 0.004
 
     mask = None
     label = patient.label_of(side)
@@ -157,8 +157,8 @@ def _tissue(
     """
     shape = (y.shape[0], x.shape[1])
     coarse = power_law_noise(shape, exponent=3.4, rng=rng, elongation=1.3)
-    fine = power_law_noise(shape, exponent=3.0, rng=rng, elongation=1.5)
-    strands = power_law_noise(shape, exponent=2.6, rng=rng, elongation=2.2)
+    fine = power_law_noise(shape, exponent=3.2, rng=rng, elongation=1.5)
+    strands = power_law_noise(shape, exponent=3.2, rng=rng, elongation=2.2)
     muscle = _muscle(breast, y, x, fine) if view == "MLO" else np.zeros(shape, np.float32)
 
     along = (x - 0.58 * breast.depth) / (0.5 * breast.depth)
@@ -174,7 +174,7 @@ def _tissue(
     fat = _FAT + 0.045 * fine + 0.05 * ridges
     gland = _DENSE * dense * (0.85 + 0.3 * fine + 0.25 * ridges)
     tissue = fat + gland
-    tissue = tissue * (1 - muscle) + muscle * (_MUSCLE + 0.05 * fine)
+    tissue = tissue * (1 - muscle) + muscle * (_MUSCLE + 0.04 * fine + 0.05 * coarse)
     return np.asarray(tissue, dtype=np.float32)
 
 
@@ -200,10 +200,9 @@ def _outline(breast: Anatomy, view: str, y: Image, x: Image) -> tuple[Image, Ima
 def _muscle(breast: Anatomy, y: Image, x: Image, fine: Image) -> Image:
     """Pectoral muscle (H, W) in [0, 1]: a wedge at the top left with a slightly convex edge."""
     top, left = breast.muscle
-    down = np.clip(y / left, 0, 1)
-    edge = top * (1 - down) + 0.035 * np.sin(np.pi * down)
-    wedge = sigmoid((edge - x + 0.004 * fine) / 0.006) * (y < left + 0.03)
-    return wedge.astype(np.float32)
+    down = y / left
+    edge = top * (1 - down) + 0.035 * np.sin(np.pi * np.clip(down, 0, 1))
+    return sigmoid((edge - x + 0.006 * fine) / 0.01)
 
 
 def _thickness(distance: Image) -> Image:

@@ -12,7 +12,7 @@ from mammo.seeds import derive
 
 Image = np.ndarray[Any, np.dtype[Any]]
 KINDS = ("mass", "mass", "mass", "calcification")  # a deck: one in four is a cluster
-_MASS = {"benign": 0.22, "malignant": 0.36}  # brightness added at contrast 1
+_MASS = {"benign": 0.2, "malignant": 0.42}  # brightness added at contrast 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def draw_lesion(rng: np.random.Generator, *, kind: str) -> Lesion:
         behind_nipple=rng.uniform(0.3, 0.65),
         sideways=rng.uniform(-0.5, 0.5),
         upwards=rng.uniform(-0.4, 0.5),
-        radius=rng.uniform(0.05, 0.075),
+        radius=rng.uniform(0.055, 0.08),
         stream=int(rng.integers(2**31)),
     )
 
@@ -81,16 +81,17 @@ def _spiculated_mass(
     """An irregular dense mass from which spicules radiate, each thinning out with distance."""
     edge = np.full_like(angle, 0.85 * size)
     for wave in range(2, 8):
-        edge += 0.22 * size / wave**0.7 * rng.normal() * np.cos(wave * angle + rng.uniform(0, 7))
+        edge += 0.16 * size / wave**0.5 * rng.normal() * np.cos(wave * angle + rng.uniform(0, 7))
     edge = np.clip(edge, 0.45 * size, 1.5 * size)
     field = sigmoid((edge - radius) / (0.12 * size))
-    for start in np.arange(16) * 2 * np.pi / 16:
-        towards = start + rng.uniform(-0.2, 0.2)
-        length = size * rng.uniform(1.6, 2.8)
-        across = radius * np.sin(angle - towards) + 0.1 * radius**2 / size * rng.uniform(-1, 1)
-        width = 0.11 * size * np.clip(1.15 - radius / length, 0.2, 1)
-        line = np.exp(-((across / width) ** 2)) * np.clip(1 - radius / length, 0, 1) ** 0.5
-        field = np.maximum(field, 0.75 * line * (np.cos(angle - towards) > 0))
+    for towards in rng.uniform(0, 2 * np.pi, size=22):
+        length = size * rng.uniform(1.3, 2.9)
+        bend = 0.15 * radius**2 / size * rng.uniform(-1, 1)
+        across = radius * np.sin(angle - towards) + bend
+        width = size * rng.uniform(0.06, 0.14) * np.clip(1.15 - radius / length, 0.2, 1)
+        line = np.exp(-((across / width) ** 2)) * np.clip(1 - radius / length, 0, 1) ** 0.7
+        strength = rng.uniform(0.4, 0.9)
+        field = np.maximum(field, strength * line * (np.cos(angle - towards) > 0))
     return (_MASS["malignant"] * field).astype(np.float32), (field > 0.4).astype(np.float32)
 
 
@@ -98,7 +99,7 @@ def _cluster(
     size: float, label: str, dy: Image, dx: Image, rng: np.random.Generator, image_size: int
 ) -> tuple[Image, Image]:
     """Micro-calcifications: a few coarse round ones, or many fine ones of every shape."""
-    count, grain = (7, 0.0065) if label == "benign" else (26, 0.0042)
+    count, grain = (6, 0.0065) if label == "benign" else (40, 0.0042)
     grain = max(grain, 0.55 / image_size)  # a grain under half a pixel would vanish
     field = np.zeros(np.broadcast_shapes(dy.shape, dx.shape), np.float32)
     for _ in range(count):
@@ -109,7 +110,7 @@ def _cluster(
         across = (dy - cy) * np.cos(turn) - (dx - cx) * np.sin(turn)
         spot = np.exp(-((along / (scale * stretch)) ** 2 + (across / scale) ** 2))
         field = np.maximum(field, rng.uniform(0.6, 1.0) * spot)
-    return (0.5 * field).astype(np.float32), (np.hypot(dy, dx) < 1.2 * size).astype(np.float32)
+    return (0.6 * field).astype(np.float32), (np.hypot(dy, dx) < 1.2 * size).astype(np.float32)
 
 
 def sigmoid(value: Image) -> Image:
