@@ -284,6 +284,8 @@ def _launch(
     """Run `step` in this process as a child run of `parent`."""
     module = step_module(step)
     given = {**defaults(module), **COMMON, **settings, "run_name": name or step}
+    for nested, other in getattr(module, "NESTED", {}).items():
+        given[nested] = {**defaults(step_module(other)), **settings.get(nested, {})}
     check(module, given)
     execution = _Execution(
         step, module, given, parent.tracking, parent.work, parent=parent, listener=listener

@@ -1,8 +1,10 @@
 """The whole pipeline as child runs of one parent, from images to a registered classifier."""
 
+import inspect
 import logging
 import shutil
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
@@ -83,10 +85,14 @@ def run(
         seed: seed of every step that has none of its own.
     """
 
-    def launch(step: str, name: str = "", **wired: str) -> Result:
-        given = {"seed": seed} | PROFILES[profile].get(step, {}) | dict(steps.get(step, {}))
+    def chosen(step: str) -> dict[str, Any]:
+        """The profile's settings, outranked by those given that differ from the default."""
+        return PROFILES[profile].get(step, {}) | _differing(step, steps.get(step, {}))
+
+    def launch(step: str, name: str = "", **wired: Any) -> Result:
+        given = {"seed": seed} | chosen(step) | wired
         LOG.info("main: %s", name or step)
-        result = tracked.launch(step, given | wired, name=name)
+        result = tracked.launch(step, given, name=name)
         found = {f"{name or step}/{key}": value for key, value in result.metrics.items()}
         tracked.metrics(found if step == "train_classifier" else {})
         return result
@@ -97,7 +103,7 @@ def run(
     mixed = launch("mix", real=data, synthetic=synthetic).outputs["dataset"]
     real_only = launch("train_classifier", "real_only", data=data)
     with_synthetic = launch("train_classifier", "real_and_synthetic", data=mixed)
-    launch("tune", data=data, synthetic=synthetic)
+    launch("tune", data=data, synthetic=synthetic, train_classifier=chosen("train_classifier"))
     evaluation = launch(
         "evaluate",
         model=with_synthetic.outputs["model"],
@@ -110,6 +116,12 @@ def run(
     promoted = launch("promote", model=winner.outputs["model"])
     tracked.metrics(evaluation.metrics)
     return _present(tracked, evaluation, promoted)
+
+
+def _differing(step: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in `given` that are not the step's defaults."""
+    known = inspect.signature(import_module(f"mammo.steps.{step}").run).parameters
+    return {name: value for name, value in given.items() if value != known[name].default}
 
 
 def _present(tracked: Run, evaluation: Result, promoted: Result) -> Result:
