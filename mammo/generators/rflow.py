@@ -1,0 +1,85 @@
+"""Rectified flow: straight lines from images to noise, with the network as their velocity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from mammo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+PREDICTIONS = ("v",)
+MODES = ("class", "unconditional")
+SAMPLERS = ("euler",)
+BASE_SIZE = 64  # side in pixels that needs no shift of time
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuse a loss weight that belongs to ddpm: times are weighted by how they are drawn."""
+    if settings.get("min_snr_gamma", 0.0):
+        raise ConfigError(
+            f"min_snr_gamma {settings['min_snr_gamma']:g} does not apply to generator rflow; "
+            "use 0, or generator=ddpm"
+        )
+
+
+def process(prediction: str, image_size: int) -> RectifiedFlow:
+    """The flow for images of side `image_size`; it always predicts the velocity."""
+    return RectifiedFlow(image_size)
+
+
+class RectifiedFlow:
+    """x_t = (1 - t) x_0 + t noise, velocity noise - x_0 (Liu et al. 2023), t in (0, 1)."""
+
+    def __init__(self, image_size: int) -> None:
+        self.shift = max(1.0, image_size / BASE_SIZE)
+
+    def times(self, uniform: Tensor) -> Tensor:
+        """Logit-normal times (N,) for `uniform` (N,) in [0, 1) (Esser et al. 2024, eq. 19)."""
+        import torch
+
+        normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6))
+        return self._shifted(torch.sigmoid(normal)).float()
+
+    def network_time(self, times: Tensor) -> Tensor:
+        """What the network is told of the time, on the scale 0 to 1000 of its embedding."""
+        return times * 1000
+
+    def corrupt(self, images: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy images at `times` (N,) and the velocity there, both like `images`."""
+        at = times.view(-1, *[1] * (images.ndim - 1))
+        return (1 - at) * images + at * noise, noise - images
+
+    def denoised(self, output: Tensor, noisy: Tensor, times: Tensor) -> Tensor:
+        """The clean image at the end of the straight line with velocity `output`."""
+        return noisy - times.view(-1, *[1] * (noisy.ndim - 1)) * output
+
+    def loss_weight(self, times: Tensor, gamma: float) -> Tensor:
+        """Min-SNR weights are refused by `check`."""
+        raise NotImplementedError
+
+    def integrate(
+        self,
+        denoise: Callable[[Tensor, Tensor], Tensor],
+        noise: Tensor,
+        *,
+        sampler: str,
+        steps: int,
+        generators: Sequence[Generator],
+    ) -> Tensor:
+        """Take `noise` (N, C, H, W) to images in `steps` Euler steps of `denoise(noisy, times)`."""
+        import torch
+
+        line = self._shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64)).tolist()
+        images = noise
+        for now, after in pairwise(line):
+            clean = denoise(images, images.new_full((len(images),), now))
+            images = clean + (images - clean) * (after / now)
+        return images
+
+    def _shifted(self, times: Tensor) -> Tensor:
+        """More noise for larger images (Esser et al. 2024, eq. 23)."""
+        return self.shift * times / (1 + (self.shift - 1) * times)
