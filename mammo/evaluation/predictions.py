@@ -1,4 +1,4 @@
-"""Predictions of a classifier on rows of a dataset that it was not trained on."""
+"""Which rows a model may be judged on, and its predictions for them."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -20,9 +20,17 @@ class Predicts(Protocol):
     """A loaded classifier, as far as an evaluation needs it."""
 
     @property
-    def classes(self) -> ClassMap: ...
+    def saved(self) -> SavedModel: ...
 
-    def predict(self, images: NDArray[np.float32]) -> NDArray[Any]:
+    @property
+    def aggregate(self) -> str:
+        """How it makes one score of a patient's images."""
+
+    @property
+    def threshold(self) -> float:
+        """Chosen on the validation patients of its own training."""
+
+    def predict(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities (N, classes) of `images` (N, C, H, W) in [0, 1]."""
 
 
@@ -71,8 +79,8 @@ def refuse_seen(saved: SavedModel, data: Dataset, rows: Rows) -> str:
     """
     frame, trained = data.manifest.iloc[rows], saved.training
     trained = trained[~trained["is_synthetic"]]
-    salt = str(data.about.get("salt", ""))
-    same_salt = bool(salt) and salt == str(saved.about.get("salt", ""))
+    salt = str(data.about.get("salt") or "")
+    same_salt = bool(salt) and salt == str(saved.about.get("salt") or "")
     for column, what in (("group_id", "patient"), ("sha256", "image")):
         if column == "group_id" and not same_salt:
             continue
@@ -101,22 +109,25 @@ def refuse_other_classes(saved: SavedModel, data: Dataset) -> None:
 
 
 def predict(
-    classifier: Predicts, data: Dataset, rows: Rows, *, batch_size: int, seed: int = 0
+    classifier: Predicts, data: Dataset, rows: Rows, *, split: str, batch_size: int
 ) -> pd.DataFrame:
-    """Predictions frame of `rows`, read in batches from the memory map; `seed` is the model's."""
-    scores = np.empty((len(rows), len(data.classes.names)))
+    """Predictions frame of `rows`, read in batches from the memory map."""
+    names = data.classes.names
+    scores = np.empty((len(rows), len(names)))
     for start in range(0, len(rows), batch_size):
         part = slice(start, start + batch_size)
-        scores[part] = np.asarray(classifier.predict(data.images(rows[part])))
-    frame = data.manifest.iloc[rows]
-    columns = ["image_id", "group_id", "split", "fold", "label"]
-    out = frame[columns].reset_index(drop=True)
-    out.insert(4, "seed", seed)
-    out["label_id"] = data.label_ids()[rows]
-    for number, name in enumerate(data.classes.names):
-        out[f"score/{name}"] = scores[:, number]
-    out["pred"] = np.asarray(data.classes.names, object)[np.argmax(scores, axis=1)]
-    return out
+        scores[part] = classifier.predict(data.images(rows[part]))
+    about = classifier.saved.about
+    fold = fold_of(about)
+    frame = data.manifest.loc[rows, ["image_id", "group_id"]].reset_index(drop=True)
+    frame["split"], frame["fold"] = split, -1 if fold == NO_FOLD else int(fold)
+    frame["seed"] = int(about.get("settings", {}).get("seed", 0))
+    frame["label"] = data.manifest["label"].to_numpy()[rows]
+    frame["label_id"] = data.label_ids()[rows]
+    for number, name in enumerate(names):
+        frame[f"score/{name}"] = scores[:, number]
+    frame["pred"] = np.asarray(names, object)[scores.argmax(axis=1)]
+    return frame
 
 
 def _partition(data: Dataset, about: Mapping[str, Any]) -> Partition:
