@@ -112,10 +112,10 @@ def run(
     opened = Dataset(tracked.inputs["data"][0].path)
     rows = training_rows(opened, fold=fold, val_fraction=val_fraction)
     train = _real_training_rows(opened, rows.train, fold)
-    if not len(train) or not len(rows.val):
+    if not len(train):
         raise DataError(
-            f"dataset {opened.name} has {len(train)} real training and {len(rows.val)} validation "
-            "images; a generator needs both (preprocess with val_fraction above 0)"
+            f"dataset {opened.name} has no real training image among its {len(rows.train)}; "
+            "a generator learns from real images only"
         )
     description = describe(
         shape=opened.shape,
