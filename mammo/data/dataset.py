@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,36 @@ class Dataset:
                 f"{folder} has schema version {self.about['schema_version']}, "
                 f"this mammo reads {SCHEMA_VERSION}"
             )
+
+    @classmethod
+    def view(
+        cls, base: "Dataset", manifest: pd.DataFrame, others: Sequence["Dataset"]
+    ) -> "Dataset":
+        """Rows of several opened datasets as one, in memory only; `base` says what they are.
+
+        Each shard in `manifest` is "<digest>/<file>" (see `placed`); no pixels are copied.
+        """
+        folders: dict[str, Path] = {}
+        for each in (base, *others):
+            folders |= each.owners()
+        made = cls.__new__(cls)
+        made.folder, made.about, made.classes = base.folder, dict(base.about), base.classes
+        made.manifest = manifest
+        made._find = folders.__getitem__
+        made._maps = {}
+        return made
+
+    def placed(self) -> pd.DataFrame:
+        """The manifest with every shard as "<digest>/<file>", for use in another dataset."""
+        shard = self.manifest["shard"]
+        return self.manifest.assign(
+            shard=shard.where(shard.str.contains("/"), f"{self.digest}/" + shard)
+        )
+
+    def owners(self) -> dict[str, Path]:
+        """Folder by digest of this dataset and of those whose pixels it points into."""
+        owners = {str(shard).rpartition("/")[0] for shard in self.manifest["shard"].unique()}
+        return {owner or self.digest: self._owner(owner) for owner in sorted({"", *owners})}
 
     @property
     def name(self) -> str:
@@ -90,8 +121,9 @@ class Dataset:
     def images(self, rows: Sequence[int] | NDArray[Any]) -> NDArray[np.float32]:
         """Pixels of `rows` as float32 (len(rows), C, H, W) in [0, 1]."""
         stored = self.raw(rows)
-        out = np.empty(stored.shape, np.float32)
-        return np.divide(stored, np.float32(np.iinfo(stored.dtype).max), out=out)
+        out: NDArray[np.float32] = np.empty(stored.shape, np.float32)
+        np.divide(stored, np.float32(np.iinfo(stored.dtype).max), out=out)
+        return out
 
     def masks(self, rows: Sequence[int] | NDArray[Any]) -> NDArray[np.uint8]:
         """Masks of `rows`: uint8 (len(rows), 1, H, W), 0 outside; all 0 where there is none."""
@@ -162,9 +194,16 @@ class Dataset:
         return self._maps[key]
 
     def _owner(self, digest: str) -> Path:
+        """Folder of the dataset that owns a shard; "" is this one."""
         if not digest:
             return self.folder
-        return self._find(digest) if self._find else self.folder.parent / digest
+        if self._find:
+            return self._find(digest)
+        beside = self.folder.parent / digest
+        local = [each["uri"] for each in self.about.get("parents", []) if each["digest"] == digest]
+        if not beside.exists() and local and Path(local[0]).is_dir():
+            return Path(local[0])
+        return beside
 
     def __getstate__(self) -> dict[str, Any]:
         """State for a loader's worker process, which opens the memory maps itself."""
@@ -243,6 +282,11 @@ class DatasetWriter:
         frame = make_manifest(self.rows) if manifest is None else manifest
         return seal(self.folder, datasets, frame, self.classes, self.about, generator_training)
 
+    def discard(self) -> None:
+        """Remove what was written: the dataset will not be finished."""
+        self._shard.abandon()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
 
 def seal(
     folder: Path,
@@ -319,6 +363,11 @@ class _Shard:
             for index, mask in self._masks.items():
                 masks[index] = mask
             masks.flush()
+
+    def abandon(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # what was buffered may not fit on a full disk
+                self._file.close()
 
 
 def _npy_header(count: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> bytes:
