@@ -140,9 +140,7 @@ def load_body(body: Body, weights: dict[str, Tensor], *, model_name: str, source
     # some tools save a counter that others leave out, and it changes nothing in use
     own_names = {name for name in own if not name.endswith("num_batches_tracked")}
     kept = {name: value for name, value in weights.items() if name in own}
-    foreign = [
-        name for name in weights if name not in own and not name.startswith(body.head_names)
-    ]
+    foreign = [name for name in weights if name not in own and not name.startswith(body.head_names)]
     missing = sorted(own_names - set(kept))
     if missing or foreign:
         found = f"it lacks {missing[0]!r}" if missing else f"it has {foreign[0]!r}"

@@ -1,8 +1,9 @@
 """Losses of a classifier by name, each with the activation that turns its logits into scores."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mammo.registry import Registry
 
@@ -19,6 +20,13 @@ class Loss:
 
     value: Callable[["Tensor", "Tensor"], "Tensor"]
     activation: str
+
+
+def make_loss(name: str, settings: Mapping[str, Any]) -> Loss:
+    """The loss `name` with those of `settings` that it takes."""
+    part = LOSSES[name]
+    loss: Loss = part(**{each: settings[each] for each in inspect.signature(part).parameters})
+    return loss
 
 
 @LOSSES.register("ce")

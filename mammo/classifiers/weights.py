@@ -101,13 +101,12 @@ def _from_hub(model_name: str) -> Weights:
 
 def _from_timm(model_name: str) -> Weights:
     import timm
-    from httpx import HTTPError  # what the hub's client lets through when the network fails
 
     about = timm.get_pretrained_cfg(model_name)
     name = f"{about.architecture or model_name}.{about.tag}" if about.tag else model_name
     try:
         model = timm.create_model(model_name, pretrained=True)
-    except (OSError, RuntimeError, ValueError, HTTPError):
+    except (OSError, RuntimeError, ValueError):
         raise CheckpointError(
             f"weights 'default' of {model_name} cannot be fetched; bring model.safetensors of the "
             f"hub's {about.hf_hub_id or f'timm/{name}'} to this machine and give its path as "

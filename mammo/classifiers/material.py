@@ -1,0 +1,94 @@
+"""What one classifier learns from and is judged by: rows of a dataset, checked and recorded."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammo.classifiers.scores import CLASS_AUC, check_labels, mode_of
+from mammo.data.dataset import Dataset
+from mammo.errors import ConfigError, DataError
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What one run learns from and is judged by; `val` and `scored` are rows of `data`."""
+
+    data: Dataset
+    training: Dataset  # `data` itself, or its training rows mixed with synthetic ones
+    train: Rows  # rows of `training`
+    val: Rows
+    scored: Rows  # empty on a hold-out
+    fold: str  # none or a number
+
+    @property
+    def fold_number(self) -> int:
+        return -1 if self.fold == "none" else int(self.fold)
+
+
+def check_material(material: Material, monitor: str) -> None:
+    """Refuse rows that cannot train or cannot be judged, before the network is built."""
+    classes = material.data.classes
+    mode_of(monitor)
+    named = monitor.removeprefix(CLASS_AUC)
+    if monitor.startswith(CLASS_AUC) and (named not in classes.names or len(classes.names) < 3):
+        raise ConfigError(
+            f"monitor {monitor!r} is no metric of the classes {', '.join(classes.names)}; "
+            "monitor val/auc"
+        )
+    labels = material.training.manifest["label"].iloc[material.train]
+    check_labels(labels, classes.positive, "training", "preprocess more images")
+    for rows, what, remedy in (
+        (material.val, "validation", "raise val_fraction"),
+        (material.scored, "scored", "preprocess with fewer folds"),
+    ):
+        if len(rows) or what == "validation":
+            labels = material.data.manifest["label"].iloc[rows]
+            check_labels(labels, classes.positive, what, remedy)
+    held_out = material.data.manifest.iloc[np.concatenate([material.val, material.scored])]
+    if held_out["is_synthetic"].any():
+        raise DataError("synthetic images among the validation or scored rows; preprocess again")
+
+
+def class_counts(material: Material) -> list[int]:
+    """Training images of each class, in the order of the class ids."""
+    ids = material.training.label_ids()[material.train]
+    counts: list[int] = np.bincount(ids, minlength=len(material.data.classes.names)).tolist()
+    return counts
+
+
+def rows_digest(data: Dataset, rows: Rows) -> str:
+    """Digest of the images in `rows` and their labels, whatever their order."""
+    frame = data.manifest.iloc[rows]
+    lines = sorted(frame["image_id"] + "," + frame["sha256"] + "," + frame["label"])
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def write_partition(material: Material, path: Path, *, val_fraction: float) -> Path:
+    """Write which images and patients (hashed ids) validated and were scored, as JSON."""
+    frame = material.data.manifest
+    parts = {
+        name: {
+            "images": sorted(frame["image_id"].iloc[rows]),
+            "patients": sorted(set(frame["group_id"].iloc[rows])),
+        }
+        for name, rows in (("val", material.val), ("scored", material.scored))
+    }
+    found = {
+        "data": material.data.digest,
+        "fold": material.fold,
+        "val_fraction": val_fraction,
+        "split_seed": material.data.about.get("split_seed", 0),
+        "train": {
+            "images": len(material.train),
+            "digest": rows_digest(material.training, material.train),
+        },
+        **parts,
+    }
+    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    return path

@@ -1,0 +1,115 @@
+"""The classifier as Lightning trains it: augment, score, and judge each epoch by patient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mammo.classifiers.backbone import Network
+from mammo.classifiers.losses import ACTIVATIONS, Loss
+from mammo.classifiers.plans import warmed_cosine
+from mammo.classifiers.scores import finite
+
+Judge = Callable[[NDArray[np.int64], NDArray[np.float64]], dict[str, float]]
+WARMUP = 0.1  # share of all steps over which the learning rate rises
+
+
+class ClassifierModule(LightningModule):
+    """Trains `network`; `judge(rows, scores)` gives the metrics of the validation rows.
+
+    A batch has `label` (B,), `row` (B,) and either `image` (B, C, H, W) in [0, 1] or, where the
+    backbone is frozen and nothing is augmented, its `features` (B, F).
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss,
+        *,
+        augment: Callable[[Tensor], Tensor],
+        judge: Judge,
+        optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+        groups: list[dict[str, Any]],
+        total_steps: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.history: list[dict[str, float]] = []  # metrics of every epoch so far
+        self.loss = loss
+        self._activation = ACTIVATIONS[loss.activation]
+        self._augment = augment
+        self._judge = judge
+        self._optimizer = optimizer
+        self._groups = groups
+        self._total_steps = total_steps
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def train(self, mode: bool = True) -> "ClassifierModule":
+        """Training mode, in which a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if not any(each.requires_grad for each in self.network.body.parameters()):
+            self.network.body.eval()  # else batch normalisation would go on learning
+        return self
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        labels = batch["label"]
+        loss = self.loss.value(self._logits(batch, self._augment), labels)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        logits, labels = self._logits(batch, _same), batch["label"]
+        loss = self.loss.value(logits, labels)
+        self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self._seen.append((batch["row"].cpu(), self._activation(logits).cpu(), labels.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        rows = torch.cat([each[0] for each in self._seen]).numpy()
+        scores = torch.cat([each[1] for each in self._seen]).double().numpy()
+        self._seen.clear()
+        for name, value in finite(self._judge(rows, scores)).items():
+            self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64))
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> NDArray[np.float64]:
+        """Probabilities (B, classes) of one batch on the network's device."""
+        return np.asarray(self._activation(self.network(images)).cpu().double().numpy())
+
+    def on_train_epoch_end(self) -> None:
+        values = self.trainer.callback_metrics
+        self.history.append({name: float(value) for name, value in values.items()})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = list(checkpoint["history"])
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer(self._groups)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmed_cosine(step, total=self._total_steps, warmup=WARMUP)
+        )
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def _logits(self, batch: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> Tensor:
+        if "features" in batch:
+            return self.network.classify(batch["features"])
+        logits: Tensor = self.network(change(batch["image"]))
+        return logits
+
+
+def _same(images: Tensor) -> Tensor:
+    return images
+
+
+def curves(history: list[dict[str, float]]) -> pd.DataFrame:
+    """The epochs as a table: column epoch from 1, then a column a metric."""
+    frame = pd.DataFrame(history)
+    frame.insert(0, "epoch", range(1, len(frame) + 1))
+    return frame

@@ -1,0 +1,77 @@
+"""A trained classifier: images in, probabilities of its classes out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from mammo.classifiers.backbone import Network, build
+from mammo.classifiers.losses import ACTIVATIONS
+from mammo.data.classes import ClassMap
+from mammo.errors import CheckpointError, ConfigError, DataError
+from mammo.models import SavedModel, open_model
+from mammo.training import choose_device
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network with what its scores mean."""
+
+    network: Network
+    activation: str  # of ACTIVATIONS
+    classes: ClassMap
+    shape: tuple[int, int, int]  # channels, height and width of an image
+    thresholds: dict[str, float]  # operating points by name, of a patient's positive score
+    aggregate: str  # how a patient's images become one score: mean or max
+    saved: SavedModel
+
+    @property
+    def threshold(self) -> float:
+        """Positive score from which a patient is called positive; chosen on validation."""
+        return self.thresholds["balanced"]
+
+    def predict(self, images: ArrayLike, *, batch_size: int = 32) -> NDArray[np.float64]:
+        """Probabilities (N, classes) of `images` (N, C, H, W) in [0, 1]."""
+        values = np.asarray(images, np.float32)
+        if values.ndim != 4 or values.shape[1:] != self.shape:
+            raise DataError(f"images are {values.shape}, the classifier takes (N, *{self.shape})")
+        device = self.network.mean.device
+        parts = [
+            self.scores(torch.from_numpy(values[start : start + batch_size]).to(device))
+            for start in range(0, len(values), batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.classes.names)))
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> NDArray[np.float64]:
+        """Probabilities (B, classes) of one batch on the network's device."""
+        found = ACTIVATIONS[self.activation](self.network(images))
+        return np.asarray(found.cpu().double().numpy())
+
+
+def load(folder: Path, *, device: str = "cpu") -> Classifier:
+    """Open the classifier in `folder`; CheckpointError when it is corrupt or of another kind."""
+    saved = open_model(folder, "classifier")
+    about: dict[str, Any] = saved.about
+    try:
+        network = build(
+            about["model_name"], shape=saved.shape, classes=len(saved.classes.names), seed=0
+        )
+        network.load_state_dict(saved.weights())
+        classifier = Classifier(
+            network.eval().requires_grad_(False).to(choose_device(device)),
+            activation=about["activation"],
+            classes=saved.classes,
+            shape=saved.shape,
+            thresholds=about["thresholds"],
+            aggregate=about["aggregate"],
+            saved=saved,
+        )
+    except (KeyError, RuntimeError, ConfigError) as error:
+        line = str(error).splitlines()[0]
+        raise CheckpointError(f"model {folder} cannot be rebuilt: {line}") from None
+    return classifier

@@ -1,0 +1,61 @@
+"""How a classifier is to be trained: the settings of one run, checked and frozen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from mammo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything but data, fold and seed; defaults and meanings stand in the step's signature."""
+
+    model_name: str
+    weights: str
+    loss: str
+    label_smoothing: float
+    focal_gamma: float
+    focal_alpha: float
+    pos_weight: str
+    sampler: str
+    augment: str
+    finetune: str
+    optimizer: str
+    lr: float
+    weight_decay: float
+    backbone_lr_factor: float
+    dropout: float
+    epochs: int
+    batch_size: int
+    monitor: str
+    patience: int
+    min_delta: float
+    val_fraction: float
+    aggregate: str
+    device: str
+    precision: str
+    workers: int
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Recipe":
+        """The recipe among the settings of a step."""
+        return cls(**{each.name: settings[each.name] for each in fields(cls)})
+
+
+def seeds_of(seeds: str, seed: int) -> list[int]:
+    """The numbers in `seeds`, as "0,1,2"; only `seed` when it is empty."""
+    parts = [each.strip() for each in seeds.split(",")] if seeds.strip() else [str(seed)]
+    try:
+        numbers = [int(each) for each in parts]
+    except ValueError:
+        raise ConfigError(f"seeds {seeds!r} should be numbers with commas, as 0,1,2") from None
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"seeds {seeds!r} names a seed twice; give each once")
+    return numbers
+
+
+def check_folds(folds: str) -> None:
+    """Refuse a value of `folds` that is not none, all or a number."""
+    if folds not in ("none", "all") and not folds.isdecimal():
+        raise ConfigError(f"folds {folds!r} should be none, all or the number of a fold")

@@ -1,0 +1,127 @@
+"""Predictions of a classifier as a table, and the numbers that judge an epoch by them."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mammo.data.classes import ClassMap
+from mammo.data.dataset import Dataset
+from mammo.errors import ConfigError, DataError
+from mammo.evaluation.ranking import aggregate, class_aucs, frame_auc, pr_auc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Metric to monitor -> whether a good one is high or low
+MONITORS = {
+    "train/loss": "min",
+    "val/loss": "min",
+    "val/auc": "max",
+    "val/auc_image": "max",
+    "val/pr_auc": "max",
+    "val/balanced_accuracy": "max",
+    "val/sensitivity": "max",
+    "val/specificity": "max",
+    "val/f1": "max",
+}
+CLASS_AUC = "val/auc/"  # and a class, where there are more than two
+
+
+def mode_of(monitor: str) -> str:
+    """min or max, whichever is better; ConfigError for a metric that no epoch has."""
+    if monitor.startswith(CLASS_AUC):
+        return "max"
+    if monitor not in MONITORS:
+        raise ConfigError(
+            f"unknown monitor {monitor!r}; choose one of {', '.join(MONITORS)} or "
+            f"{CLASS_AUC}<class>"
+        )
+    return MONITORS[monitor]
+
+
+def predictions(
+    data: Dataset,
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    *,
+    split: str,
+    fold: int,
+    seed: int,
+) -> pd.DataFrame:
+    """One row an image of `rows`, with its `scores` (len(rows), classes) that sum to 1."""
+    names = data.classes.names
+    frame = data.manifest.loc[rows, ["image_id", "group_id"]].reset_index(drop=True)
+    frame["split"], frame["fold"], frame["seed"] = split, fold, seed
+    frame["label"] = data.manifest["label"].to_numpy()[rows]
+    frame["label_id"] = data.label_ids()[rows]
+    for number, name in enumerate(names):
+        frame[f"score/{name}"] = scores[:, number]
+    frame["pred"] = np.asarray(names, object)[scores.argmax(axis=1)]
+    return frame
+
+
+def judge(frame: pd.DataFrame, classes: ClassMap, how: str) -> dict[str, float]:
+    """Metrics of a predictions frame by patient, and `auc_image` by image.
+
+    A patient is called what its aggregated score is highest for. With more than two classes auc
+    is the macro mean and auc/<class> each class against the rest; the other metrics are of the
+    positive class, but balanced_accuracy is the mean recall over the classes present.
+    """
+    positive = classes.positive
+    patients = aggregate(frame, positive, how)
+    found = {
+        "auc": frame_auc(patients, positive),
+        "auc_image": frame_auc(frame, positive),
+        "pr_auc": pr_auc(patients["label"] == positive, patients[f"score/{positive}"]),
+        **_called(patients, positive),
+    }
+    if len(classes.names) > 2:
+        found |= {f"auc/{name}": value for name, value in class_aucs(patients).items()}
+    return found
+
+
+def check_labels(labels: pd.Series, positive: str, what: str, remedy: str) -> None:
+    """Refuse rows on which no AUC of the positive class exists."""
+    present = sorted(labels.unique())
+    if positive not in present or len(present) < 2:
+        raise DataError(
+            f"the {what} rows hold only {', '.join(present) or 'nothing'}; an AUC needs "
+            f"{positive!r} and another class: {remedy}"
+        )
+
+
+def _called(patients: pd.DataFrame, positive: str) -> dict[str, float]:
+    truth = (patients["label"] == positive).to_numpy()
+    called = (patients["pred"] == positive).to_numpy()
+    hits = int(np.sum(truth & called))
+    right = patients["pred"] == patients["label"]
+    return {
+        "balanced_accuracy": float(right.groupby(patients["label"]).mean().mean()),
+        "sensitivity": _ratio(hits, int(truth.sum())),
+        "specificity": _ratio(int(np.sum(~truth & ~called)), int(np.sum(~truth))),
+        # the harmonic mean of precision and recall, 0 where nothing was hit
+        "f1": 2 * hits / max(1, int(truth.sum() + called.sum())),
+    }
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def pooled(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Out-of-fold predictions of all seeds as one row an image: the mean of its scores."""
+    every = pd.concat(frames, ignore_index=True)
+    names = [name for name in every if str(name).startswith("score/")]
+    scores = every.groupby("image_id", sort=True)[names].mean()
+    first = every.drop_duplicates("image_id").set_index("image_id")
+    out = first.drop(columns=[*names, "seed", "pred"]).join(scores).reset_index()
+    classes = np.asarray([str(name).removeprefix("score/") for name in names], object)
+    out["pred"] = classes[out[names].to_numpy().argmax(axis=1)]
+    return out.sort_values("image_id", ignore_index=True)
+
+
+def finite(values: "Mapping[str, float]") -> dict[str, float]:
+    """The values that exist: a metric without its class is left out, not logged as nan."""
+    return {name: float(value) for name, value in values.items() if np.isfinite(value)}

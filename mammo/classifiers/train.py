@@ -1,0 +1,180 @@
+"""Trains one classifier on one partition: fresh network, fit, operating points, saved model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from mammo.classifiers.augment import AUGMENTS
+from mammo.classifiers.backbone import Network, build
+from mammo.classifiers.features import Batches, compute, serve
+from mammo.classifiers.losses import make_loss
+from mammo.classifiers.material import Material, Rows, check_material, class_counts
+from mammo.classifiers.module import ClassifierModule
+from mammo.classifiers.plans import FINETUNES, OPTIMIZERS
+from mammo.classifiers.recipe import Recipe
+from mammo.classifiers.save import save
+from mammo.classifiers.scores import judge, mode_of, predictions
+from mammo.classifiers.weights import Weights
+from mammo.data.classes import ClassMap
+from mammo.data.loading import ordered_batches, training_batches
+from mammo.data.samplers import SAMPLERS
+from mammo.models import SavedModel
+from mammo.run import Run
+from mammo.seeds import derive
+from mammo.training import choose_device, fit, read_checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One trained classifier, its metrics and its predictions of validation and scored rows."""
+
+    saved: SavedModel
+    metrics: dict[str, float]
+    history: list[dict[str, float]]
+    val: pd.DataFrame
+    scored: pd.DataFrame
+
+
+def train_classifier(
+    tracked: Run, material: Material, recipe: Recipe, weights: Weights, *, seed: int
+) -> Trained:
+    """Train a fresh classifier by `recipe`; every choice is made on the validation rows."""
+    classes = material.data.classes
+    check_material(material, recipe.monitor)
+    network = build(
+        recipe.model_name,
+        shape=material.data.shape,
+        classes=len(classes.names),
+        dropout=recipe.dropout,
+        weights=weights.tensors,
+        source=weights.source,
+        seed=derive(seed, "weights"),
+    )
+    # before the batches: a plan that freezes the backbone lets its features be computed once
+    groups = FINETUNES[recipe.finetune](
+        network, lr=recipe.lr, backbone_lr_factor=recipe.backbone_lr_factor
+    )
+    train, val = _batches(network, material, recipe, seed)
+    module = ClassifierModule(
+        network,
+        make_loss(
+            recipe.loss,
+            {**vars(recipe), "counts": class_counts(material), "positive": classes.positive_id},
+        ),
+        augment=AUGMENTS[recipe.augment],
+        judge=_judge(material, recipe, seed),
+        optimizer=partial(OPTIMIZERS[recipe.optimizer], weight_decay=recipe.weight_decay),
+        groups=groups,
+        total_steps=recipe.epochs * len(train),
+    )
+    fitted = fit(
+        module,
+        train=train,
+        val=val,
+        tracked=tracked,
+        epochs=recipe.epochs,
+        seed=seed,
+        monitor=recipe.monitor,
+        mode=mode_of(recipe.monitor),
+        patience=recipe.patience,
+        min_delta=recipe.min_delta,
+        device=recipe.device,
+        precision=recipe.precision,
+    )
+    chosen: dict[str, float] = read_checkpoint(fitted.best)["history"][-1]
+    best = {
+        f"best/{name.removeprefix('val/')}": value
+        for name, value in chosen.items()
+        if name.startswith("val/")
+    }
+    predict = partial(_predict, network, module, material, recipe, seed)
+    of_val = predict(material.val, "val")
+    saved = save(tracked, material, recipe, weights, module, seed=seed, val=of_val)
+    of_scored = predict(material.scored, "scored")
+    return Trained(
+        saved,
+        metrics={**best, **_fold_metrics(of_scored, classes, recipe.aggregate)},
+        history=module.history,
+        val=of_val,
+        scored=of_scored,
+    )
+
+
+def _batches(
+    network: Network, material: Material, recipe: Recipe, seed: int
+) -> tuple[Batches, Batches]:
+    """Training and validation batches: images, or features where those never change."""
+    size = recipe.batch_size
+    labels = material.training.label_ids()[material.train]
+    draw = SAMPLERS[recipe.sampler]
+
+    def order(epoch: int) -> Rows:
+        positions: Rows = draw(labels, derive(seed, "order", epoch), batch_size=size)
+        return positions
+
+    images = training_batches(
+        material.training,
+        material.train,
+        batch_size=size,
+        order=order,
+        workers=recipe.workers,
+    )
+    val = ordered_batches(material.data, material.val, batch_size=size)
+    if any(each.requires_grad for each in network.body.parameters()):
+        return images, val
+    device = choose_device(recipe.device)
+    once = ordered_batches(material.training, material.train, batch_size=size)
+    columns = compute(network, once, device)
+    network.scale_features(columns["features"].to(network.feature_mean.device))
+    if recipe.augment != "none":
+        return images, val
+    seen = compute(network, val, device)
+    return (
+        serve(columns, batch_size=size, order=order),
+        serve(seen, batch_size=size, order=lambda epoch: np.arange(len(material.val))),
+    )
+
+
+def _judge(
+    material: Material, recipe: Recipe, seed: int
+) -> Callable[[Rows, NDArray[np.float64]], dict[str, float]]:
+    def of_epoch(rows: Rows, scores: NDArray[np.float64]) -> dict[str, float]:
+        frame = predictions(
+            material.data, rows, scores, split="val", fold=material.fold_number, seed=seed
+        )
+        return judge(frame, material.data.classes, recipe.aggregate)
+
+    return of_epoch
+
+
+def _predict(
+    network: Network,
+    module: ClassifierModule,
+    material: Material,
+    recipe: Recipe,
+    seed: int,
+    rows: Rows,
+    split: str,
+) -> pd.DataFrame:
+    """Predictions of `rows` by the chosen weights."""
+    device = choose_device(recipe.device)
+    network.eval().to(device)
+    batches = ordered_batches(material.data, rows, batch_size=recipe.batch_size)
+    with torch.no_grad():
+        parts = [module.scores(batch["image"].to(device)) for batch in batches]
+    empty = np.empty((0, len(material.data.classes.names)))
+    scores = np.concatenate(parts) if parts else empty
+    return predictions(
+        material.data, rows, scores, split=split, fold=material.fold_number, seed=seed
+    )
+
+
+def _fold_metrics(frame: pd.DataFrame, classes: ClassMap, how: str) -> dict[str, float]:
+    if not len(frame):
+        return {}
+    return {f"fold/{name}": value for name, value in judge(frame, classes, how).items()}

@@ -1,0 +1,143 @@
+"""Trains classifiers on real and synthetic images: a hold-out, one fold, or all folds and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mammo.classifiers.augment import AUGMENTS
+from mammo.classifiers.losses import LOSSES, POS_WEIGHTS
+from mammo.classifiers.plans import FINETUNES, OPTIMIZERS
+from mammo.classifiers.recipe import Recipe, check_folds, seeds_of
+from mammo.classifiers.weights import check_weights
+from mammo.data.mixing import MIXES
+from mammo.data.samplers import SAMPLERS
+from mammo.errors import ConfigError
+from mammo.run import Result, Run
+from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, one_of
+
+if TYPE_CHECKING:
+    LossName = SamplerName = AugmentName = FinetuneName = OptimizerName = str
+    MixMode = Balance = OnShortage = PosWeight = Aggregate = PrecisionName = str
+else:
+    LossName = one_of(LOSSES)
+    SamplerName = one_of(SAMPLERS)
+    AugmentName = one_of(AUGMENTS)
+    FinetuneName = one_of(FINETUNES)
+    OptimizerName = one_of(OPTIMIZERS)
+    MixMode = one_of(MIXES)
+    Balance = one_of(("keep", "equal"))
+    OnShortage = one_of(("error", "clamp"))
+    PosWeight = one_of(POS_WEIGHTS)
+    Aggregate = one_of(("mean", "max"))
+    PrecisionName = one_of(("auto", "32", "bf16"))
+
+INPUTS = {"data": "dataset", "synthetic": "dataset"}
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that do not go together."""
+    check_folds(settings["folds"])
+    seeds_of(settings["seeds"], settings["seed"])
+    check_weights(settings["weights"])
+    if not settings["synthetic"] and settings["real_percentage"] != 1:
+        raise ConfigError(
+            f"real_percentage {settings['real_percentage']:g} needs synthetic images; give "
+            "synthetic, or real_percentage 1"
+        )
+    if settings["finetune"] == "head" and settings["weights"] == "none":
+        raise ConfigError(
+            "finetune 'head' would keep a random backbone; give weights default or a file, "
+            "or finetune full"
+        )
+    if settings["label_smoothing"] == 1:
+        raise ConfigError("label_smoothing 1 leaves no label; it must be below 1")
+
+
+def run(
+    tracked: Run,
+    *,
+    data: str,
+    synthetic: str = "",
+    real_percentage: Fraction = 1.0,
+    mix_mode: MixMode = "replace",
+    synthetic_multiplier: NonNegativeFloat = 1.0,
+    balance: Balance = "keep",
+    on_shortage: OnShortage = "error",
+    model_name: str = "resnet18",
+    weights: str = "none",
+    loss: LossName = "ce",
+    label_smoothing: Fraction = 0.0,
+    focal_gamma: NonNegativeFloat = 2.0,
+    focal_alpha: Fraction = 0.25,
+    pos_weight: PosWeight = "balanced",
+    sampler: SamplerName = "random",
+    augment: AugmentName = "basic",
+    finetune: FinetuneName = "full",
+    optimizer: OptimizerName = "adamw",
+    lr: PositiveFloat = 1e-3,
+    weight_decay: NonNegativeFloat = 0.01,
+    backbone_lr_factor: PositiveFloat = 1.0,
+    dropout: Fraction = 0.0,
+    epochs: PositiveInt = 30,
+    batch_size: PositiveInt = 32,
+    monitor: str = "val/auc",
+    patience: Count = 10,
+    min_delta: NonNegativeFloat = 0.0,
+    folds: str = "none",
+    seeds: str = "",
+    val_fraction: Fraction = 0.15,
+    aggregate: Aggregate = "mean",
+    seed: int = 0,
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    workers: Count = 0,
+) -> Result:
+    """Train a classifier on real and, where given, synthetic images.
+
+    Args:
+        data: dataset of real images, or a mixed one: path, run id or runs:/<id>/dataset
+        synthetic: datasets of synthetic images to mix in, with commas between; empty for none
+        real_percentage: share of real images, 0 to 1, in the way that mix_mode says
+        mix_mode: replace keeps the size, append adds to the real images, target_share aims
+        synthetic_multiplier: synthetic images for each real one (append)
+        balance: keep the class shares, or make classes equal
+        on_shortage: what too few synthetic images mean: error, or clamp to what there is
+        model_name: backbone, a name of timm or torchvision/<name>
+        weights: none, default (the hub's), or the path of a state dict
+        loss: ce, bce (each class against the rest) or focal
+        label_smoothing: share of each label spread over the classes (ce)
+        focal_gamma: how much less a well classified image counts (focal)
+        focal_alpha: weight of the positive class, 1 - alpha of the others; 0 for equal (focal)
+        pos_weight: weight of a positive by training counts: balanced, its root sqrt, none (bce)
+        sampler: of training rows: random, weighted or balanced by class
+        augment: random changes of training images; the flips are for ultrasound
+        finetune: full trains everything, head keeps the backbone as it is
+        optimizer: adamw, adam or sgd
+        lr: highest learning rate, after a warm-up and before a cosine to 0
+        weight_decay: of kernels and matrices; biases and normalisation do not decay
+        backbone_lr_factor: learning rate of the backbone over that of the head
+        dropout: share of features dropped before the head
+        epochs: most passes over the training rows
+        batch_size: images of one optimizer step
+        monitor: validation metric that chooses the epoch, as val/auc or val/loss
+        patience: epochs without gain that end the training; 0 for all epochs
+        min_delta: smallest gain of the monitored metric that counts
+        folds: none for the hold-out, the number of the fold to score, or all
+        seeds: several seeds, as 0,1,2; empty for seed alone
+        val_fraction: share of the other folds' patients that validate a fold
+        aggregate: a patient's score is the mean or the max of the images'
+        seed: of weights, order, augmentation and mixing
+        device: auto, cpu, cuda or cuda:<number>
+        precision: auto is bf16 where the device computes in it, else 32
+        workers: processes that read images; 0 reads in this one
+    """
+    settings = {name: value for name, value in locals().items() if name != "tracked"}
+    from mammo.classifiers.experiment import Experiment
+
+    experiment = Experiment.open(tracked, Recipe.of(settings), settings)
+    numbers = experiment.folds(folds)
+    runs = [(fold, each) for fold in numbers for each in seeds_of(seeds, seed)]
+    if len(runs) == 1:
+        return experiment.single(tracked, *runs[0])
+    return experiment.many(tracked, runs)
