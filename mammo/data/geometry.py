@@ -22,7 +22,7 @@ _EMPTY = 0.01  # brightness up to which padding around a picture counts as empty
 _FRAME = 0.85  # brightness of the white frame around a digitised film; tissue rarely reaches it
 _SKIN = 0.12  # threshold between air and skin, as a share of the way from air to Otsu's threshold
 _LABEL = 0.033  # half the width of a film label, as a share of the picture's longest side
-_JUMP = 0.4  # brightness step between neighbours that only print, tape and film edges show
+_JUMP = 0.5  # brightness step between neighbours that only print, tape and film edges show
 _DOUBT = 0.02  # difference of the two halves' breast areas below which the wall's side is unsure
 
 
@@ -72,7 +72,7 @@ def lay(values: Values, frame: Frame, size: tuple[int, int]) -> Values:
         target = (columns.stop - columns.start, rows.stop - rows.start)
         kept = np.asarray(inside.resize(target, Image.Resampling.BILINEAR)) > 0.5
         canvas[rows, columns] *= kept
-    return np.clip(canvas, 0.0, 1.0)
+    return np.clip(canvas, 0.0, 1.0, out=canvas)
 
 
 def lay_mask(mask: NDArray[np.bool_], frame: Frame, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -92,7 +92,8 @@ def breast_values(values: Values, frame: Frame) -> Values:
         return cut.ravel()
     rows = np.linspace(0, cut.shape[0] - 1, frame.inside.shape[0]).round().astype(int)
     columns = np.linspace(0, cut.shape[1] - 1, frame.inside.shape[1]).round().astype(int)
-    return cut[np.ix_(rows, columns)][frame.inside]
+    sampled: Values = cut[np.ix_(rows, columns)]
+    return sampled[frame.inside]
 
 
 def stored_pixel_mm(pixel_mm: float, frame: Frame, size: tuple[int, int]) -> float:
@@ -263,7 +264,7 @@ def _otsu(values: Values) -> float:
 
 def _wall_side(mask: NDArray[np.bool_]) -> str:
     """Side on which more of the breast lies within its bounding box; empty when undecided."""
-    if min(mask[:, 0].mean(), mask[:, -1].mean()) > 0.8:
+    if min(mask[:, 0].mean(), mask[:, -1].mean()) > 0.7:
         return ""  # a breast wider than the detector has no nipple side
     columns = np.flatnonzero(mask.any(0))
     area = mask[:, columns[0] : columns[-1] + 1].sum(0).astype(float)

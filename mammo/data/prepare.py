@@ -1,0 +1,147 @@
+"""From a record to what is stored: decoded, cropped, turned, resized and quantised."""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammo.data.geometry import CROPS, Frame, breast_values, lay, lay_mask, stored_pixel_mm
+from mammo.data.pixels import Header, Picture, bits_of, read_pixels, stretch
+from mammo.data.release import Record
+from mammo.errors import DataError
+
+_AHEAD = 4  # images in flight for each process; more would only fill memory
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to every picture of a data set."""
+
+    size: tuple[int, int]  # H, W
+    crop: str = "breast"
+    intensity: str = "header"
+    dtype: str = "uint16"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image as it is stored, and what its file told."""
+
+    image: NDArray[Any]  # (C, H, W) of the recipe's dtype
+    mask: NDArray[np.uint8] | None  # (1, H, W): 255 in lesions
+    header: Header
+    pixel_mm: float  # of the stored image
+    wall: str  # side of the chest wall in the file, as the pixels show it
+    expected_wall: str  # as header or laterality have it
+    breast_share: float  # of the file's area
+    peak: float  # brightest value, in [0, 1]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why an image cannot be used; holds nothing that could identify anyone."""
+
+    reason: str
+
+
+def prepare_all(
+    records: Sequence[Record], recipe: Recipe, *, workers: int = 1
+) -> Iterator[Prepared | Refused]:
+    """Prepare `records` in their order on `workers` processes, with bounded memory."""
+    work = partial(prepare, recipe=recipe)
+    workers = min(workers, len(records))
+    if workers <= 1:
+        yield from map(work, records)
+        return
+    # spawned, not forked: the parent may hold threads of MLflow and torch
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting: deque[Future[Prepared | Refused]] = deque()
+        try:
+            for record in records:
+                waiting.append(pool.submit(work, record))
+                if len(waiting) >= _AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def prepare(record: Record, recipe: Recipe) -> Prepared | Refused:
+    """Prepare one record; the first channel decides where the breast is for all of them."""
+    try:
+        return _prepare(record, recipe)
+    except DataError as error:
+        return Refused(str(error))
+
+
+def depth_of(records: Iterable[Record]) -> str:
+    """uint8 when every file has 8 bits or fewer, else uint16; unreadable files have no say."""
+    for record in records:
+        for path in record.paths:
+            with suppress(DataError):
+                if bits_of(path) > 8:
+                    return "uint16"
+    return "uint8"
+
+
+def _prepare(record: Record, recipe: Recipe) -> Prepared:
+    pictures = [read_pixels(path, intensity=recipe.intensity) for path in record.paths]
+    shapes = {picture.values.shape for picture in pictures}
+    if len(shapes) > 1:
+        raise DataError(f"its channels differ in size: {sorted(shapes)}")
+    first = pictures[0]
+    expected = first.header.wall or _usual_wall(record.laterality or first.header.laterality)
+    frame: Frame = CROPS[recipe.crop](first.values, expected)
+    spacing = first.header.pixel_mm if math.isnan(record.pixel_mm) else record.pixel_mm
+    return Prepared(
+        image=np.stack([_store(picture, frame, recipe) for picture in pictures]),
+        mask=_mask(record, frame, first.values.shape, recipe.size),
+        header=first.header,
+        pixel_mm=stored_pixel_mm(spacing, frame, recipe.size),
+        wall=frame.wall,
+        expected_wall=expected,
+        breast_share=frame.breast_share,
+        peak=float(max(picture.values.max() for picture in pictures)),
+    )
+
+
+def _usual_wall(laterality: str) -> str:
+    """Side of the chest wall in the usual hanging: at the left for a left breast."""
+    return {"L": "left", "R": "right"}.get(laterality, "")
+
+
+def _store(picture: Picture, frame: Frame, recipe: Recipe) -> NDArray[Any]:
+    values = picture.values
+    if recipe.intensity == "percentile":
+        values = stretch(values, breast_values(values, frame))
+    laid = lay(values, frame, recipe.size)
+    full = np.iinfo(recipe.dtype).max
+    stored: NDArray[Any] = np.rint(laid * np.float32(full)).astype(recipe.dtype)
+    return stored
+
+
+def _mask(
+    record: Record, frame: Frame, shape: tuple[int, ...], size: tuple[int, int]
+) -> NDArray[np.uint8] | None:
+    """The record's masks and circles joined and laid as the picture; None where it has none."""
+    if not record.masks and not record.circles:
+        return None
+    joined = np.zeros(shape, bool)
+    for path in record.masks:
+        mask = read_pixels(path).values > 0.5
+        if mask.shape != shape:
+            raise DataError(f"its mask has shape {mask.shape}, the picture {shape}")
+        joined |= mask
+    for x, y, radius in record.circles:
+        rows, columns = np.ogrid[: shape[0], : shape[1]]
+        joined |= (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+    return lay_mask(joined, frame, size)[None]

@@ -1,0 +1,351 @@
+"""preprocess: images on disk become a dataset, split by patient and free of names."""
+
+import errno
+import hashlib
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mammo.data.sources import ADAPTERS, check_request, open_adapter
+from mammo.errors import ConfigError, DataError
+from mammo.run import Result, Run
+from mammo.settings import Count, Fraction, NonNegativeFloat, one_of
+
+if TYPE_CHECKING:
+    from mammo.data.dataset import Dataset
+    from mammo.data.intake import Intake
+    from mammo.data.release import Record
+
+    DatasetName = str
+    Intensity = str
+    CropName = str
+    GroupName = str
+else:
+    DatasetName = one_of(ADAPTERS)
+    Intensity = one_of(("header", "percentile", "none"))
+    CropName = one_of(("auto", "breast", "film", "none"))
+    GroupName = one_of(("patient", "image"))
+
+LOG = logging.getLogger("mammo")
+# Settings that only some adapters take, with the value that means "not given".
+OPTIONS: dict[str, Any] = {
+    "channels": "",
+    "csv": "",
+    "path_column": "",
+    "patient_column": "",
+    "label_column": "",
+    "class_map": "",
+    "positive": "",
+    "laterality_column": "",
+    "view_column": "",
+    "mask_column": "",
+    "split_column": "",
+    "keep_columns": "",
+    "patient_pattern": "",
+    "patients": 0,
+    "contrast": 1.0,
+    "variant": "",
+}
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that cannot go together, before anything is read."""
+    name = str(settings["dataset"])
+    check_request(name, str(settings["task"]), _options(settings))
+    if not settings["source"] and not getattr(open_adapter(name), "GENERATES", False):
+        raise ConfigError(f"dataset {name} needs --source, the folder of the release")
+    if settings["source"] and not Path(settings["source"]).expanduser().is_dir():
+        raise DataError(f"source {settings['source']} is not a folder")
+    parse_size(str(settings["image_size"]))
+    if settings["k_folds"] == 1:
+        raise ConfigError("k_folds 1 is no cross-validation; give 2 or more, or 0 for a hold-out")
+    if settings["val_fraction"] + settings["test_fraction"] >= 1:
+        raise ConfigError(
+            f"val_fraction {settings['val_fraction']:g} and test_fraction "
+            f"{settings['test_fraction']:g} leave nothing to train on; their sum must be below 1"
+        )
+    file = str(settings["split_file"])
+    if file and not Path(file).expanduser().is_file():
+        raise DataError(f"split_file {file} does not exist")
+
+
+def run(
+    tracked: Run,
+    *,
+    dataset: DatasetName,
+    source: str = "",
+    task: str = "malignancy2",
+    image_size: str = "128",
+    channels: str = "",
+    intensity: Intensity = "header",
+    crop: CropName = "auto",
+    val_fraction: Fraction = 0.15,
+    test_fraction: Fraction = 0.2,
+    k_folds: Count = 0,
+    group_by: GroupName = "patient",
+    split_file: str = "",
+    limit: Count = 0,
+    strict: bool = True,
+    csv: str = "",
+    path_column: str = "",
+    patient_column: str = "",
+    label_column: str = "",
+    class_map: str = "",
+    positive: str = "",
+    laterality_column: str = "",
+    view_column: str = "",
+    mask_column: str = "",
+    split_column: str = "",
+    keep_columns: str = "",
+    patient_pattern: str = "",
+    patients: Count = 0,
+    contrast: NonNegativeFloat = 1.0,
+    variant: str = "",
+    workers: Count = 1,
+    seed: int = 0,
+) -> Result:
+    """Turn the images of a release into a dataset: cropped, turned, resized, split by patient.
+
+    Args:
+        dataset: the adapter that reads the release
+        source: folder of the release; empty makes one where the adapter can (phantom)
+        task: what the label is, as malignancy2, density2, view; label takes the names as they are
+        image_size: side in pixels, or HxW
+        channels: cesm: pictures of a breast stored as channels, as low_energy,subtracted
+        intensity: grey scale by the header's VOI, by the breast's percentiles, or as stored
+        crop: to the breast, to the breast on film, none; auto is what the adapter says
+        val_fraction: part of the patients for validation
+        test_fraction: part of the patients for the test
+        k_folds: folds of the patients outside the test, instead of a validation split; 0 for none
+        group_by: patient; image ignores patients and leaks, for showing what that does
+        split_file: a splits.csv of an earlier run to follow
+        limit: patients to take; 0 for all
+        strict: stop at an image that cannot be used; false leaves it out and lists it
+        csv: csv: the file in source; the only one there by default
+        path_column: csv: column of the image's path below source
+        patient_column: csv: column of the patient; without it each image is its own
+        label_column: csv: column of the label
+        class_map: csv, folder: classes of values, as malignant=1,benign=0
+        positive: csv, folder: the positive class when task is label
+        laterality_column: csv: column of L or R
+        view_column: csv: column of CC or MLO
+        mask_column: csv: column of the lesion mask's path
+        split_column: csv: column of the official split
+        keep_columns: csv: further columns for the manifest
+        patient_pattern: folder: regular expression whose group is the patient in a file's path
+        patients: phantom: how many to make; 0 for the adapter's default
+        contrast: phantom: contrast of the lesions, 0 for invisible ones
+        variant: phantom: breast, or known for the known-answer test
+        workers: processes that decode; 0 for one a core
+        seed: of splits, of the limit and of a phantom
+    """
+    from mammo.data.dataset import DatasetWriter
+    from mammo.data.identity import Names, fingerprint, load_salt
+    from mammo.data.intake import take_in
+    from mammo.data.manifest import make_manifest
+    from mammo.data.partition import partition, take_patients
+    from mammo.data.prepare import Recipe, depth_of
+
+    given = _options(locals())
+    adapter = open_adapter(dataset)
+    folder = Path(source).expanduser() if source else _generate(tracked, dataset, given, seed)
+    release = adapter.read(folder, task=task, options=given if source else {})
+    records = take_patients(release.records, limit, seed)
+    if not records:
+        raise DataError(f"no images for task {task!r} in {folder}")
+    if strict and release.rejected:
+        raise _unusable(tracked, release.rejected)
+    crop = getattr(adapter, "CROP", "breast") if crop == "auto" else crop
+    recipe = Recipe(parse_size(image_size), crop, intensity, depth_of(records))
+    names = Names(load_salt(tracked.work), dataset)
+    writer = DatasetWriter(
+        tracked.folder / "dataset.partial",
+        name=dataset,
+        classes=release.classes,
+        shape=(len(records[0].paths), *recipe.size),
+        dtype=recipe.dtype,
+        about={
+            "intensity": {"policy": intensity, "scale": SCALES[intensity]},
+            "split_seed": seed,
+            "salt": fingerprint(names.salt),
+            "task": task,
+            "source": dataset,
+            "group_by": group_by,
+            "crop": crop,
+        },
+    )
+    started = time.monotonic()
+    try:
+        intake = take_in(
+            writer, records, recipe, names, group_by=group_by, strict=strict, workers=workers
+        )
+        rejected = release.rejected + intake.refused
+        if intake.refused and (strict or not intake.kept):
+            raise _unusable(tracked, rejected)
+        rate = len(records) / (time.monotonic() - started)
+        frame = make_manifest(writer.rows)
+        frame[["split", "fold"]] = partition(
+            frame,
+            [record.split for record in intake.kept],
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            k_folds=k_folds,
+            seed=seed,
+            positive=release.classes.positive,
+            split_file=split_file,
+        )
+        data = writer.finish(tracked.work / "datasets", manifest=frame)
+    except OSError as error:
+        raise _explained(error, tracked.work) from None
+    finally:
+        writer.discard()  # nothing is left of it once the dataset has its final name
+    _keep_names(tracked, data, intake.kept)
+    _say(tracked, data, release.notes, intake, group_by)
+    return _report(tracked, data, intake, rejected, rate)
+
+
+# What 0 and 1 stand for, written into the dataset so that synthetic images can be mapped back.
+SCALES = {
+    "header": "output range of the header's modality and VOI transform; full depth without one",
+    "percentile": "0.5 and 99.5 percentile of the breast's pixels",
+    "none": "full range of the stored bits, VOI left out",
+}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of `128` or `256x128`."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and 8 <= int(part) <= 8192 for part in parts):
+        raise ConfigError(f"image_size {text!r}: give a side or HxW, each from 8 to 8192 pixels")
+    return int(parts[0]), int(parts[-1])
+
+
+def _options(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The adapter's options that differ from "not given", as texts."""
+    return {name: str(settings[name]) for name, none in OPTIONS.items() if settings[name] != none}
+
+
+def _generate(tracked: Run, dataset: str, options: Mapping[str, str], seed: int) -> Path:
+    """Let the adapter make its release in the work folder, once for each set of options."""
+    made = {**options, "seed": str(seed)}
+    digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+    folder = tracked.work / "releases" / f"{dataset}-{digest}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        open_adapter(dataset).generate(folder, options=made)
+    except OSError as error:
+        raise _explained(error, tracked.work) from None
+    return folder
+
+
+def _unusable(tracked: Run, rejected: list[tuple[str, str]]) -> DataError:
+    """The error for images that cannot be used; their names go to the private folder alone."""
+    path = _list_privately(tracked, rejected)
+    return DataError(
+        f"an image cannot be used: {rejected[0][1]}; its name is in {path}; "
+        "mend or remove it, or leave such images out with --strict false"
+    )
+
+
+def _list_privately(tracked: Run, rejected: list[tuple[str, str]]) -> Path:
+    from mammo.data.identity import write_private
+
+    return write_private(
+        tracked.work, f"rejected-{tracked.id}.csv", ("file", "reason"), sorted(rejected)
+    )
+
+
+def _explained(error: OSError, work: Path) -> Exception:
+    """A full disk as one line for the user; any other error as it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError(
+            f"the disk of {work} is full; free space there or choose another --work_dir "
+            "(what was half written has been removed)"
+        )
+    return error
+
+
+def _keep_names(tracked: Run, data: "Dataset", kept: "list[Record]") -> None:
+    """Write who is who to the private folder, for the owner of the release."""
+    from mammo.data.identity import write_private
+
+    ids = data.manifest[["group_id", "exam_id", "image_id"]].itertuples(index=False)
+    rows = [
+        (*known, record.patient, record.exam, record.image, ";".join(map(str, record.paths)))
+        for known, record in zip(ids, kept, strict=True)
+    ]
+    columns = ("group_id", "exam_id", "image_id", "patient", "exam", "image", "files")
+    write_private(tracked.work, f"ids-{data.digest}.csv", columns, rows)
+
+
+def _say(
+    tracked: Run, data: "Dataset", notes: Mapping[str, str], intake: "Intake", group_by: str
+) -> None:
+    """Tell what a reader of the run must know: how patients were told apart, what looks wrong."""
+    notes = {"group": group_by, **notes}
+    tracked.tags({f"mammo.{name}": text for name, text in notes.items()})
+    for name, text in notes.items():
+        LOG.info("preprocess: %s: %s", name, text)
+    if group_by == "image":
+        LOG.warning("preprocess: images of one patient may be in several splits (group_by=image)")
+    if intake.disagreements:
+        LOG.warning(
+            "preprocess: the chest wall of %d of %d images is not at the side that header or "
+            "laterality tell; the pixels were followed (tables/orientation.csv)",
+            intake.disagreements,
+            len(data),
+        )
+    if intake.peak < _DIM and data.about["intensity"]["policy"] != "percentile":
+        LOG.warning(
+            "preprocess: the brightest pixel is %.3f of the range; a smaller depth in bigger "
+            "words? --intensity percentile uses the whole range",
+            intake.peak,
+        )
+
+
+_DIM = 0.25  # 12 bits stored in 16 reach 0.06
+
+
+def _report(
+    tracked: Run,
+    data: "Dataset",
+    intake: "Intake",
+    rejected: list[tuple[str, str]],
+    images_per_second: float,
+) -> Result:
+    import pandas as pd
+    from PIL import Image
+
+    from mammo.data.sheet import contact_sheet
+    from mammo.data.splits import write_split_file
+
+    frame = data.manifest
+    metrics = {
+        "images": float(len(frame)),
+        "patients": float(frame["group_id"].nunique()),
+        "rejected": float(len(rejected)),
+        **{f"count/{name}": float((frame["label"] == name).sum()) for name in data.classes.names},
+        "images_per_second": images_per_second,
+    }
+    tracked.metrics(metrics)
+    by = ["split", "fold", "label"]
+    counts = frame.groupby(by)["group_id"].agg(images="size", patients="nunique").reset_index()
+    tracked.table("splits", counts)
+    walls = [(*key, count) for key, count in sorted(intake.walls.items())]
+    columns = ["laterality", "view", "expected_wall", "seen_wall", "images"]
+    tracked.table("orientation", pd.DataFrame(walls, columns=columns))
+    reasons = sorted(Counter(reason for _, reason in rejected).items())
+    tracked.table("rejected", pd.DataFrame(reasons, columns=["reason", "images"]))
+    if rejected:
+        path = _list_privately(tracked, rejected)
+        LOG.warning("preprocess: %d images left out; their names are in %s", len(rejected), path)
+    write_split_file(frame, tracked.folder / "splits.csv")
+    tracked.artifacts(tracked.folder / "splits.csv")
+    Image.fromarray(contact_sheet(data)).save(tracked.folder / "preview.png")
+    tracked.artifacts(tracked.folder / "preview.png")
+    tracked.artifacts(data.folder, "dataset")
+    return Result({"dataset": tracked.uri("dataset")}, metrics, data.digest)
