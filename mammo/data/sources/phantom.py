@@ -67,7 +67,8 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
         records.append(_record(folder, row, label))
     if not records:
         raise DataError(f"phantom release {folder}: no image for task {task!r}")
-    return Release(records, classes, rejected)
+    notes = {"ideal_auc": f"{made['ideal_auc']:.4f}"} if made["variant"] == "known" else {}
+    return Release(records, classes, rejected, notes)
 
 
 def _record(folder: Path, row: dict[str, str], label: str) -> Record:
