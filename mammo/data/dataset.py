@@ -1,5 +1,6 @@
 """A dataset on disk: manifest, class map and memory-mapped pixels, whole or not there at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -317,10 +318,12 @@ def seal(
     (folder / "dataset.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
     final = datasets / digest
     datasets.mkdir(parents=True, exist_ok=True)
-    if final.exists():  # equal digests mean equal data
-        shutil.rmtree(folder)
-    else:
+    try:
         folder.replace(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(folder)  # equal digests mean equal data; another process may have been first
     return Dataset(final, find)
 
 

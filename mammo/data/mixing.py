@@ -42,7 +42,7 @@ def replacing(count: int, f: Fraction, m: Fraction) -> Quota:
 
 @MIXES.register("append")
 def appending(count: int, f: Fraction, m: Fraction) -> Quota:
-    """Keep the share `f` of `count` real images, add `m` synthetic ones for each (f = 0: for all)."""
+    """Keep the share `f` of `count` real images, add `m` synthetic ones each (f = 0: for all)."""
     real = round_half_up(f * count)
     return Quota(real, round_half_up(m * (real if f else count)))
 

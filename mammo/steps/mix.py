@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,8 @@ def _seal(
     """Write the mixed manifest, which points into the shards of its parents, as a dataset."""
     from mammo.data.dataset import seal
 
+    partial = tracked.folder / "dataset.partial"
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     frame = _kept_rows(mixed.data.manifest, mixed.partition, fold)
     about = {key: value for key, value in data.about.items() if key not in _OF_ONE_DATASET}
     used = {str(shard).rpartition("/")[0] for shard in frame["shard"].unique()}
@@ -121,7 +124,7 @@ def _seal(
     if fold != "none":
         about["fold"] = int(fold)
     return seal(
-        tracked.folder / "dataset.partial",
+        partial,
         tracked.work / "datasets",
         frame,
         data.classes,
@@ -143,11 +146,11 @@ def _kept_rows(frame: "pd.DataFrame", partition: "Partition", fold: str) -> "pd.
         rows = np.sort(np.concatenate([partition.train, kept]))
         return frame.iloc[rows].reset_index(drop=True)
     parts = {"train": partition.train, "val": partition.val, "test": partition.scored}
-    split = np.full(len(frame), "", dtype=object)
+    names = np.full(len(frame), "", dtype="U5")
     for name, rows in parts.items():
-        split[rows] = name
-    labelled = frame.assign(split=split.astype(str), fold=-1)
-    return labelled[split != ""].reset_index(drop=True)
+        names[rows] = name
+    kept = np.flatnonzero(names != "")
+    return frame.iloc[kept].assign(split=names[kept], fold=-1).reset_index(drop=True)
 
 
 def _explain(tracked: Run, mixed: Mixed, metrics: Mapping[str, float]) -> None:
@@ -178,16 +181,12 @@ def _preview(tracked: Run, mixed: Mixed) -> None:
 
     from mammo.generators.preview import grid
 
-    chosen = mixed.data.manifest.iloc[mixed.partition.train]
-    rows = [
-        mixed.partition.train[mine][:PREVIEW]
-        for name in mixed.data.classes.names
-        for synthetic in (False, True)
-        if (mine := ((chosen["label"] == name) & (chosen["is_synthetic"] == synthetic))).any()
-    ]
-    shown = np.zeros((len(rows), PREVIEW, *mixed.data.shape), np.float32)
-    for number, mine in enumerate(rows):
-        shown[number, : len(mine)] = mixed.data.images(mine)
+    chosen = mixed.data.manifest.iloc[mixed.partition.train].reset_index(drop=True)
+    kinds = chosen.groupby(["label", "is_synthetic"], sort=True).indices.values()
+    shown = np.zeros((len(kinds), PREVIEW, *mixed.data.shape), np.float32)
+    for number, mine in enumerate(kinds):
+        rows = mixed.partition.train[mine[:PREVIEW]]
+        shown[number, : len(rows)] = mixed.data.images(rows)
     path = tracked.folder / "preview.png"
     picture = grid(shown.reshape(-1, *mixed.data.shape), columns=PREVIEW)
     Image.fromarray(picture).save(path)
