@@ -211,7 +211,7 @@ def _create_torchvision(model_name: str) -> Body:
 def _first_convolution(module: nn.Module, model_name: str) -> str:
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d):
-            return name
+            return str(name)
     raise ConfigError(f"model_name {model_name!r} has no convolution that takes the image")
 
 

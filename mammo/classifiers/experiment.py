@@ -16,19 +16,18 @@ from PIL import Image
 from mammo.classifiers.cross_validation import summarise
 from mammo.classifiers.material import Material, rows_digest, write_partition
 from mammo.classifiers.pictures import draw_curves, preview
-from mammo.classifiers.recipe import Recipe
+from mammo.classifiers.recipe import MIXING, Recipe
 from mammo.classifiers.scores import finite, pooled
 from mammo.classifiers.train import Trained, train_classifier
 from mammo.classifiers.weights import Weights, read_weights
 from mammo.data.dataset import Dataset
-from mammo.data.mixing import mix_training
+from mammo.data.mixing import counts, mix_training
 from mammo.data.splits import fold_numbers, training_rows
 from mammo.errors import ConfigError
 from mammo.evaluation.ranking import aggregate, bootstrap_auc, class_aucs, frame_auc
 from mammo.run import Result, Run
 
 log = logging.getLogger("mammo")
-MIXING = ("real_percentage", "mix_mode", "synthetic_multiplier", "balance", "on_shortage")
 
 
 @dataclass(frozen=True)
@@ -144,34 +143,38 @@ class Experiment:
         return trained
 
     def _material(self, tracked: Run, fold: str, seed: int) -> Material:
-        rows = training_rows(self.data, fold=fold, val_fraction=self.recipe.val_fraction)
-        training, train = self.data, rows.train
+        data = self.data
+        rows = training_rows(data, fold=fold, val_fraction=self.recipe.val_fraction)
         if self.synthetic:
-            training, train, report = mix_training(
-                self.data,
-                rows,
-                self.synthetic,
-                **{name: self.settings[name] for name in MIXING},
-                seed=int(self.settings["seed"]),
+            given = {name: self.settings[name] for name in MIXING}
+            mixed = mix_training(
+                data, self.synthetic, rows, **given, seed=int(self.settings["seed"])
             )
+            data, rows = mixed.data, mixed.partition
+            report = {
+                "classes": [asdict(each) for each in mixed.mix.report],
+                "realised_real_percentage": mixed.mix.realised_real_percentage,
+                "generators": mixed.generators,
+            }
             path = tracked.folder / "mix.json"
             path.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
             tracked.artifacts(path)
-        return Material(self.data, training, train, rows.val, rows.scored, str(fold))
+            tracked.metrics(counts(mixed.mix))
+        return Material(data, rows.train, rows.val, rows.scored, str(fold))
 
     def _declare(self, tracked: Run, material: Material) -> None:
         """Say what goes in: dataset inputs, the partition, a batch as the network sees it."""
-        frame = material.training.manifest.iloc[material.train]
-        synthetic = frame["is_synthetic"].to_numpy()
-        for context, data, rows in (
-            ("training", material.training, material.train[~synthetic]),
-            ("synthetic", material.training, material.train[synthetic]),
-            ("validation", material.data, material.val),
-            ("test", material.data, material.scored),
+        data = material.data
+        synthetic = data.manifest["is_synthetic"].to_numpy()[material.train]
+        for context, rows in (
+            ("training", material.train[~synthetic]),
+            ("synthetic", material.train[synthetic]),
+            ("validation", material.val),
+            ("test", material.scored),
         ):
             if len(rows):
                 # its own digest: the store keeps one context for each name and digest
-                tracked.input(self.data.name, rows_digest(data, rows), len(rows), context)
+                tracked.input(data.name, rows_digest(data, rows), len(rows), context)
         path = tracked.folder / "partition.json"
         tracked.artifacts(write_partition(material, path, val_fraction=self.recipe.val_fraction))
         path = tracked.folder / "preview.png"

@@ -51,5 +51,5 @@ class _Columns(Dataset[Any]):
         return {name: each[positions] for name, each in self._columns.items()}
 
 
-def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _as_it_is(batch: Any) -> Any:
     return batch

@@ -17,11 +17,10 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Material:
-    """What one run learns from and is judged by; `val` and `scored` are rows of `data`."""
+    """What one run learns from and is judged by, as rows of `data`."""
 
     data: Dataset
-    training: Dataset  # `data` itself, or its training rows mixed with synthetic ones
-    train: Rows  # rows of `training`
+    train: Rows  # real and synthetic
     val: Rows
     scored: Rows  # empty on a hold-out
     fold: str  # none or a number
@@ -41,7 +40,7 @@ def check_material(material: Material, monitor: str) -> None:
             f"monitor {monitor!r} is no metric of the classes {', '.join(classes.names)}; "
             "monitor val/auc"
         )
-    labels = material.training.manifest["label"].iloc[material.train]
+    labels = material.data.manifest["label"].iloc[material.train]
     check_labels(labels, classes.positive, "training", "preprocess more images")
     for rows, what, remedy in (
         (material.val, "validation", "raise val_fraction"),
@@ -57,7 +56,7 @@ def check_material(material: Material, monitor: str) -> None:
 
 def class_counts(material: Material) -> list[int]:
     """Training images of each class, in the order of the class ids."""
-    ids = material.training.label_ids()[material.train]
+    ids = material.data.label_ids()[material.train]
     counts: list[int] = np.bincount(ids, minlength=len(material.data.classes.names)).tolist()
     return counts
 
@@ -86,7 +85,7 @@ def write_partition(material: Material, path: Path, *, val_fraction: float) -> P
         "split_seed": material.data.about.get("split_seed", 0),
         "train": {
             "images": len(material.train),
-            "digest": rows_digest(material.training, material.train),
+            "digest": rows_digest(material.data, material.train),
         },
         **parts,
     }

@@ -32,7 +32,7 @@ def draw_curves(history: list[dict[str, float]]) -> Any:
 
 def preview(material: Material, augment: str, seed: int) -> NDArray[np.uint8]:
     """A grid (H, W) of training images, drawn by class in turn, after augmentation."""
-    labels = material.training.label_ids()[material.train]
+    labels = material.data.label_ids()[material.train]
     rng = np.random.default_rng(derive(seed, "preview"))
     shuffled = rng.permutation(len(labels))
     # place of an image within its class: sorting by it goes round the classes
@@ -41,7 +41,7 @@ def preview(material: Material, augment: str, seed: int) -> NDArray[np.uint8]:
         mine = shuffled[labels[shuffled] == each]
         place[mine] = np.arange(len(mine))
     chosen = np.lexsort([labels, place])[: GRID[0] * GRID[1]]
-    images = torch.from_numpy(material.training.images(material.train[chosen]))
+    images = torch.from_numpy(material.data.images(material.train[chosen]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "preview"))
         changed = AUGMENTS[augment](images)[:, 0].numpy()

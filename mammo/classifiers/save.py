@@ -44,7 +44,7 @@ def save(
         "fold": material.fold,
         "seed": seed,
         "weights": {"source": weights.source, "sha256": weights.sha256},
-        "train_digest": rows_digest(material.training, material.train),
+        "train_digest": rows_digest(material.data, material.train),
         "data_digest": data.digest,
         "data_name": data.name,
         **{key: data.about.get(key) for key in ("salt", "split_seed", "intensity", "dtype")},
@@ -58,7 +58,7 @@ def save(
         classes=data.classes,
         shape=data.shape,
         weights=tensors,
-        training=material.training.manifest.iloc[material.train],
+        training=material.data.manifest.iloc[material.train],
         settings={**vars(recipe), "weights": weights.source, "seed": seed},
         about=about,
     )

@@ -110,7 +110,7 @@ def _batches(
 ) -> tuple[Batches, Batches]:
     """Training and validation batches: images, or features where those never change."""
     size = recipe.batch_size
-    labels = material.training.label_ids()[material.train]
+    labels = material.data.label_ids()[material.train]
     draw = SAMPLERS[recipe.sampler]
 
     def order(epoch: int) -> Rows:
@@ -118,7 +118,7 @@ def _batches(
         return positions
 
     images = training_batches(
-        material.training,
+        material.data,
         material.train,
         batch_size=size,
         order=order,
@@ -128,7 +128,7 @@ def _batches(
     if any(each.requires_grad for each in network.body.parameters()):
         return images, val
     device = choose_device(recipe.device)
-    once = ordered_batches(material.training, material.train, batch_size=size)
+    once = ordered_batches(material.data, material.train, batch_size=size)
     columns = compute(network, once, device)
     network.scale_features(columns["features"].to(network.feature_mean.device))
     if recipe.augment != "none":

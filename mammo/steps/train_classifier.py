@@ -1,24 +1,31 @@
 """Trains classifiers on real and synthetic images: a hold-out, one fold, or all folds and seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mammo.classifiers.augment import AUGMENTS
 from mammo.classifiers.losses import LOSSES, POS_WEIGHTS
 from mammo.classifiers.plans import FINETUNES, OPTIMIZERS
-from mammo.classifiers.recipe import Recipe, check_folds, seeds_of
+from mammo.classifiers.recipe import MIXING, Recipe, check_folds, seeds_of
 from mammo.classifiers.weights import check_weights
-from mammo.data.mixing import MIXES
+from mammo.data.mixing import BALANCES, MIXES, SHORTAGES, check_settings
 from mammo.data.samplers import SAMPLERS
 from mammo.errors import ConfigError
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, one_of
 
 if TYPE_CHECKING:
-    LossName = SamplerName = AugmentName = FinetuneName = OptimizerName = str
-    MixMode = Balance = OnShortage = PosWeight = Aggregate = PrecisionName = str
+    LossName = str
+    SamplerName = str
+    AugmentName = str
+    FinetuneName = str
+    OptimizerName = str
+    MixMode = str
+    Balance = str
+    OnShortage = str
+    PosWeight = str
+    Aggregate = str
+    PrecisionName = str
 else:
     LossName = one_of(LOSSES)
     SamplerName = one_of(SAMPLERS)
@@ -26,8 +33,8 @@ else:
     FinetuneName = one_of(FINETUNES)
     OptimizerName = one_of(OPTIMIZERS)
     MixMode = one_of(MIXES)
-    Balance = one_of(("keep", "equal"))
-    OnShortage = one_of(("error", "clamp"))
+    Balance = one_of(BALANCES)
+    OnShortage = one_of(SHORTAGES)
     PosWeight = one_of(POS_WEIGHTS)
     Aggregate = one_of(("mean", "max"))
     PrecisionName = one_of(("auto", "32", "bf16"))
@@ -40,11 +47,7 @@ def check(settings: Mapping[str, Any]) -> None:
     check_folds(settings["folds"])
     seeds_of(settings["seeds"], settings["seed"])
     check_weights(settings["weights"])
-    if not settings["synthetic"] and settings["real_percentage"] != 1:
-        raise ConfigError(
-            f"real_percentage {settings['real_percentage']:g} needs synthetic images; give "
-            "synthetic, or real_percentage 1"
-        )
+    check_settings(**{name: settings[name] for name in ("synthetic", *MIXING)})
     if settings["finetune"] == "head" and settings["weights"] == "none":
         raise ConfigError(
             "finetune 'head' would keep a random backbone; give weights default or a file, "
