@@ -1,7 +1,6 @@
 """What is found about a classifier: judged by patient on held-out rows, and against a baseline."""
 
 import math
-from dataclasses import asdict
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -160,7 +159,12 @@ def _comparison(
     """The difference to a baseline with its interval, test and smallest detectable size."""
     found = ranking.compare(verdict.patients, against, positive, draws=draws, seed=seed)
     least = detectable_difference(found.low, found.high)
-    metrics = {f"delta/{name}": value for name, value in asdict(found).items()}
+    metrics = {
+        "delta/auc": found.auc,
+        "delta/auc_low": found.low,
+        "delta/auc_high": found.high,
+        "delta/p": found.p,
+    }
     table = pd.DataFrame(
         {
             "model": ["this model", "baseline", "difference"],

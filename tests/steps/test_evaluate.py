@@ -1,0 +1,360 @@
+"""The evaluate step on tiny datasets whose right answers are known beforehand."""
+
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mammo.data.classes import TASKS, ClassMap
+from mammo.data.dataset import DatasetWriter
+from mammo.errors import ConfigError, DataError
+from mammo.evaluation.ranking import auc
+from mammo.models import SavedModel, open_model, save_model
+from mammo.run import MemoryRun, Reference
+from mammo.steps import evaluate
+
+CLASSES = TASKS["malignancy2"]
+SIDE = 32
+
+
+@dataclass
+class Brightness:
+    """A classifier that reads the label off an image: its mean, to the power `gamma`."""
+
+    saved: SavedModel
+    threshold: float = 0.5
+    aggregate: str = "mean"
+
+    def predict(self, images):
+        mean = images.mean(axis=(1, 2, 3)) ** self.saved.about["gamma"]
+        others = len(self.saved.classes.names) - 1
+        shares = [(1 - mean) / others] * others
+        shares.insert(self.saved.classes.positive_id, mean)
+        return np.stack(shares, axis=1)
+
+
+@pytest.fixture(autouse=True)
+def brightness_classifier(monkeypatch):
+    def load(folder, device="cpu"):
+        return Brightness(open_model(folder, "classifier"))
+
+    monkeypatch.setattr("mammo.classifiers.load_classifier", load)
+
+
+def write_dataset(
+    tmp_path,
+    *,
+    splits=("train", "val", "test"),
+    folds=0,
+    seed=0,
+    synthetic=False,
+    patients=30,
+    effect=0.2,
+    classes=CLASSES,
+    mislabelled="",
+):
+    """Two images a patient, brighter by `effect` when malignant; patients go round the splits.
+
+    The labels of the split `mislabelled` are turned round after the images are drawn.
+    """
+    rng = np.random.default_rng(seed)
+    name = "made" if synthetic else "real"
+    writer = DatasetWriter(
+        tmp_path / f"{name}-{seed}.partial",
+        name=name,
+        classes=classes,
+        shape=(1, SIDE, SIDE),
+        dtype="uint8",
+        about={"salt": "s", "split_seed": 0},
+    )
+    for patient in range(patients):
+        label = classes.names[(patient // len(splits)) % len(classes.names)]
+        split = "train" if synthetic or folds else splits[patient % len(splits)]
+        level = 0.4 + effect * (label == classes.positive) + 0.08 * rng.normal()
+        label = classes.names[1 - classes.id_of(label)] if split == mislabelled else label
+        for image in range(2):
+            pixels = np.clip(level + 0.15 * rng.normal(size=(1, SIDE, SIDE)), 0, 1)
+            row = {
+                "group_id": f"{name}{seed}-p{patient:03d}",
+                "image_id": f"{name}{seed}-p{patient:03d}-{image}",
+                "label": label,
+                "label_kind": classes.label_kind,
+                "split": split,
+                "fold": patient // 2 % folds if folds else -1,
+                "is_synthetic": synthetic,
+                "generator_run_id": "g" if synthetic else "",
+            }
+            writer.add(np.rint(pixels * 255).astype(np.uint8), row)
+    return writer.finish(tmp_path / "datasets")
+
+
+def write_model(tmp_path, data, *, gamma=1.0, rows=None, name="model", about=None):
+    import torch
+
+    training = data.manifest if rows is None else data.manifest.iloc[rows]
+    return save_model(
+        tmp_path / name,
+        kind="classifier",
+        run_id=name,
+        classes=data.classes,
+        shape=data.shape,
+        weights={"none": torch.zeros(1)},
+        training=training,
+        settings={"seed": 3},
+        about={"gamma": gamma, "salt": data.about["salt"], "fold": "none", **(about or {})},
+    )
+
+
+def training_of(data):
+    return np.flatnonzero(data.manifest["split"] == "train")
+
+
+def run(tmp_path, data, *, bootstrap=50, **settings):
+    """Run the step; datasets and models among the settings become inputs."""
+    given = {"data": data, **settings}
+    inputs = {
+        name: [Reference(str(each.folder), each.folder, each.digest, "r")]
+        for name, each in given.items()
+        if hasattr(each, "digest")
+    }
+    texts = {name: str(each[0].path) for name, each in inputs.items()}
+    number = len(list(tmp_path.glob("eval*")))
+    tracked = MemoryRun(tmp_path / f"eval{number}", inputs)
+    result = evaluate.run(tracked, **{**settings, **texts}, bootstrap=bootstrap, device="cpu")
+    return tracked, result
+
+
+def test_the_auc_is_that_of_the_patients_mean_score(tmp_path):
+    data = write_dataset(tmp_path)
+    tracked, result = run(tmp_path, data, model=write_model(tmp_path, data, rows=training_of(data)))
+    test = data.manifest[data.manifest["split"] == "test"]
+    score = pd.Series(data.images(test.index).mean(axis=(1, 2, 3)), test.index)
+    by_patient = score.groupby(test["group_id"]).mean()
+    positive = (test["label"] == "malignant").groupby(test["group_id"]).first()
+    assert tracked.last["test/auc"] == pytest.approx(auc(positive, by_patient))
+    assert tracked.last["test/auc_image"] == pytest.approx(auc(test["label"] == "malignant", score))
+    assert tracked.last["test/patients"] == 10
+    assert tracked.last["test/auc_low"] <= tracked.last["test/auc"] <= tracked.last["test/auc_high"]
+    assert result.metrics["test/auc"] == tracked.last["test/auc"]
+    assert tracked.input_datasets == [("real", data.digest, 20, "test")]
+
+
+def test_the_threshold_comes_from_validation_and_ignores_the_test_rows(tmp_path):
+    points = []
+    for number, mislabelled in enumerate(("", "test", "val")):
+        data = write_dataset(tmp_path, mislabelled=mislabelled)
+        model = write_model(tmp_path, data, rows=training_of(data), name=f"m{number}")
+        points.append(run(tmp_path, data, model=model)[0].tables["operating_points"].iloc[0])
+    assert points[0]["threshold"] == points[1]["threshold"] != points[2]["threshold"]
+    assert points[0]["sensitivity"] == pytest.approx(1 - points[1]["specificity"])
+
+
+def test_without_validation_rows_the_models_own_threshold_serves(tmp_path):
+    data = write_dataset(tmp_path, splits=("test",))
+    other = write_dataset(tmp_path, seed=9)
+    model = write_model(tmp_path, other)
+    tracked, _ = run(tmp_path, data, model=model)
+    assert tracked.tables["operating_points"]["threshold"].tolist() == [0.5]
+    with pytest.raises(DataError, match="operating=specificity needs validation rows"):
+        run(tmp_path, data, model=model, operating="specificity")
+
+
+def test_a_better_model_beats_its_baseline_by_the_difference_of_their_aucs(tmp_path):
+    data = write_dataset(tmp_path, patients=60, effect=0.1)
+    model = write_model(tmp_path, data, rows=training_of(data))
+    worse = write_model(tmp_path, data, gamma=-1.0, rows=training_of(data), name="worse")
+    tracked, result = run(tmp_path, data, model=model, baseline=worse)
+    area = tracked.last["test/auc"]
+    assert tracked.last["delta/auc"] == pytest.approx(2 * area - 1)  # gamma -1 turns the order
+    assert tracked.last["delta/auc_low"] <= tracked.last["delta/auc"] + 1e-9
+    assert result.metrics["delta/p"] < 0.05
+    assert len(tracked.tables["predictions_baseline"]) == 40
+
+
+def test_predictions_carry_the_promised_columns(tmp_path):
+    data = write_dataset(tmp_path)
+    tracked, _ = run(tmp_path, data, model=write_model(tmp_path, data, rows=training_of(data)))
+    table = tracked.tables["predictions"]
+    assert list(table) == [
+        *("image_id", "group_id", "split", "fold", "seed", "label", "label_id"),
+        *("score/benign", "score/malignant", "pred"),
+    ]
+    assert table["split"].value_counts().to_dict() == {"val": 20, "test": 20}
+    assert set(table["seed"]) == {3}
+
+
+def test_a_patient_seen_in_training_is_refused(tmp_path):
+    data = write_dataset(tmp_path)
+    model = write_model(tmp_path, data)  # trained on every row, test included
+    with pytest.raises(DataError, match="patient real0-p002 of dataset real was in the training"):
+        run(tmp_path, data, model=model)
+
+
+def test_with_another_salt_the_pixels_are_compared(tmp_path):
+    data = write_dataset(tmp_path)
+    model = write_model(tmp_path, data, about={"salt": "other"})
+    with pytest.raises(DataError, match=r"\(20 such images\)"):
+        run(tmp_path, data, model=model)
+    clean = write_model(tmp_path, data, rows=training_of(data), about={"salt": "other"}, name="c")
+    tracked, _ = run(tmp_path, data, model=clean)
+    assert "by pixels alone, for the salts differ" in report_of(tracked)
+
+
+def test_a_fold_model_is_judged_on_its_scored_fold(tmp_path):
+    from mammo.data.splits import training_rows
+
+    data = write_dataset(tmp_path, folds=3)
+    part = training_rows(data, fold=1)
+    model = write_model(tmp_path, data, rows=part.train, about={"fold": 1})
+    tracked, _ = run(tmp_path, data, model=model, split="fold")
+    assert tracked.last["fold/patients"] == 10
+    predicted = tracked.tables["predictions"]
+    scored = set(data.manifest["image_id"].iloc[part.scored])
+    assert set(predicted[predicted["split"] == "fold"]["image_id"]) == scored
+    inner = set(data.manifest["image_id"].iloc[part.val])
+    assert set(predicted[predicted["split"] == "val"]["image_id"]) == inner
+    with pytest.raises(DataError, match="has no test rows; preprocess it with test_fraction"):
+        run(tmp_path, data, model=model)
+
+
+def test_a_model_of_other_classes_is_refused(tmp_path):
+    data = write_dataset(tmp_path)
+    other = write_dataset(tmp_path, seed=5, classes=TASKS["density2"])
+    with pytest.raises(DataError, match=r"not_dense/dense .* they must be the same"):
+        run(tmp_path, data, model=write_model(tmp_path, other))
+
+
+def test_three_classes_have_a_macro_auc_and_each_their_own(tmp_path):
+    classes = TASKS["normal_benign_malignant"]
+    data = write_dataset(tmp_path, classes=classes, patients=54)
+    tracked, _ = run(tmp_path, data, model=write_model(tmp_path, data, rows=training_of(data)))
+    each = [tracked.last[f"test/auc/{name}"] for name in classes.names]
+    assert tracked.last["test/auc"] == pytest.approx(np.mean(each))
+    assert tracked.last["test/auc/malignant"] > 0.9
+
+
+def test_fidelity_stands_beside_its_floor_under_the_extractors_name(tmp_path):
+    data = write_dataset(tmp_path, patients=60)
+    near = write_dataset(tmp_path, seed=7, synthetic=True, patients=20)
+    far = write_dataset(tmp_path, seed=8, synthetic=True, patients=20, effect=-0.35)
+    values = []
+    for synthetic in (near, far):
+        tracked, result = run(tmp_path, data, synthetic=synthetic)
+        values.append(tracked.last["fidelity/random_conv64/kid"])
+        assert set(result.metrics) == {
+            f"fidelity/random_conv64/{name}" for name in ("fid", "fid_floor", "kid", "kid_floor")
+        }
+        assert 0 < tracked.last["fidelity/ms_ssim_2scales_synthetic"] < 1
+    assert values[1] > values[0]
+    table = tracked.tables["fidelity"].set_index("metric").loc["fidelity/random_conv64/fid"]
+    assert (table["n_real"], table["n_synthetic"], table["dim"]) == (40, 40, 64)
+    assert table["stand_in"]
+    assert table["note"] == "fewer images than features: mostly bias"
+    assert tracked.input_datasets == [("made", far.digest, 40, "synthetic")]
+
+
+def test_trap_t0g_no_metric_of_64_features_is_called_plain_fid(tmp_path):
+    data = write_dataset(tmp_path)
+    tracked, _ = run(tmp_path, data, synthetic=write_dataset(tmp_path, seed=7, synthetic=True))
+    named = [name for name in tracked.last if "fid" in name.split("/")[-1]]
+    assert named
+    assert all("/random_conv64/" in name for name in named)
+    assert "stand-in with random weights" in report_of(tracked)
+
+
+def report_of(tracked):
+    return tracked.uploaded["report.html"].read_text()
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_the_report_is_one_file_and_shows_everything(tmp_path):
+    data = write_dataset(tmp_path)
+    model = write_model(tmp_path, data, rows=training_of(data))
+    made = write_dataset(tmp_path, seed=7, synthetic=True)
+    tracked, result = run(tmp_path, data, model=model, baseline=model, synthetic=made)
+    text = report_of(tracked)
+    links = Links()
+    links.feed(text)
+    assert len(links.found) == 7
+    assert all(link.startswith("data:image/png;base64,") for link in links.found)
+    assert "http" not in text
+    for fact in (data.digest, model.digest, made.digest, tracked.id, "positive malignant"):
+        assert fact in text
+    assert result.outputs == {"report": tracked.uri("report.html")}
+    assert tracked.uploaded["preview.png"].read_bytes().startswith(b"\x89PNG")
+    expected = ["roc", "precision_recall", "confusion", "scores", "reliability"]
+    assert tracked.figures == [*expected, "fidelity_grid", "fidelity"]
+
+
+def test_names_in_the_report_are_escaped(tmp_path):
+    classes = ClassMap("<b>task</b>", ("a", "<script>"), "<script>", "reader")
+    data = write_dataset(tmp_path, classes=classes)
+    tracked, _ = run(tmp_path, data, model=write_model(tmp_path, data, rows=training_of(data)))
+    text = report_of(tracked)
+    assert "<script>" not in text
+    assert "<b>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_too_few_images_are_refused(tmp_path):
+    data = write_dataset(tmp_path)
+    with pytest.raises(DataError, match="fidelity needs 2 synthetic images or more, there are 0"):
+        run(tmp_path, data, synthetic=data)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, "model and synthetic are both empty"),
+        ({"baseline": "b", "synthetic": "s"}, "baseline 'b' has nothing to compare with"),
+        ({"model": "m", "extractor": "fid"}, "extractor 'fid' is not random or NAME@WEIGHTS"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_once(changed, message):
+    settings = {"model": "", "baseline": "", "synthetic": "", "extractor": "random", **changed}
+    with pytest.raises(ConfigError, match=message):
+        evaluate.check(settings)
+
+
+def test_a_saved_network_is_judged_by_its_own_predictions(tmp_path, monkeypatch):
+    from mammo.classifiers.backbone import build
+    from mammo.classifiers.predict import load
+
+    monkeypatch.setattr("mammo.classifiers.load_classifier", load)
+    data = write_dataset(tmp_path, patients=12)
+    network = build("test_resnet", shape=data.shape, classes=2, seed=1)
+    frame = data.manifest
+    model = save_model(
+        tmp_path / "model",
+        kind="classifier",
+        run_id="m",
+        classes=data.classes,
+        shape=data.shape,
+        weights={name: value.clone() for name, value in network.state_dict().items()},
+        training=frame[frame["split"] == "train"],
+        settings={},
+        about={
+            "model_name": "test_resnet",
+            "activation": "softmax",
+            "aggregate": "mean",
+            "thresholds": {"balanced": 0.5},
+            "fold": "none",
+            "salt": "s",
+        },
+    )
+    tracked, _ = run(tmp_path, data, model=model)
+    table = tracked.tables["predictions"].set_index("image_id")
+    test = frame.index[frame["split"] == "test"]
+    expected = load(model.folder).predict(data.images(test))
+    found = table.loc[frame["image_id"].iloc[test], ["score/benign", "score/malignant"]]
+    np.testing.assert_allclose(found.to_numpy(), expected, rtol=1e-5)
