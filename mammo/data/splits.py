@@ -156,6 +156,7 @@ def read_split_file(path: Path, *, patient_column: str = "group_id") -> pd.DataF
         raise DataError(f"split_file {path} lacks the column {missing[0]!r}; it has {[*table]}")
     if "fold" not in table:
         table["fold"] = -1
+    table["fold"] = _fold_column(table["fold"], path)
     table = table[[patient_column, *_COLUMNS]].drop_duplicates()
     wrong = table[~table["split"].isin(SPLITS)]
     if len(wrong):
@@ -251,6 +252,16 @@ def _spread(ordered: list[str], count: int, rng: np.random.Generator) -> list[st
     """
     edges = [place * len(ordered) // count for place in range(count + 1)]
     return [ordered[int(rng.integers(low, high))] for low, high in pairwise(edges)]
+
+
+def _fold_column(values: pd.Series, path: Path) -> pd.Series:
+    numbers = pd.to_numeric(values, errors="coerce").fillna(-1)
+    wrong = values[(numbers % 1 != 0) | (numbers < -1) | (values.notna() & (numbers != values))]
+    if len(wrong):
+        raise DataError(
+            f"split_file {path} has fold {wrong.iloc[0]!r}; give a number from 0, or nothing"
+        )
+    return numbers.astype("int64")
 
 
 def _require(label: str, patients: int, needed: int, parts: str) -> None:
