@@ -165,7 +165,7 @@ def test_the_parenchyma_has_a_power_law_spectrum_with_exponent_3():
 
 def test_the_auc_is_a_half_at_contrast_0_and_rises_with_contrast():
     aucs = [blob_classifier_auc(contrast) for contrast in (0.0, 0.5, 1.0)]
-    assert abs(aucs[0] - 0.5) < 1.96 * 0.0373  # standard error of U for 120 against 120
+    assert abs(aucs[0] - 0.5) < 1.96 * 0.0528  # standard error of U for 60 against 60
     assert aucs[0] < aucs[1] < aucs[2]
     assert aucs[2] > 0.75
 
@@ -177,11 +177,13 @@ def slope(spectrum, f, rings):
 
 
 def blob_classifier_auc(contrast):
-    """Cross-validated AUC of a logistic regression on the brightest spots at three scales."""
+    """AUC on 120 patients of a logistic regression on spots, trained on 120 others.
+
+    One fixed split: the folds of a cross-validation depend on each other, and so does their AUC.
+    """
     from scipy.ndimage import gaussian_filter
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -195,6 +197,5 @@ def blob_classifier_auc(contrast):
         spots = [(a - b).max() for a, b in pairwise(scales)]
         features.append([*spots, picture.max(), picture[picture > 0.05].mean()])
         labels.append(patient.label == "malignant")
-    model = make_pipeline(StandardScaler(), LogisticRegression())
-    scores = cross_val_predict(model, features, labels, cv=5, method="decision_function")
-    return roc_auc_score(labels, scores)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(features[:120], labels[:120])
+    return roc_auc_score(labels[120:], model.decision_function(features[120:]))
