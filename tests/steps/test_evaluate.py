@@ -43,6 +43,23 @@ def brightness_classifier(monkeypatch):
     monkeypatch.setattr("mammo.classifiers.load_classifier", load)
 
 
+@pytest.fixture
+def drawn():
+    """For the tests that look at the pictures."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch, request):
+    """Leave out the drawing of figures, which takes most of a run, where no test looks at them."""
+
+    def leave_out(figure, target, **settings):
+        if hasattr(target, "write"):
+            target.write(b"")
+
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", leave_out)
+
+
 def write_dataset(
     tmp_path,
     *,
@@ -277,7 +294,7 @@ class Links(HTMLParser):
         self.found += [value for name, value in attributes if name in ("src", "href")]
 
 
-def test_the_report_is_one_file_and_shows_everything(tmp_path):
+def test_the_report_is_one_file_and_shows_everything(tmp_path, drawn):
     data = write_dataset(tmp_path)
     model = write_model(tmp_path, data, rows=training_of(data))
     made = write_dataset(tmp_path, seed=7, synthetic=True)
