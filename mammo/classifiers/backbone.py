@@ -53,6 +53,11 @@ class Network(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_sd", torch.ones(features))
 
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing of the backbone is trained, so that an image's features never change."""
+        return not any(each.requires_grad for each in self.body.parameters())
+
     def features(self, images: Tensor) -> Tensor:
         """Features (B, F) of `images`, before they are scaled."""
         found: Tensor = self.body((images - self.mean) / self.sd)

@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from mammo.classifiers.cross_validation import summarise
+from mammo.classifiers.features import Features
 from mammo.classifiers.material import Material, rows_digest, write_partition
 from mammo.classifiers.pictures import draw_curves, preview
 from mammo.classifiers.recipe import MIXING, Recipe
@@ -51,6 +52,7 @@ class Experiment:
     synthetic: list[Dataset]
     recipe: Recipe
     weights: Weights
+    features: Features
     settings: Mapping[str, Any]  # of the step, for mixing and for the children's parameters
 
     @classmethod
@@ -60,7 +62,7 @@ class Experiment:
         synthetic = [Dataset(each.path) for each in tracked.inputs.get("synthetic", [])]
         weights = read_weights(recipe.weights, recipe.model_name)
         log.info("weights: %s %s", weights.source, weights.sha256)
-        return cls(data, synthetic, recipe, weights, settings)
+        return cls(data, synthetic, recipe, weights, Features(data), settings)
 
     def folds(self, folds: str) -> list[str]:
         """The partitions to run: a hold-out, a fold, or all folds of the dataset."""
@@ -128,7 +130,9 @@ class Experiment:
         """Train on one partition and log everything that the run carries."""
         material = self._material(tracked, fold, seed)
         self._declare(tracked, material)
-        trained = train_classifier(tracked, material, self.recipe, self.weights, seed=seed)
+        trained = train_classifier(
+            tracked, material, self.recipe, self.weights, self.features, seed=seed
+        )
         tracked.metrics(finite(trained.metrics))
         tracked.tags(
             {"mammo.digest": trained.saved.digest, "mammo.weights": self.weights.sha256 or "none"}

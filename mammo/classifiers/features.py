@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, computed once and served like batches of images."""
+"""Features of a frozen backbone: each image's computed once, whatever the fold, and served."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,29 +7,60 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from mammo.classifiers.backbone import Network
-from mammo.data.loading import EpochOrder
+from mammo.data.dataset import Dataset
+from mammo.data.loading import EpochOrder, ordered_batches
 
+Rows = NDArray[np.int64]
 Batches = DataLoader[Any]
+_BATCH = 32  # fixed: the last bits of a feature may depend on the size of its batch
+
+
+class Features:
+    """Features of the rows of `data`, and of rows that a mix has put behind them.
+
+    All rows of `data` outside the test split are computed at the first call and in one order, so
+    that a fold's features are the same bits whether it runs alone, with others, or again.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self._data = data
+        self._known: Tensor | None = None  # (len(data), F); zeros in the test split
+
+    def of(
+        self, network: Network, data: Dataset, rows: Rows, device: torch.device
+    ) -> dict[str, Tensor]:
+        """Columns features (N, F), label (N,) and row (N,) of `rows` of `data`, on the CPU."""
+        if self._known is None:
+            open_rows = np.flatnonzero((self._data.manifest["split"] != "test").to_numpy())
+            found = compute(network, self._data, open_rows, device)
+            self._known = torch.zeros(len(self._data), found.shape[1])
+            self._known[open_rows] = found
+        own = rows < len(self._data)
+        features = torch.empty(len(rows), self._known.shape[1])
+        features[own] = self._known[rows[own]]
+        if not own.all():
+            features[~own] = compute(network, data, rows[~own], device)
+        return {
+            "features": features,
+            "label": torch.from_numpy(data.label_ids()[rows]),
+            "row": torch.from_numpy(rows),
+        }
 
 
 @torch.no_grad()
-def compute(network: Network, batches: Batches, device: torch.device) -> dict[str, Tensor]:
-    """Columns features (N, F), label (N,) and row (N,) of all `batches`, on the CPU."""
+def compute(network: Network, data: Dataset, rows: Rows, device: torch.device) -> Tensor:
+    """Features (len(rows), F) of `rows`, on the CPU."""
     network.eval().to(device)
-    parts: dict[str, list[Tensor]] = {"features": [], "label": [], "row": []}
-    for batch in batches:
-        parts["features"].append(network.features(batch["image"].to(device)).float().cpu())
-        for name in ("label", "row"):
-            parts[name].append(batch[name])
-    return {name: torch.cat(each) for name, each in parts.items()}
+    batches = ordered_batches(data, rows, batch_size=_BATCH)
+    parts = [network.features(batch["image"].to(device)).float().cpu() for batch in batches]
+    return torch.cat(parts)
 
 
-def serve(
-    columns: dict[str, Tensor], *, batch_size: int, order: Callable[[int], NDArray[np.int64]]
-) -> Batches:
+def serve(columns: dict[str, Tensor], *, batch_size: int, order: Callable[[int], Rows]) -> Batches:
     """Batches of `columns` in the order that `order(epoch)` gives, as positions."""
     return DataLoader(
         _Columns(columns),
@@ -40,7 +71,7 @@ def serve(
     )
 
 
-class _Columns(Dataset[Any]):
+class _Columns(TorchDataset[Any]):
     def __init__(self, columns: dict[str, Tensor]) -> None:
         self._columns = columns
 

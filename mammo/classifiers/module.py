@@ -52,7 +52,7 @@ class ClassifierModule(LightningModule):
     def train(self, mode: bool = True) -> "ClassifierModule":
         """Training mode, in which a frozen backbone stays in evaluation mode."""
         super().train(mode)
-        if not any(each.requires_grad for each in self.network.body.parameters()):
+        if self.network.frozen:
             self.network.body.eval()  # else batch normalisation would go on learning
         return self
 
@@ -76,9 +76,9 @@ class ClassifierModule(LightningModule):
             self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64))
 
     @torch.no_grad()
-    def scores(self, images: Tensor) -> NDArray[np.float64]:
-        """Probabilities (B, classes) of one batch on the network's device."""
-        return np.asarray(self._activation(self.network(images)).cpu().double().numpy())
+    def scores(self, batch: dict[str, Tensor]) -> NDArray[np.float64]:
+        """Probabilities (B, classes) of one batch on the network's device, as it is."""
+        return np.asarray(self._activation(self._logits(batch, _same)).cpu().double().numpy())
 
     def on_train_epoch_end(self) -> None:
         values = self.trainer.callback_metrics

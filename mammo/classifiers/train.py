@@ -6,12 +6,11 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from mammo.classifiers.augment import AUGMENTS
 from mammo.classifiers.backbone import Network, build
-from mammo.classifiers.features import Batches, compute, serve
+from mammo.classifiers.features import Batches, Features, serve
 from mammo.classifiers.losses import make_loss
 from mammo.classifiers.material import Material, Rows, check_material, class_counts
 from mammo.classifiers.module import ClassifierModule
@@ -41,9 +40,18 @@ class Trained:
 
 
 def train_classifier(
-    tracked: Run, material: Material, recipe: Recipe, weights: Weights, *, seed: int
+    tracked: Run,
+    material: Material,
+    recipe: Recipe,
+    weights: Weights,
+    features: Features,
+    *,
+    seed: int,
 ) -> Trained:
-    """Train a fresh classifier by `recipe`; every choice is made on the validation rows."""
+    """Train a fresh classifier by `recipe`; every choice is made on the validation rows.
+
+    `features` remembers those of a frozen backbone from one run of the recipe to the next.
+    """
     classes = material.data.classes
     check_material(material, recipe.monitor)
     network = build(
@@ -59,7 +67,7 @@ def train_classifier(
     groups = FINETUNES[recipe.finetune](
         network, lr=recipe.lr, backbone_lr_factor=recipe.backbone_lr_factor
     )
-    train, val = _batches(network, material, recipe, seed)
+    train, val = _batches(network, material, recipe, features, seed)
     module = ClassifierModule(
         network,
         make_loss(
@@ -92,7 +100,7 @@ def train_classifier(
         for name, value in chosen.items()
         if name.startswith("val/")
     }
-    predict = partial(_predict, network, module, material, recipe, seed)
+    predict = partial(_predict, module, material, recipe, features, seed)
     of_val = predict(material.val, "val")
     saved = save(tracked, material, recipe, weights, module, seed=seed, val=of_val)
     of_scored = predict(material.scored, "scored")
@@ -106,7 +114,7 @@ def train_classifier(
 
 
 def _batches(
-    network: Network, material: Material, recipe: Recipe, seed: int
+    network: Network, material: Material, recipe: Recipe, features: Features, seed: int
 ) -> tuple[Batches, Batches]:
     """Training and validation batches: images, or features where those never change."""
     size = recipe.batch_size
@@ -118,25 +126,17 @@ def _batches(
         return positions
 
     images = training_batches(
-        material.data,
-        material.train,
-        batch_size=size,
-        order=order,
-        workers=recipe.workers,
+        material.data, material.train, batch_size=size, order=order, workers=recipe.workers
     )
-    val = ordered_batches(material.data, material.val, batch_size=size)
-    if any(each.requires_grad for each in network.body.parameters()):
-        return images, val
+    if not network.frozen:
+        return images, ordered_batches(material.data, material.val, batch_size=size)
     device = choose_device(recipe.device)
-    once = ordered_batches(material.data, material.train, batch_size=size)
-    columns = compute(network, once, device)
-    network.scale_features(columns["features"].to(network.feature_mean.device))
-    if recipe.augment != "none":
-        return images, val
-    seen = compute(network, val, device)
+    train = features.of(network, material.data, material.train, device)
+    network.scale_features(train["features"].to(network.feature_mean.device))
+    val = features.of(network, material.data, material.val, device)
     return (
-        serve(columns, batch_size=size, order=order),
-        serve(seen, batch_size=size, order=lambda epoch: np.arange(len(material.val))),
+        serve(train, batch_size=size, order=order) if recipe.augment == "none" else images,
+        serve(val, batch_size=size, order=lambda epoch: np.arange(len(material.val))),
     )
 
 
@@ -153,24 +153,31 @@ def _judge(
 
 
 def _predict(
-    network: Network,
     module: ClassifierModule,
     material: Material,
     recipe: Recipe,
+    features: Features,
     seed: int,
     rows: Rows,
     split: str,
 ) -> pd.DataFrame:
     """Predictions of `rows` by the chosen weights."""
     device = choose_device(recipe.device)
-    network.eval().to(device)
-    batches = ordered_batches(material.data, rows, batch_size=recipe.batch_size)
-    with torch.no_grad():
-        parts = [module.scores(batch["image"].to(device)) for batch in batches]
+    network = module.network.eval().to(device)
+    if network.frozen:
+        found = features.of(network, material.data, rows, device)["features"]
+        parts = [module.scores({"features": found.to(device)})]
+    else:
+        batches = ordered_batches(material.data, rows, batch_size=recipe.batch_size)
+        parts = [module.scores({"image": batch["image"].to(device)}) for batch in batches]
     empty = np.empty((0, len(material.data.classes.names)))
-    scores = np.concatenate(parts) if parts else empty
     return predictions(
-        material.data, rows, scores, split=split, fold=material.fold_number, seed=seed
+        material.data,
+        rows,
+        np.concatenate([empty, *parts]),
+        split=split,
+        fold=material.fold_number,
+        seed=seed,
     )
 
 
