@@ -20,7 +20,9 @@ CROPS: Registry = Registry("crop")
 _SMALL = 256  # longest side of the copy on which the breast is sought; finer only finds noise
 _EMPTY = 0.01  # brightness up to which padding around a picture counts as empty
 _FRAME = 0.85  # brightness of the white frame around a digitised film; tissue rarely reaches it
-_SKIN = 0.12  # threshold between air and skin, as a share of the way from air to Otsu's threshold
+# Threshold between air and skin, as a share of the way from the air's level to Otsu's threshold:
+_SKIN = 0.03  # air is black on a digital image, fat may be almost so
+_SKIN_ON_FILM = 0.12  # film is fogged, and unevenly
 _LABEL = 0.033  # half the width of a film label, as a share of the picture's longest side
 _JUMP = 0.5  # brightness step between neighbours that only print, tape and film edges show
 _DOUBT = 0.02  # difference of the two halves' breast areas below which the wall's side is unsure
@@ -171,7 +173,7 @@ def _frame_breast(
 
 def _find_breast(picture: Values, wall: str) -> tuple[NDArray[np.bool_], str]:
     """Mask of the breast in `picture`, with a rim of skin, and the side of its chest wall."""
-    bright = _bright(picture)
+    bright = _above_air(picture)
     if not bright.any():
         return bright, wall
     mask = _largest(bright)
@@ -188,7 +190,7 @@ def _find_breast_on_film(picture: Values, wall: str) -> tuple[NDArray[np.bool_],
     inner = np.pad(picture[2:-2, 2:-2], 2, mode="edge")
     jump = ndimage.maximum_filter(inner, 3) - ndimage.minimum_filter(inner, 3)
     edges = _grow(jump > _JUMP, 1)
-    bright = _bright(picture) & ~edges
+    bright = _above_fog(picture) & ~edges
     if not bright.any():
         return bright, wall
     mask = _largest(bright)
@@ -197,13 +199,47 @@ def _find_breast_on_film(picture: Values, wall: str) -> tuple[NDArray[np.bool_],
     return mask | (_grow(mask, 2) & ~_grow(edges, 1)), seen
 
 
-def _bright(picture: Values) -> NDArray[np.bool_]:
-    """Pixels brighter than air, without specks and threads."""
+def _above_air(picture: Values) -> NDArray[np.bool_]:
+    """Pixels of a digital image brighter than air, which is black if anything is."""
     from scipy import ndimage
 
     smooth = ndimage.gaussian_filter(picture, 1.0)
-    above = smooth > _air_threshold(smooth)
-    return _grow(ndimage.minimum_filter(above, 5, mode="nearest"), 2)
+    otsu = _otsu(smooth)
+    black = (smooth <= _EMPTY).mean() > 0.02  # as in the corners that no breast fills
+    air = 0.0 if black else _commonest_below(smooth, otsu)
+    return _without_specks(smooth > _threshold(smooth, air, otsu, _SKIN))
+
+
+def _above_fog(picture: Values) -> NDArray[np.bool_]:
+    """Pixels of a film brighter than the fog that air leaves on it."""
+    from scipy import ndimage
+
+    smooth = ndimage.gaussian_filter(picture, 1.0)
+    otsu = _otsu(smooth)
+    fog = _commonest_below(smooth, otsu)
+    return _without_specks(smooth > _threshold(smooth, fog, otsu, _SKIN_ON_FILM))
+
+
+def _threshold(smooth: Values, air: float, otsu: float, share: float) -> float:
+    """Brightness that parts air from skin, and at least four times the air's noise above it.
+
+    Otsu's threshold alone cuts the thin tissue below the skin away from a dense breast, so the
+    cut lies `share` of the way from the level of `air` towards Otsu's.
+    """
+    below = smooth[smooth <= air]
+    noise = float(np.sqrt(np.mean((below - air) ** 2))) if below.size else 0.0
+    return air + min(max(share * (otsu - air), 4 * noise), (otsu - air) / 2)
+
+
+def _commonest_below(smooth: Values, limit: float) -> float:
+    counts, edges = np.histogram(smooth[smooth < limit], 64, (0.0, limit))
+    return float(edges[int(np.argmax(np.convolve(counts, np.ones(3), "same")))])
+
+
+def _without_specks(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    from scipy import ndimage
+
+    return _grow(ndimage.minimum_filter(mask, 5, mode="nearest"), 2)
 
 
 def _grow(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
@@ -236,18 +272,6 @@ def _without_appendices(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     reach = max(2, round(max(mask.shape) * _LABEL))
     core = np.asarray(ndimage.minimum_filter(mask, 2 * reach + 1, mode="nearest"))
     return mask & _grow(_largest(core), reach + 3) if core.any() else mask
-
-
-def _air_threshold(smooth: Values) -> float:
-    """Brightness that parts air from skin.
-
-    Otsu's threshold alone cuts the thin tissue below the skin away from a dense breast, so the
-    cut lies a short way from the air's own level (its most common value) towards Otsu's.
-    """
-    otsu = _otsu(smooth)
-    counts, edges = np.histogram(smooth[smooth < otsu], 64, (0.0, otsu))
-    air = float(edges[int(np.argmax(np.convolve(counts, np.ones(3), "same")))])
-    return air + _SKIN * (otsu - air)
 
 
 def _otsu(values: Values) -> float:
