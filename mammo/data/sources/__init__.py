@@ -82,3 +82,23 @@ def class_map(task: str, names: list[str], positive: str) -> ClassMap:
     if positive and positive != known.positive:
         raise ConfigError(f"positive {positive!r}: task {task!r} has {known.positive!r}")
     return known
+
+
+def parse_class_map(text: str, values: list[str]) -> dict[str, str]:
+    """Class of each of the release's `values`; `text` is `malignant=1,benign=0,benign=2`.
+
+    A pair may also be written the other way round (`1=malignant`); without a text each value is
+    its own class.
+    """
+    if not text:
+        return {value: value for value in values}
+    pairs = [tuple(side.strip() for side in pair.split("=")) for pair in text.split(",")]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise ConfigError(f"class_map {text!r}: pairs as malignant=1,benign=0 are needed")
+    forth = {pair[1]: pair[0] for pair in pairs}
+    back = {pair[0]: pair[1] for pair in pairs}
+    for mapping in (forth, back):
+        if set(values) <= set(mapping):
+            return {value: mapping[value] for value in values}
+    missing = sorted(set(values) - set(forth))
+    raise DataError(f"class_map {text!r} has no class for the label {missing[0]!r}")
