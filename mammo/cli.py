@@ -113,7 +113,7 @@ def make_parser(step: str) -> Any:
     parser.add_argument("--reuse", type=bool, default=True, help=reuse)
     work = "work folder (default: MAMMO_HOME or .mammo)"
     parser.add_argument("--work_dir", type=str, default="", help=work)
-    parser.add_function_arguments(module.run, skip={"tracked", "steps"}, as_group=False)
+    parser.add_function_arguments(module.run, skip={"tracked", "step_settings"}, as_group=False)
     for name, other in getattr(module, "NESTED", {}).items():
         skip: set[int | str] = {
             "tracked",
@@ -129,9 +129,21 @@ def _parsed(parser: Any, arguments: list[str]) -> dict[str, Any]:
     from jsonargparse import ArgumentError
 
     try:
-        return dict(parser.parse_args(arguments).as_dict())
+        return _plain(parser.parse_args(arguments).as_dict())
     except ArgumentError as error:
         raise ConfigError(one_line(str(error))) from None
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as int, float, str and bool: a number with a range is a class of its own."""
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            plain[name] = _plain(value)
+        else:
+            kind = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
+            plain[name] = kind(value) if kind else value
+    return plain
 
 
 def _file_arguments(path: Path) -> list[str]:

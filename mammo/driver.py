@@ -306,8 +306,8 @@ def defaults(module: ModuleType) -> dict[str, Any]:
 def _wanted(module: ModuleType, settings: Mapping[str, Any]) -> dict[str, Any]:
     names = list(inspect.signature(module.run).parameters)[1:]
     wanted = {name: settings[name] for name in names if name in settings}
-    if "steps" in names:  # settings of the steps that this one launches
-        wanted["steps"] = {name: settings.get(name, {}) for name in module.NESTED}
+    if "step_settings" in names:  # settings of the steps that this one launches
+        wanted["step_settings"] = {name: settings.get(name, {}) for name in module.NESTED}
     return wanted
 
 

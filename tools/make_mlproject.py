@@ -51,7 +51,7 @@ def described(kind: str, default: Any) -> str:
     return f'{{type: {kind}, default: "{text}"}}'
 
 
-SKIPPED = ("tracked", "steps")
+SKIPPED = ("tracked", "step_settings")
 
 if __name__ == "__main__":
     sys.stdout.write(mlproject())

@@ -95,11 +95,7 @@ def train_classifier(
         precision=recipe.precision,
     )
     chosen: dict[str, float] = read_checkpoint(fitted.best)["history"][-1]
-    best = {
-        f"best/{name.removeprefix('val/')}": value
-        for name, value in chosen.items()
-        if name.startswith("val/")
-    }
+    best = {f"best/{name}": value for name, value in chosen.items() if name.startswith("val/")}
     predict = partial(_predict, module, material, recipe, features, seed)
     of_val = predict(material.val, "val")
     saved = save(tracked, material, recipe, weights, module, seed=seed, val=of_val)

@@ -33,7 +33,7 @@ WIRED = {
     "mix": ("real", "synthetic"),
     "train_classifier": ("data", "synthetic", "real_percentage", "mix_mode"),
     "evaluate": ("model", "baseline", "data", "synthetic"),
-    "tune": ("data", "synthetic", "steps"),
+    "tune": ("data", "synthetic", "step_settings"),
     "promote": ("model",),
 }
 # What a profile sets where the command line leaves a step's default alone.
@@ -74,7 +74,7 @@ def run(
     source: str = "",
     profile: ProfileName = "demo",
     seed: int = 0,
-    steps: Mapping[str, Mapping[str, Any]],
+    step_settings: Mapping[str, Mapping[str, Any]],
 ) -> Result:
     """Run every step, from preprocess to promote, as child runs of one parent.
 
@@ -87,7 +87,7 @@ def run(
 
     def chosen(step: str) -> dict[str, Any]:
         """The profile's settings, outranked by those given that differ from the default."""
-        return PROFILES[profile].get(step, {}) | _differing(step, steps.get(step, {}))
+        return PROFILES[profile].get(step, {}) | _differing(step, step_settings.get(step, {}))
 
     def launch(step: str, name: str = "", **wired: Any) -> Result:
         given = {"seed": seed} | chosen(step) | wired

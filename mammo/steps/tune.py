@@ -69,7 +69,7 @@ def run(
     pruner: PrunerName = "median",
     timeout_s: Count = 0,
     seed: int = 0,
-    steps: Mapping[str, Mapping[str, Any]],
+    step_settings: Mapping[str, Mapping[str, Any]],
 ) -> Result:
     """Search for the settings of train_classifier with the best validation metric.
 
@@ -87,7 +87,7 @@ def run(
         timeout_s: no new trial after so many seconds; 0 for no limit.
         seed: seed of the search and of every training.
     """
-    base = {**steps.get("train_classifier", {}), "data": data, "synthetic": synthetic}
+    base = {**step_settings.get("train_classifier", {}), "data": data, "synthetic": synthetic}
     dimensions = read_space(space, synthetic=bool(synthetic))
     study = open_study(
         study_name or tracked.folder.name,

@@ -29,7 +29,7 @@ def search(folder: Path, answer: Any = hill, **settings: Any) -> tuple[MemoryRun
     run = MemoryRun(folder)
     run.answers["train_classifier"] = answer
     given = {"n_trials": 6, "synthetic": "s", "search": "random", "pruner": "none"} | settings
-    result = tune.run(run, data="d", steps={"train_classifier": BASE}, **given)
+    result = tune.run(run, data="d", step_settings={"train_classifier": BASE}, **given)
     return run, result
 
 
