@@ -87,15 +87,15 @@ def check_extractor(setting: str) -> None:
     """Refuse an extractor setting that cannot work; ConfigError says what can."""
     if setting == STAND_IN:
         return
-    network, at, path = setting.partition("@")
-    if not at or not network or not path:
+    network, at, given = setting.partition("@")
+    if not at or not network or not given:
         raise ConfigError(
             f"extractor {setting!r} is not random or NAME@WEIGHTS, as in inception@FILE, "
             "torchvision/mobilenet_v2@FILE or a timm name with @FILE"
         )
-    if not Path(path).expanduser().is_file():
+    if not _weights_path(setting).is_file():
         raise ConfigError(
-            f"extractor weights {path} do not exist; bring the state dict of {network} "
+            f"extractor weights {given} do not exist; bring the state dict of {network} "
             "(.pth or .safetensors) there"
         )
 
@@ -108,15 +108,27 @@ def load_extractor(setting: str) -> Extractor:
     check_extractor(setting)
     if setting == STAND_IN:
         return _random_conv()
-    network, _, given = setting.partition("@")
-    path = Path(given).expanduser()
+    network, _, _ = setting.partition("@")
+    path = _weights_path(setting)
     tensors = _tensors(path)
     build = _torchvision if network == "inception" or "/" in network else _timm
     module, size, (mean, sd) = build(network, tensors, path)
-    sha256 = _sha256(path)
+    sha256 = weights_sha256(setting)
     dim = _dim(module, size)
     name = f"{network.rpartition('/')[2]}-{sha256[:8]}-{dim}d"
     return Extractor(name, sha256, dim, size, mean, sd, False, module)
+
+
+def weights_sha256(setting: str) -> str:
+    """Hash of the weights file that `setting` names; empty for the stand-in."""
+    if setting == STAND_IN:
+        return ""
+    with _weights_path(setting).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights_path(setting: str) -> Path:
+    return Path(setting.partition("@")[2]).expanduser()
 
 
 def _random_conv() -> Extractor:
@@ -206,8 +218,3 @@ def _dim(module: Any, size: int) -> int:
     if out.ndim != 2:
         raise ConfigError(f"the extractor yields {tuple(out.shape)}, one vector an image is needed")
     return int(out.shape[1])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -62,7 +62,7 @@ def fidelity_evidence(
         f"{found.dim} features of {label}. The floor is the same distance between real images of "
         f"disjoint patients; each Frechet distance (FID) is between two sets of {found.n} images. "
         "Values under one extractor's name cannot be compared with those under another's. A value "
-        "below its floor is a sign of copied training images."
+        "well below its floor is a sign of copied training images."
     )
     return Evidence(
         rows=len(made),
@@ -84,7 +84,7 @@ def fidelity_evidence(
             Section(
                 "Fidelity of the synthetic images",
                 text,
-                {"Distances": table},
+                {"Distances": table.drop(columns=["weights_sha256"])},
                 {"Real and synthetic images": grid, "Distances beside their floor": bars},
                 warnings,
             )

@@ -158,32 +158,41 @@ def _comparison(
 ) -> Evidence:
     """The difference to a baseline with its interval, test and smallest detectable size."""
     found = ranking.compare(verdict.patients, against, positive, draws=draws, seed=seed)
-    least = detectable_difference(found.low, found.high)
     metrics = {
         "delta/auc": found.auc,
         "delta/auc_low": found.low,
         "delta/auc_high": found.high,
         "delta/p": found.p,
     }
-    table = pd.DataFrame(
-        {
-            "model": ["this model", "baseline", "difference"],
-            "auc": [verdict.metrics["auc"], ranking.frame_auc(against, positive), found.auc],
-            "low": [verdict.metrics["auc_low"], math.nan, found.low],
-            "high": [verdict.metrics["auc_high"], math.nan, found.high],
-            "p": [math.nan, math.nan, found.p],
-        }
-    )
+    values = verdict.metrics
+    low, high = ranking.bootstrap_auc(against, positive, draws=draws, seed=seed)
+    rows = [
+        ("this model", values["auc"], values["auc_low"], values["auc_high"], math.nan),
+        ("baseline", ranking.frame_auc(against, positive), low, high, math.nan),
+        ("difference", found.auc, found.low, found.high, found.p),
+    ]
+    table = pd.DataFrame(rows, columns=["model", "auc", "low", "high", "p"])
     text = (
         "Both models scored the same patients, drawn together in the bootstrap; p is DeLong's "
-        f"two-sided test by patient. With these patients a difference of {least:.3f} would be "
-        "found with 80 % power; a smaller true one will usually be missed."
+        "two-sided test by patient."
     )
-    note = f"95 % {found.low:+.3f} to {found.high:+.3f}, p = {found.p:.2g}"
+    least = detectable_difference(found.low, found.high)
+    if least > 0:
+        text += (
+            f" With these patients a true difference of {least:.3f} would be found with 80 % "
+            "power; a smaller one will usually be missed."
+        )
+    p = f"p = {found.p:.2g}" if found.p >= 0.001 else "p < 0.001"
     return Evidence(
         metrics=metrics,
         headline=list(metrics),
-        tiles=[Tile("AUC minus baseline", f"{found.auc:+.3f}", note)],
+        tiles=[
+            Tile(
+                "AUC minus baseline",
+                f"{found.auc:+.3f}",
+                f"95 % {found.low:+.3f} to {found.high:+.3f}, {p}",
+            )
+        ],
         sections=[Section("Against the baseline", text, {"AUC": table})],
         tables={"comparison": table},
     )

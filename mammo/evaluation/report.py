@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -81,11 +82,18 @@ def _section(section: Section) -> str:
         f"<h3>{escape(caption)}</h3>{_table(frame)}" for caption, frame in section.tables.items()
     )
     figures = "".join(
-        f"<figure>{_picture(figure, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figure{_breadth(figure)}>{_picture(figure, caption)}"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, figure in section.figures.items()
     )
     shown = f'<div class="figures">{figures}</div>' if figures else ""
     return f"<section><h2>{escape(section.title)}</h2>{text}{warnings}{shown}{tables}</section>"
+
+
+def _breadth(figure: Figure) -> str:
+    """A figure much wider than high takes the whole width of the page."""
+    width, height = figure.get_size_inches()
+    return ' class="broad"' if width > 1.8 * height else ""
 
 
 def _picture(figure: Figure, caption: str) -> str:
@@ -105,6 +113,8 @@ def _table(frame: pd.DataFrame) -> str:
 def _told(value: object) -> str:
     """A cell's text: numbers to four significant digits, whole ones whole."""
     if isinstance(value, float):
+        if math.isnan(value):
+            return ""
         return f"{value:.0f}" if value.is_integer() and abs(value) >= 1 else f"{value:.4g}"
     return str(value)
 
@@ -131,6 +141,7 @@ flex-direction:column}
 align-items:start}
 figure{margin:0;background:#fff;border:1px solid var(--line);border-radius:10px;padding:.6rem;
 text-align:center}
+.broad{grid-column:1/-1}
 figure img{max-width:100%;height:auto}
 figcaption{color:#5b6472;font-size:.85rem;padding-top:.3rem}
 .warning{background:var(--warn-card);color:var(--warn);border-radius:8px;padding:.5rem .8rem;

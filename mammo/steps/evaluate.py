@@ -41,6 +41,13 @@ def check(settings: Mapping[str, Any]) -> None:
     check_extractor(settings["extractor"])
 
 
+def source_digest(settings: Mapping[str, Any]) -> str:
+    """Hash of the extractor's weights: other weights under the same path are another run."""
+    from mammo.evaluation.extractors import weights_sha256
+
+    return weights_sha256(settings["extractor"]) if settings["synthetic"] else ""
+
+
 def run(
     tracked: Run,
     *,
