@@ -50,7 +50,7 @@ def crop_to_breast(values: Values, wall: str = "") -> Frame:
 def crop_film_to_breast(values: Values, wall: str = "") -> Frame:
     """As `breast`, for digitised films: their white frames are cut off first."""
     small, factor = _shrink(values)
-    content = _trim_white(small, _trim_empty(small))
+    content = _trim_frame(small, _trim_empty(small))
     return _frame_breast(values, small, factor, content, wall, _find_breast_on_film)
 
 
@@ -304,18 +304,31 @@ def _trim_empty(small: Values) -> tuple[int, int, int, int]:
     return _trim(small, (0, small.shape[0], 0, small.shape[1]), _is_empty)
 
 
-def _trim_white(small: Values, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """`box` without white strips at its sides, which may start a few pixels in."""
+def _trim_frame(small: Values, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """`box` without the film's frame: white strips, bright lines at top and bottom, the rim."""
     top, bottom, left, right = box
     view = small[top:bottom, left:right]
-    across, down = (view > _FRAME).mean(1) > 0.7, (view > _FRAME).mean(0) > 0.7
+    white = view > _FRAME
+    across, down = white.mean(1) > 0.7, white.mean(0) > 0.7
     inner = (
-        top + _strip(across),
-        bottom - _strip(across[::-1]),
+        top + max(_strip(across), _bright_lines(view)),
+        bottom - max(_strip(across[::-1]), _bright_lines(view[::-1])),
         left + _strip(down),
         right - _strip(down[::-1]),
     )
-    return _trim(small, inner, _is_empty) if inner != box else box
+    top, bottom, left, right = _trim(small, inner, _is_empty) if inner != box else box
+    return top + 1, bottom - 1, left + 1, right - 1  # the rim is half frame, half film
+
+
+def _bright_lines(view: Values) -> int:
+    """Number of first lines of `view` that shine where the film further in is darker.
+
+    Asked of top and bottom alone: towards the chest wall tissue gets brighter by itself.
+    """
+    reach = max(2, len(view) // 20)
+    shine = (view[:reach] - view[reach + 1]) > 0.15
+    bright = np.flatnonzero(shine.mean(1) > 0.2)
+    return int(bright[-1]) + 1 if len(bright) else 0
 
 
 def _strip(white: NDArray[np.bool_]) -> int:
