@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from mammo.data.release import Record
 
 
@@ -37,8 +39,16 @@ class Names:
     salt: bytes
     dataset: str  # patient 1 of one data set is not patient 1 of another
 
-    def group(self, record: Record) -> str:
-        return self._hashed("patient", record.patient)
+    def group(self, record: Record, group_by: str = "patient") -> str:
+        """Whose images must stay together: the patient's, or by `group_by` image each alone."""
+        return (
+            self._hashed("patient", record.patient) if group_by == "patient" else self.image(record)
+        )
+
+    def groups(self, records: Sequence[Record], group_by: str = "patient") -> pd.DataFrame:
+        """Columns group_id and label of `records`."""
+        rows = [(self.group(record, group_by), record.label) for record in records]
+        return pd.DataFrame(rows, columns=["group_id", "label"])
 
     def exam(self, record: Record) -> str:
         return self._hashed("exam", record.patient, record.exam) if record.exam else ""

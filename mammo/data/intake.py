@@ -54,8 +54,7 @@ def take_in(
                 break
             continue
         row = _row(record, result, names, writer)
-        if group_by == "image":
-            row["group_id"] = row["image_id"]
+        row["group_id"] = names.group(record, group_by)
         writer.add(result.image, row, result.mask)
         intake.kept.append(record)
         side, view = row["laterality"], row["view"]
@@ -73,7 +72,6 @@ def _row(record: Record, result: Prepared, names: Names, writer: DatasetWriter) 
     return {
         **record.extra,
         "dataset": names.dataset,
-        "group_id": names.group(record),
         "exam_id": names.exam(record),
         "image_id": names.image(record),
         "laterality": record.laterality or header.laterality,

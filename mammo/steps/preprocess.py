@@ -1,6 +1,7 @@
 """preprocess: images on disk become a dataset, split by patient and free of names."""
 
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -162,6 +163,17 @@ def run(
     crop = getattr(adapter, "CROP", "breast") if crop == "auto" else crop
     recipe = Recipe(parse_size(image_size), crop, intensity, depth_of(records))
     names = Names(load_salt(tracked.work), dataset)
+    divide = functools.partial(
+        partition,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        k_folds=k_folds,
+        seed=seed,
+        positive=release.classes.positive,
+        split_file=split_file,
+    )
+    # too few patients for the partition is told now, not after an hour of decoding
+    divide(names.groups(records, group_by), [record.split for record in records])
     writer = DatasetWriter(
         tracked.folder / "dataset.partial",
         name=dataset,
@@ -188,16 +200,7 @@ def run(
             raise _unusable(tracked, rejected)
         rate = len(records) / (time.monotonic() - started)
         frame = make_manifest(writer.rows)
-        frame[["split", "fold"]] = partition(
-            frame,
-            [record.split for record in intake.kept],
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            k_folds=k_folds,
-            seed=seed,
-            positive=release.classes.positive,
-            split_file=split_file,
-        )
+        frame[["split", "fold"]] = divide(frame, [record.split for record in intake.kept])
         data = writer.finish(tracked.work / "datasets", manifest=frame)
     except OSError as error:
         raise _explained(error, tracked.work) from None
