@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote
 
 WAIT_S = float(os.environ.get("STORES_WAIT_S", "60"))
@@ -45,6 +46,7 @@ def serve() -> None:
         "MLFLOW_BACKEND_STORE_URI": database_uri(),
         "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{setting('S3_BUCKET')}/mlflow",
         "MLFLOW_SERVE_ARTIFACTS": "true",  # clients need no key of the object store
+        "PYTHONPATH": str(Path(__file__).resolve().parent / "plugins"),  # and no way to it
     }
     os.execvpe("mlflow", ["mlflow", "server"], {**defaults, **os.environ, **stores})
 

@@ -1,5 +1,6 @@
 """The tracking server as deployed: runs in PostgreSQL, files in MinIO, an honest health check."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from mlflow import MlflowClient
 START = servers.ROOT / "tracking_server" / "start.py"
 
 
-def test_a_logged_run_lies_in_postgresql_and_its_artifact_in_minio(mlflow_server, monkeypatch):
+def test_a_logged_run_lies_in_postgresql_and_its_artifact_in_minio(
+    mlflow_server, monkeypatch, tmp_path
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)  # artifacts go where this points
     client = MlflowClient(mlflow_server.url)
     experiment = client.create_experiment("stores")
@@ -34,6 +37,8 @@ def test_a_logged_run_lies_in_postgresql_and_its_artifact_in_minio(mlflow_server
     listing = storage.list_objects_v2(Bucket=mlflow_server.bucket)
     [key] = [item["Key"] for item in listing["Contents"] if item["Key"].endswith("words.txt")]
     assert run.info.run_id in key
+    [local] = Path(client.download_artifacts(run.info.run_id, "tables", tmp_path)).iterdir()
+    assert local.read_text() == "known words"
     assert storage.get_object(Bucket=mlflow_server.bucket, Key=key)["Body"].read() == b"known words"
 
 
@@ -41,6 +46,14 @@ def test_the_ui_opens_in_a_browser(mlflow_server, chromium):
     page = chromium.new_page()
     page.goto(mlflow_server.url, wait_until="domcontentloaded")
     page.wait_for_selector("text=Experiments", timeout=60_000)
+
+
+def test_clients_are_never_sent_to_the_object_store(mlflow_server):
+    address = f"{mlflow_server.url}/api/3.0/mlflow/server-info"
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        offers = json.load(answer)
+    assert not offers["multipart_downloads_enabled"]
+    assert not offers["multipart_uploads_enabled"]
 
 
 def test_a_foreign_host_name_is_refused(mlflow_server):
