@@ -23,7 +23,8 @@ def method(name: str) -> ModuleType:
     """The module of method `name`; importing it is cheap, its parts import torch when called.
 
     It has PREDICTIONS, MODES and SAMPLERS (names, the default first), `check(settings)` for
-    combinations that cannot work, and `process(prediction, image_size)`, how images become noise.
+    combinations that cannot work, and `process(prediction, image_size, data_sd)`, how images become
+    noise.
     """
     if name not in METHODS:
         raise ConfigError(f"unknown generator {name!r}; choose one of {', '.join(METHODS)}")

@@ -1,4 +1,4 @@
-"""Denoising diffusion in 1000 steps, predicting the noise (epsilon) or the velocity (v)."""
+"""Denoising diffusion in 1000 steps, predicting the velocity (v), the noise or the image (x0)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-PREDICTIONS = ("v", "epsilon")
+PREDICTIONS = ("v", "epsilon", "x0")
 MODES = ("class", "unconditional")
 SAMPLERS = ("dpmpp", "ddim", "ddpm")
 STEPS = 1000  # of the forward process
@@ -24,23 +24,27 @@ def check(settings: Mapping[str, Any]) -> None:
     """Every combination of this method's settings works."""
 
 
-def process(prediction: str, image_size: int) -> DDPM:
-    """The forward process for images of side `image_size` and what the network predicts."""
-    return DDPM(prediction, image_size)
+def process(prediction: str, image_size: int, data_sd: float) -> DDPM:
+    """The forward process for images of side `image_size` and what the network predicts.
+
+    `data_sd` is the standard deviation of the images' values in [-1, 1].
+    """
+    return DDPM(prediction, image_size, data_sd)
 
 
 class DDPM:
     """x_t = alpha_t x_0 + sigma_t noise for t = 0 .. 999, with alpha^2 + sigma^2 = 1.
 
-    With v the schedule is the cosine one (Nichol and Dhariwal 2021) with zero signal at its end
-    (Lin et al. 2024, algorithm 1), without which samples keep a medium brightness: mammograms
-    are mostly black. With epsilon the signal must not vanish, so it is the linear one (Ho et al.
-    2020). Above 64 px both are shifted to more noise (Hoogeboom et al. 2023, eq. 3).
+    With v and x0 the schedule is the cosine one (Nichol and Dhariwal 2021) with zero signal at
+    its end (Lin et al. 2024, algorithm 1), without which samples keep a medium brightness:
+    mammograms are mostly black. With epsilon the signal must not vanish, so it is the linear one
+    (Ho et al. 2020). Above 64 px both are shifted to more noise (Hoogeboom et al. 2023, eq. 3).
     """
 
-    def __init__(self, prediction: str, image_size: int) -> None:
+    def __init__(self, prediction: str, image_size: int, data_sd: float) -> None:
         self.prediction = prediction
-        self.zero_terminal = prediction == "v"
+        self.data_sd = data_sd
+        self.zero_terminal = prediction != "epsilon"
         self.betas = _betas(prediction, image_size)
         self._kept = np.cumprod(1 - self.betas)  # alpha_t squared, (1000,)
 
@@ -52,11 +56,29 @@ class DDPM:
         """What the network is told of the time: the step itself."""
         return times
 
+    def predict(self, network: Callable[[Tensor], Tensor], noisy: Tensor, times: Tensor) -> Tensor:
+        """The prediction, with `network` as what is left of it after the best linear guess.
+
+        Input and output of the network have unit variance at every time, as in Karras et al.
+        2022, table 1: what is mostly noise need not pass through it.
+        """
+        alpha, sigma = self._alpha_sigma(times, noisy)
+        sd = self.data_sd
+        variance = (alpha * sd) ** 2 + sigma**2
+        skip, scale = {
+            "v": (alpha * sigma * (1 - sd**2) / variance, sd),
+            "epsilon": (sigma / variance, alpha * sd),
+            "x0": (alpha * sd**2 / variance, sigma * sd),
+        }[self.prediction]
+        return skip * noisy + scale * variance.rsqrt() * network(noisy * variance.rsqrt()).float()
+
     def corrupt(self, images: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         """Noisy images at `times` (N,) and what the network should predict, both like `images`."""
         noisy = self._scheduler.add_noise(images, noise, times)
         if self.prediction == "epsilon":
             return noisy, noise
+        if self.prediction == "x0":
+            return noisy, images
         return noisy, self._scheduler.get_velocity(images, noise, times)
 
     def denoised(self, output: Tensor, noisy: Tensor, times: Tensor) -> Tensor:
@@ -64,6 +86,8 @@ class DDPM:
         alpha, sigma = self._alpha_sigma(times, noisy)
         if self.prediction == "epsilon":
             return (noisy - sigma * output) / alpha
+        if self.prediction == "x0":
+            return output
         return alpha * noisy - sigma * output
 
     def loss_weight(self, times: Tensor, gamma: float) -> Tensor:
@@ -72,9 +96,12 @@ class DDPM:
         min(SNR, gamma) is the weight of an error in x_0; an error in epsilon is one in x_0
         times sqrt(SNR), an error in v one times sqrt(SNR + 1).
         """
+        import torch
+
         alpha, sigma = self._alpha_sigma(times, times)
         snr = (alpha / sigma) ** 2
-        return snr.clamp(max=gamma) / (snr + 1 if self.prediction == "v" else snr)
+        unit = {"v": snr + 1, "epsilon": snr, "x0": torch.ones_like(snr)}[self.prediction]
+        return snr.clamp(max=gamma) / unit
 
     def integrate(
         self,
@@ -117,7 +144,7 @@ class DDPM:
 
     @property
     def _type(self) -> str:
-        return {"v": "v_prediction", "epsilon": "epsilon"}[self.prediction]
+        return {"v": "v_prediction", "epsilon": "epsilon", "x0": "sample"}[self.prediction]
 
     def _sampling_scheduler(self, sampler: str) -> Any:
         """A scheduler of diffusers that steps from clean images, first time step the last one.
@@ -149,7 +176,7 @@ def _betas(prediction: str, image_size: int) -> NDArray[np.float64]:
     if image_size > BASE_SIZE:
         odds = kept / (1 - kept) * (BASE_SIZE / image_size) ** 2  # the signal-to-noise ratio
         kept = odds / (1 + odds)
-    if prediction == "v":
+    if prediction != "epsilon":
         root = np.sqrt(kept)
         root = (root - root[-1]) * root[0] / (root[0] - root[-1])
         kept = root**2

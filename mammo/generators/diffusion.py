@@ -81,8 +81,9 @@ class Diffusion(LightningModule):
     def _losses(self, images: Tensor, labels: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """Weighted squared error of every image, (N,)."""
         noisy, target = self.process.corrupt(images, noise, times)
-        output = self.network(noisy, self.process.network_time(times), labels)
-        losses: Tensor = (output.float() - target).square().flatten(1).mean(1)
+        told = self.process.network_time(times)
+        output = self.process.predict(lambda x: self.network(x, told, labels), noisy, times)
+        losses: Tensor = (output - target).square().flatten(1).mean(1)
         if self._gamma:
             losses = losses * self.process.loss_weight(times, self._gamma)
         return losses

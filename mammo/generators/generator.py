@@ -25,7 +25,9 @@ class Generator:
         self.model = model
         self.network = network
         self._method = method(str(model.about["generator"]))
-        self._process = self._method.process(model.about["prediction"], max(model.shape[1:]))
+        self._process = self._method.process(
+            model.about["prediction"], max(model.shape[1:]), model.about["data_sd"]
+        )
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto") -> Generator:

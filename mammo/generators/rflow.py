@@ -26,15 +26,19 @@ def check(settings: Mapping[str, Any]) -> None:
         )
 
 
-def process(prediction: str, image_size: int) -> RectifiedFlow:
-    """The flow for images of side `image_size`; it always predicts the velocity."""
-    return RectifiedFlow(image_size)
+def process(prediction: str, image_size: int, data_sd: float) -> RectifiedFlow:
+    """The flow for images of side `image_size`; it always predicts the velocity.
+
+    `data_sd` is the standard deviation of the images' values in [-1, 1].
+    """
+    return RectifiedFlow(image_size, data_sd)
 
 
 class RectifiedFlow:
     """x_t = (1 - t) x_0 + t noise, velocity noise - x_0 (Liu et al. 2023), t in (0, 1)."""
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, image_size: int, data_sd: float) -> None:
+        self.data_sd = data_sd
         self.shift = max(1.0, image_size / BASE_SIZE)
 
     def times(self, uniform: Tensor) -> Tensor:
@@ -47,6 +51,18 @@ class RectifiedFlow:
     def network_time(self, times: Tensor) -> Tensor:
         """What the network is told of the time, on the scale 0 to 1000 of its embedding."""
         return times * 1000
+
+    def predict(self, network: Callable[[Tensor], Tensor], noisy: Tensor, times: Tensor) -> Tensor:
+        """The velocity, with `network` as what is left of it after the best linear guess.
+
+        Input and output of the network have unit variance at every time, as in Karras et al.
+        2022, table 1.
+        """
+        at = times.view(-1, *[1] * (noisy.ndim - 1))
+        variance = ((1 - at) * self.data_sd) ** 2 + at**2
+        skip = (at - (1 - at) * self.data_sd**2) / variance
+        rest = network(noisy * variance.rsqrt()).float()
+        return skip * noisy + self.data_sd * variance.rsqrt() * rest
 
     def corrupt(self, images: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         """Noisy images at `times` (N,) and the velocity there, both like `images`."""

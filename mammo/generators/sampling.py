@@ -79,9 +79,12 @@ class _Denoiser:
 
     def __call__(self, noisy: Tensor, times: Tensor) -> Tensor:
         halves = len(self._labels)
-        told = self._process.network_time(times)
-        output = self._network(
-            noisy.repeat(halves, 1, 1, 1), told.repeat(halves), torch.cat(self._labels)
+        told = self._process.network_time(times).repeat(halves)
+        labels = torch.cat(self._labels)
+        output = self._process.predict(
+            lambda x: self._network(x, told, labels),
+            noisy.repeat(halves, 1, 1, 1),
+            times.repeat(halves),
         )
         if halves == 2:
             without, given = output.chunk(2)

@@ -125,13 +125,14 @@ def run(
         res_blocks=res_blocks,
         patch=patch,
     )
+    data_sd = _standard_deviation(opened, train)
     network = build_network(description, seed=derive(seed, "weights"))
     if compile:
         network.compile()
     chosen = method(generator)
     module = Diffusion(
         network,
-        chosen.process(prediction, max(opened.shape[1:])),
+        chosen.process(prediction, max(opened.shape[1:]), data_sd),
         lr=lr,
         label_dropout=label_dropout,
         min_snr_gamma=min_snr_gamma,
@@ -163,7 +164,8 @@ def run(
         gradient_clip=1.0,
         callbacks=[*([Averaging(ema)] if ema else []), grids],
     )
-    saved = _save(tracked, opened, train, network, description, settings)
+    about = {"network": description, "data_sd": data_sd}
+    saved = _save(tracked, opened, train, network, about, settings)
     _preview(tracked, saved.folder, device)
     metrics = {
         "val/loss": fitted.best_score,
@@ -184,12 +186,20 @@ def _real_training_rows(data: Dataset, rows: NDArray[np.int64], fold: str) -> ND
     return kept
 
 
+def _standard_deviation(data: Dataset, rows: NDArray[np.int64]) -> float:
+    """Of the pixels of at most 512 of `rows`, spread evenly, in [-1, 1]; to three digits."""
+    import numpy as np
+
+    some = np.unique(np.linspace(0, len(rows) - 1, 512).astype(int))
+    return max(0.05, round(2 * float(data.images(rows[some]).std()), 3))
+
+
 def _save(
     tracked: Run,
     data: Dataset,
     train: NDArray[np.int64],
     network: Network,
-    description: Mapping[str, Any],
+    about: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> SavedModel:
     """Save the model with all that sampling and the leakage guard need, and upload it."""
@@ -198,11 +208,11 @@ def _save(
     frame = data.manifest.iloc[train]
     counts = frame["label"].value_counts()
     about = {
+        **about,
         "generator": settings["generator"],
         "prediction": settings["prediction"],
         "mode": settings["mode"],
         "fold": settings["fold"],
-        "network": dict(description),
         "train_counts": {name: int(counts.get(name, 0)) for name in data.classes.names},
         "train_digest": data.digest,
         "data_name": data.name,

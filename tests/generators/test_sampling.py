@@ -29,7 +29,7 @@ def random_network(classes=3, patch=1):
 def draw(name, labels, seeds, *, network=None, guidance=2.0, sampler="", steps=3):
     return sample(
         network or random_network(),
-        method(name).process("v", 16),
+        method(name).process("v", 16, 0.5),
         shape=SHAPE,
         labels=labels,
         seeds=seeds,
@@ -84,6 +84,9 @@ def test_guidance_goes_from_no_label_past_the_label():
     class Output:
         def network_time(self, times):
             return times
+
+        def predict(self, network, noisy, times):
+            return network(noisy)
 
         def denoised(self, output, noisy, times):
             return output
