@@ -7,7 +7,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -143,14 +142,15 @@ class Dataset:
     def verify(self) -> None:
         """Compare digest and every pixel hash with what is stored; DataError names a difference."""
         check_manifest(self.manifest, self.classes.names)
-        found = manifest_digest(self.manifest, _essence(self.about))
+        found = manifest_digest(self.manifest, _essence(self.about, self.generator_training))
         if found != self.digest:
             raise DataError(f"{self.folder}: digest is {found}, dataset.json says {self.digest}")
-        for row, expected in enumerate(self.manifest["sha256"]):
-            if sha256_of(self.raw([row])[0]) != expected:
-                raise DataError(
-                    f"{self.folder}: pixels of image {self.manifest['image_id'][row]} have changed"
-                )
+        hashes = self.manifest[["image_id", "sha256", "mask_sha256"]]
+        for row, (image_id, image, mask) in enumerate(hashes.itertuples(index=False)):
+            if sha256_of(self.raw([row])[0]) != image:
+                raise DataError(f"{self.folder}: pixels of image {image_id} have changed")
+            if mask and sha256_of(self.masks([row])[0]) != mask:
+                raise DataError(f"{self.folder}: mask of image {image_id} has changed")
 
     def _gather(self, rows: Sequence[int] | NDArray[Any], kind: str) -> NDArray[Any]:
         rows = np.asarray(rows, int)
@@ -259,6 +259,9 @@ class DatasetWriter:
             raise ValueError(
                 f"image {image.shape} {image.dtype}, expected {self._shape} {self._dtype}"
             )
+        flat = (1, *self._shape[1:])
+        if mask is not None and (mask.shape != flat or mask.dtype != np.uint8):
+            raise ValueError(f"mask {mask.shape} {mask.dtype}, expected {flat} uint8")
         if self._shard.count == self._per_shard:
             self._shard.close()
             self._shard = _Shard(self.folder, self._shard.number + 1, self._shape, self._dtype)
@@ -285,7 +288,6 @@ class DatasetWriter:
 
     def discard(self) -> None:
         """Remove what was written: the dataset will not be finished."""
-        self._shard.abandon()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -302,7 +304,7 @@ def seal(
     if not len(frame):
         raise DataError(f"dataset {about['name']!r} would be empty: no image was accepted")
     check_manifest(frame, classes.names)
-    digest = manifest_digest(frame, _essence(about))
+    digest = manifest_digest(frame, _essence(about, generator_training))
     counts = Counter(zip(frame["split"], frame["label"], strict=True))
     described = {
         **about,
@@ -340,25 +342,24 @@ class _Shard:
         self._shape = shape
         self._dtype = dtype
         self._masks: dict[int, NDArray[np.uint8]] = {}
-        self._file: Any = None
 
     def add(self, image: NDArray[Any], mask: NDArray[np.uint8] | None) -> None:
-        if self._file is None:
-            self._file = (self._folder / self.name).open("wb")
-            self._file.write(_npy_header(0, self._shape, self._dtype))
-        self._file.write(np.ascontiguousarray(image).tobytes())
+        # opened anew for each image: a run that fails in between leaves no open file
+        with (self._folder / self.name).open("ab") as file:
+            if not self.count:
+                file.write(_npy_header(0, self._shape, self._dtype))
+            file.write(np.ascontiguousarray(image).tobytes())
         if mask is not None:
             self._masks[self.count] = mask
         self.count += 1
 
     def close(self) -> None:
-        if self._file is None:
+        if not self.count:
             return
-        self._file.seek(0)
-        self._file.write(_npy_header(self.count, self._shape, self._dtype))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with (self._folder / self.name).open("r+b") as file:
+            file.write(_npy_header(self.count, self._shape, self._dtype))
+            file.flush()
+            os.fsync(file.fileno())
         if self._masks:
             shape = (self.count, 1, *self._shape[1:])
             path = self._folder / self.name.replace("images-", "masks-")
@@ -366,11 +367,6 @@ class _Shard:
             for index, mask in self._masks.items():
                 masks[index] = mask
             masks.flush()
-
-    def abandon(self) -> None:
-        if self._file is not None:
-            with suppress(OSError):  # what was buffered may not fit on a full disk
-                self._file.close()
 
 
 def _npy_header(count: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> bytes:
@@ -386,7 +382,12 @@ def sha256_of(pixels: NDArray[Any]) -> str:
     return hashlib.sha256(head + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def _essence(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of dataset.json that the digest covers."""
-    keys = ("schema_version", "name", "classes", "shape", "intensity")
-    return {key: json.dumps(about.get(key), sort_keys=True) for key in keys}
+def _essence(about: Mapping[str, Any], seen: pd.DataFrame | None) -> dict[str, Any]:
+    """What the digest covers beside the rows: all that a later step's result depends on."""
+    keys = ("schema_version", "name", "classes", "shape", "intensity", "salt", "split_seed")
+    covered = {key: json.dumps(about.get(key), sort_keys=True) for key in keys}
+    if seen is not None and len(seen):
+        columns = list(GENERATOR_TRAINING_COLUMNS)
+        text = seen[columns].sort_values(columns).to_csv(index=False, lineterminator="\n")
+        covered["generator_training"] = hashlib.sha256(text.encode()).hexdigest()
+    return covered
