@@ -1,0 +1,123 @@
+"""Set-up that is written more than once says the same everywhere, and nothing unfit slips in."""
+
+import importlib.metadata
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCKS = ("requirements.lock", "tracking_server/requirements.lock")
+# Copyleft that is fit to stand beside Apache-2.0, each with its reason.
+ALLOWED_COPYLEFT = {
+    "psycopg2-binary": "LGPL with exceptions, a driver loaded at run time by the server alone",
+}
+
+
+def pins(lock: str) -> dict[str, list[Requirement]]:
+    """Requirements of a lock by canonical name; Python versions may have a pin each."""
+    found: dict[str, list[Requirement]] = {}
+    for line in (ROOT / lock).read_text().splitlines():
+        if line and not line.startswith((" ", "#")):
+            requirement = Requirement(line.removesuffix("\\").strip())
+            found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_holds_exact_versions_with_hashes_and_no_address(lock):
+    text = (ROOT / lock).read_text()
+    assert "://" not in text
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert all(re.match(r"[\w.-]+(\[[\w,-]+\])?==\S+", entry) for entry in entries)
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def test_the_lock_satisfies_what_the_project_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    locked = pins("requirements.lock")
+    for text in [*project["dependencies"], *(line for extra in extras for line in extra)]:
+        wanted = Requirement(text)
+        for pin in locked[canonicalize_name(wanted.name)]:
+            [version] = pin.specifier
+            assert wanted.specifier.contains(version.version), f"{pin} does not fit {wanted}"
+
+
+def test_the_server_image_runs_versions_of_the_projects_own_lock():
+    ours = pins("requirements.lock")
+    for name, requirements in pins("tracking_server/requirements.lock").items():
+        known = {str(pin.specifier) for pin in ours[name]}
+        assert {str(pin.specifier) for pin in requirements} <= known
+
+
+def test_conda_yaml_is_python_and_the_lock():
+    environment = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    python, rest = environment["dependencies"]
+    assert rest == {"pip": ["-r requirements.lock"]}
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert requires.removeprefix(">=") == python.removeprefix("python=")
+    assert yaml.safe_load((ROOT / "MLproject").read_text())["conda_env"] == "conda.yaml"
+
+
+def test_no_dependency_is_under_a_licence_that_would_bind_the_project():
+    bound = []
+    for name in pins("requirements.lock"):
+        try:
+            metadata = importlib.metadata.metadata(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for another platform
+        classifiers = [
+            line for line in metadata.get_all("Classifier") or [] if line.startswith("License")
+        ]
+        # The field License may hold the whole text of a permissive licence that names the GPL.
+        short = (metadata.get("License") or "").strip().split("\n")[0][:80]
+        said = " ".join([metadata.get("License-Expression") or "", short, *classifiers])
+        if re.search(r"GPL|General Public", said) and name not in ALLOWED_COPYLEFT:
+            bound.append(f"{name}: {said}")
+    assert not bound
+
+
+def test_docs_give_a_reason_for_every_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [line for extra in project["optional-dependencies"].values() for line in extra]
+    text = (ROOT / "docs" / "dependencies.md").read_text()
+    for line in [*project["dependencies"], *extras]:
+        name = Requirement(line).name
+        assert re.search(rf"^\| `{re.escape(name)}` \|", text, re.MULTILINE), name
+
+
+def test_the_stack_is_reachable_from_this_machine_alone_and_holds_no_secret():
+    stack = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    services = stack["services"]
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports == ["127.0.0.1:${MLFLOW_PORT:-5000}:5000"]
+    secrets = [
+        value
+        for service in services.values()
+        for name, value in service["environment"].items()
+        if "PASSWORD" in name or "SECRET" in name
+    ]
+    assert len(secrets) == 6  # two stores, and the two services that use both
+    assert all(re.fullmatch(r"\$\{\w+:\?[^}]+\}", value) for value in secrets)
+    assert "/var/lib/postgresql" in services["postgres"]["volumes"][0].split(":")
+    assert services["mlflow"]["healthcheck"]["test"][-1] == "check"
+    # An image that could not be pulled any more is the one thing a default must not name.
+    assert services["minio"]["image"].startswith("${S3_IMAGE:-pgsty/silo:RELEASE.")
+
+
+def test_secrets_never_come_under_version_control():
+    command = ["git", "check-ignore", "--quiet", ".env"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "test-slow", "lint", "bench", "server", "env"])
+def test_make_knows(target):
+    command = ["make", "--dry-run", "--always-make", target]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
