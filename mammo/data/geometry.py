@@ -173,6 +173,8 @@ def _frame_breast(
 
 def _find_breast(picture: Values, wall: str) -> tuple[NDArray[np.bool_], str]:
     """Mask of the breast in `picture`, with a rim of skin, and the side of its chest wall."""
+    if picture.max(initial=0.0) <= _EMPTY:
+        return np.zeros(picture.shape, bool), wall
     bright = _above_air(picture)
     if not bright.any():
         return bright, wall

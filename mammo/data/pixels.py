@@ -161,7 +161,8 @@ def _grey_lookup(data: Any, kind: np.dtype[Any], *, with_voi: bool) -> Values:
     low, high = _modality_range(data)
     if with_voi and _has(data, "VOILUTSequence"):
         low, high = 0.0, float((1 << int(data.VOILUTSequence[0].LUTDescriptor[2])) - 1)
-        grey = apply_voi_lut(grey, data, index=0, prefer_lut=True)
+        whole = np.rint(grey).astype(np.int64)  # a table is indexed by whole numbers
+        grey = apply_voi_lut(whole, data, index=0, prefer_lut=True)
     elif with_voi and _has(data, "WindowCenter") and _has(data, "WindowWidth"):
         grey = apply_voi_lut(grey, data, index=0, prefer_lut=True)
     elif low > high:  # a falling slope without a window: brighter is still greater
