@@ -1,7 +1,5 @@
 """Trains a generator on the real training images of a dataset, and on nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +78,7 @@ def run(
     Args:
         data: dataset: local path, run id, runs:/<id>/dataset
         generator: method; ddpm is diffusion in small steps, rflow along straight lines
-        prediction: what the network predicts: v (velocity) or epsilon (noise; ddpm only)
+        prediction: what the network predicts: v (velocity), or with ddpm epsilon (noise), x0 (image)
         mode: class learns each class by its label, unconditional ignores labels
         epochs: times every training image is seen
         batch_size: images of one optimizer step
@@ -175,7 +173,9 @@ def run(
     return Result({"model": tracked.uri("model")}, metrics, saved.digest)
 
 
-def _real_training_rows(data: Dataset, rows: NDArray[np.int64], fold: str) -> NDArray[np.int64]:
+def _real_training_rows(
+    data: "Dataset", rows: "NDArray[np.int64]", fold: str
+) -> "NDArray[np.int64]":
     """The real ones of `rows`; a row of another split or of the scored fold is a bug."""
     frame = data.manifest.iloc[rows]
     real = frame[~frame["is_synthetic"]]
@@ -186,7 +186,7 @@ def _real_training_rows(data: Dataset, rows: NDArray[np.int64], fold: str) -> ND
     return kept
 
 
-def _standard_deviation(data: Dataset, rows: NDArray[np.int64]) -> float:
+def _standard_deviation(data: "Dataset", rows: "NDArray[np.int64]") -> float:
     """Of the pixels of at most 512 of `rows`, spread evenly, in [-1, 1]; to three digits."""
     import numpy as np
 
@@ -196,12 +196,12 @@ def _standard_deviation(data: Dataset, rows: NDArray[np.int64]) -> float:
 
 def _save(
     tracked: Run,
-    data: Dataset,
-    train: NDArray[np.int64],
-    network: Network,
+    data: "Dataset",
+    train: "NDArray[np.int64]",
+    network: "Network",
     about: Mapping[str, Any],
     settings: Mapping[str, Any],
-) -> SavedModel:
+) -> "SavedModel":
     """Save the model with all that sampling and the leakage guard need, and upload it."""
     from mammo.models import save_model
 
@@ -233,7 +233,7 @@ def _save(
     return saved
 
 
-def _preview(tracked: Run, folder: Path, device: str) -> None:
+def _preview(tracked: Run, folder: "Path", device: str) -> None:
     """Upload preview.png: a row of samples for every class."""
     from PIL import Image
 
