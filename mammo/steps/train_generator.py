@@ -78,7 +78,7 @@ def run(
     Args:
         data: dataset: local path, run id, runs:/<id>/dataset
         generator: method; ddpm is diffusion in small steps, rflow along straight lines
-        prediction: what the network predicts: v (velocity), or with ddpm epsilon (noise), x0 (image)
+        prediction: what the network predicts: v (velocity); ddpm also epsilon (noise), x0 (image)
         mode: class learns each class by its label, unconditional ignores labels
         epochs: times every training image is seen
         batch_size: images of one optimizer step
