@@ -38,7 +38,9 @@ class ClassifierModule(LightningModule):
         total_steps: int,
     ) -> None:
         super().__init__()
-        self.network = network
+        # What a checkpoint holds: a frozen backbone is the same in every one.
+        self.trained = network.head if network.frozen else network
+        self._whole = [network]  # in a list, so that it is no part of the module
         self.history: list[dict[str, float]] = []  # metrics of every epoch so far
         self.loss = loss
         self._activation = ACTIVATIONS[loss.activation]
@@ -49,9 +51,17 @@ class ClassifierModule(LightningModule):
         self._total_steps = total_steps
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
+    @property
+    def network(self) -> Network:
+        return self._whole[0]
+
+    def on_fit_start(self) -> None:
+        self.network.to(self.device)
+
     def train(self, mode: bool = True) -> "ClassifierModule":
         """Training mode, in which a frozen backbone stays in evaluation mode."""
         super().train(mode)
+        self.network.train(mode)
         if self.network.frozen:
             self.network.body.eval()  # else batch normalisation would go on learning
         return self
