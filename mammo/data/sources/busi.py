@@ -32,7 +32,7 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
                 patient=row["image_id"],
                 image=row["image_id"],
                 label=row["label"],
-                masks=(mask,) if int(row["n_masks"]) and mask.is_file() else (),
+                masks=(mask,) if int(row["mask_px"]) and mask.is_file() else (),
             )
         )
     return release

