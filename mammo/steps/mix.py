@@ -64,7 +64,7 @@ def run(
     Args:
         real: dataset of real images.
         synthetic: synthetic datasets, with commas between; empty for real images alone.
-        real_percentage: 0 to 1; what it is the share of is the mode's business.
+        real_percentage: share of real images kept (replace, append) or reached (target_share).
         mix_mode: replace real images, append to them, or fill up to a target share of real ones.
         synthetic_multiplier: synthetic images for each real one kept (append).
         balance: keep the class shares, or fill every class up to the largest (equal).
