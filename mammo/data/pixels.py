@@ -1,8 +1,10 @@
 """Reads an image file of any kind into one scale: float32 in [0, 1], bright tissue on dark air."""
 
+import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +15,6 @@ from numpy.typing import NDArray
 from mammo.errors import DataError
 
 INTENSITIES = ("header", "percentile", "none")
-IMAGE_SUFFIXES = (".dcm", ".dicom", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff")
 PERCENTILES = (0.5, 99.5)  # of the breast's pixels, mapped to 0 and 1 by intensity "percentile"
 
 Values = NDArray[np.float32]
@@ -89,8 +90,7 @@ def _parse(path: Path, **settings: Any) -> Any:
     from pydicom.errors import InvalidDicomError
 
     try:
-        with warnings.catch_warnings():  # they quote header values, which may identify someone
-            warnings.simplefilter("ignore")
+        with _quiet():
             return pydicom.dcmread(path, **settings)
     except InvalidDicomError:
         raise DataError("not a DICOM file, or cut off within its first 132 bytes") from None
@@ -102,6 +102,20 @@ def _parse(path: Path, **settings: Any) -> Any:
         raise DataError(f"the DICOM header is broken ({type(error).__name__})") from None
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence pydicom, whose warnings and log lines quote file names and header values."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
 # What pydicom and its decoders raise on files that break the standard
 _BROKEN = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, EOFError)
 
@@ -110,8 +124,7 @@ def _read_dicom(path: Path, intensity: str) -> Picture:
     data = _parse(path)
     _require_usable(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             stored = data.pixel_array
             lookup = _grey_lookup(data, stored.dtype, with_voi=intensity == "header")
     except _BROKEN as error:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.data.geometry import CROPS, Frame, breast_values, lay, lay_mask, stored_pixel_mm
+from mammo.data.breast import CROPS
+from mammo.data.geometry import Frame, breast_values, lay, lay_mask, stored_pixel_mm
 from mammo.data.pixels import Header, Picture, bits_of, read_pixels, stretch
 from mammo.data.release import Record
 from mammo.errors import DataError

@@ -24,8 +24,9 @@ def contact_sheet(data: Dataset, *, columns: int = 8, side: int = 160) -> NDArra
     rows = []
     for name in data.classes.names:
         mine = manifest.index[manifest["label"] == name]
-        firsts = manifest.loc[mine].drop_duplicates("group_id").index
-        chosen = [*firsts, *(row for row in mine if row not in set(firsts))][:columns]
+        firsts = list(manifest.loc[mine].drop_duplicates("group_id").index)
+        known = set(firsts)
+        chosen = [*firsts, *(row for row in mine if row not in known)][:columns]
         if not len(chosen):
             continue
         strip = np.zeros((cell[0] + _GAP, band + columns * (cell[1] + _GAP)), np.uint8)

@@ -16,6 +16,15 @@ from mammo.errors import ConfigError, DataError
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, one_of
 
+LOG = logging.getLogger("mammo")
+# What 0 and 1 stand for, written into the dataset so that synthetic images can be mapped back.
+SCALES = {
+    "header": "output range of the header's modality and VOI transform; full depth without one",
+    "percentile": "0.5 and 99.5 percentile of the breast's pixels",
+    "none": "full range of the stored bits, VOI left out",
+}
+_DIM = 0.25  # a brightest pixel below it looks like 12 bits stored in 16, which reach 0.06
+
 if TYPE_CHECKING:
     from mammo.data.dataset import Dataset
     from mammo.data.intake import Intake
@@ -27,11 +36,10 @@ if TYPE_CHECKING:
     GroupName = str
 else:
     DatasetName = one_of(ADAPTERS)
-    Intensity = one_of(("header", "percentile", "none"))
+    Intensity = one_of(SCALES)
     CropName = one_of(("auto", "breast", "film", "none"))
     GroupName = one_of(("patient", "image"))
 
-LOG = logging.getLogger("mammo")
 # Settings that only some adapters take, with the value that means "not given".
 OPTIONS: dict[str, Any] = {
     "channels": "",
@@ -211,14 +219,6 @@ def run(
     return _report(tracked, data, intake, rejected, rate)
 
 
-# What 0 and 1 stand for, written into the dataset so that synthetic images can be mapped back.
-SCALES = {
-    "header": "output range of the header's modality and VOI transform; full depth without one",
-    "percentile": "0.5 and 99.5 percentile of the breast's pixels",
-    "none": "full range of the stored bits, VOI left out",
-}
-
-
 def parse_size(text: str) -> tuple[int, int]:
     """Height and width of `128` or `256x128`."""
     parts = text.lower().split("x")
@@ -308,9 +308,6 @@ def _say(
             "words? --intensity percentile uses the whole range",
             intake.peak,
         )
-
-
-_DIM = 0.25  # 12 bits stored in 16 reach 0.06
 
 
 def _report(
