@@ -1,0 +1,270 @@
+"""train_classifier: one run or a family of them, each choice on validation, the fold read last."""
+
+import json
+
+import classifier_data
+import numpy as np
+import pandas as pd
+import pytest
+import small
+import torch
+from classifier_data import tracked, train, write
+from safetensors.torch import load_file
+
+from mammo.classifiers import load_classifier
+from mammo.errors import CheckpointError, ConfigError, DataError
+from mammo.evaluation.ranking import aggregate, frame_auc
+from mammo.run import MemoryRun
+from mammo.steps import train_classifier
+
+EPOCH_METRICS = {
+    "auc",
+    "auc_image",
+    "pr_auc",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "f1",
+}
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory):
+    """A finished hold-out run with its dataset and its result."""
+    folder = tmp_path_factory.mktemp("held_out")
+    data = write(folder / "datasets")
+    run = tracked(folder, data)
+    return run, data, train(run, epochs=6, lr=3e-3)
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    """A finished run over three folds with its dataset and its result."""
+    folder = tmp_path_factory.mktemp("family")
+    data = write(folder / "datasets", folds=3)
+    run = tracked(folder, data)
+    return run, data, train(run, folds="all", val_fraction=0.25)
+
+
+def weights(run: MemoryRun) -> dict[str, torch.Tensor]:
+    return load_file(run.folder / "model" / "weights.safetensors")
+
+
+def same(first: MemoryRun, second: MemoryRun) -> bool:
+    one, other = weights(first), weights(second)
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_plain_difference_is_learned(held_out):
+    run, _, result = held_out
+    assert result.metrics["best/val/auc"] == 1.0
+    assert result.outputs == {"model": run.uri("model")}
+
+
+def test_every_epoch_has_the_metrics_of_the_interface(held_out):
+    run, _, _ = held_out
+    expected = {"train/loss", "val/loss", *(f"val/{name}" for name in EPOCH_METRICS)}
+    for epoch in range(1, 7):
+        logged = {name for name, _, step in run.history if step == epoch}
+        assert expected <= logged
+
+
+def test_best_is_the_epoch_with_the_highest_monitored_value(held_out):
+    run, _, result = held_out
+    history = pd.DataFrame(run.history, columns=["name", "value", "step"]).dropna()
+    table = history.pivot_table(index="step", columns="name", values="value")
+    chosen = table.loc[table["val/auc"].idxmax()]  # the first of equals
+    for name in ("loss", *EPOCH_METRICS):
+        assert result.metrics[f"best/val/{name}"] == chosen[f"val/{name}"]
+
+
+def test_the_model_predicts_its_validation_scores_and_knows_its_threshold(held_out):
+    run, data, _ = held_out
+    classifier = load_classifier(run.folder / "model")
+    val = pd.read_parquet(run.folder / "val.parquet")
+    rows = data.manifest.index[data.manifest["split"] == "val"]
+    scores = classifier.predict(data.images(rows))
+    np.testing.assert_allclose(scores, val[["score/benign", "score/malignant"]], atol=1e-5)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
+    patients = aggregate(val, "malignant")
+    called = patients["score/malignant"] >= classifier.threshold
+    assert (called == (patients["label"] == "malignant")).all()  # its auc is 1
+
+
+def test_the_run_carries_its_pictures_inputs_and_partition(held_out):
+    run, data, _ = held_out
+    assert {"curves"} <= set(run.figures)
+    assert {"preview.png", "partition.json", "model", "predictions"} <= set(run.uploaded)
+    contexts = {context: count for _, _, count, context in run.input_datasets}
+    split = data.manifest["split"].value_counts()
+    assert contexts == {"training": split["train"], "validation": split["val"]}
+
+
+def test_a_test_row_is_never_read(tmp_path, held_out):
+    run, _, _ = held_out
+    assert "test" not in set(pd.read_parquet(run.folder / "val.parquet")["split"])
+    assert "scored" not in json.loads((run.folder / "partition.json").read_text())["val"]
+
+
+def test_a_corrupt_model_is_refused_in_one_line(tmp_path, held_out):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(held_out[0].folder / "model", folder)
+    path = folder / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is missing or corrupt"):
+        load_classifier(folder)
+
+
+def test_all_folds_are_children_and_the_parent_pools_them_without_a_model(family):
+    run, data, result = family
+    assert sorted(run.children) == ["fold-0-seed-0", "fold-1-seed-0", "fold-2-seed-0"]
+    assert "model" not in run.uploaded and set(result.outputs) == {"predictions"}
+    pooled = pd.read_parquet(run.folder / "predictions.parquet")
+    assert sorted(pooled["image_id"]) == sorted(data.manifest["image_id"])
+    expected = frame_auc(aggregate(pooled, "malignant"), "malignant")
+    assert result.metrics["oof/auc"] == expected
+    assert result.metrics["oof/auc_low"] <= expected <= result.metrics["oof/auc_high"]
+    folds = [child.last["fold/auc"] for child in run.children.values()]
+    assert result.metrics["cv/auc_mean"] == pytest.approx(np.mean(folds))
+    assert result.metrics["cv/auc_sd"] == pytest.approx(np.std(folds, ddof=1))
+
+
+def test_each_image_is_scored_by_a_model_that_saw_none_of_its_patient(family):
+    run, _, _ = family
+    for name, child in run.children.items():
+        seen = set(pd.read_parquet(child.folder / "model" / "training.parquet")["group_id"])
+        scored = pd.read_parquet(child.folder / "predictions.parquet")
+        assert set(scored["fold"]) == {int(name.split("-")[1])}
+        partition = json.loads((child.folder / "partition.json").read_text())
+        assert set(partition["scored"]["patients"]) == set(scored["group_id"])
+        validated = set(partition["val"]["patients"])
+        assert validated and not (seen & validated)
+        assert not (set(scored["group_id"]) & (seen | validated))
+
+
+def test_what_is_in_the_scored_fold_changes_nothing_but_its_score(tmp_path):
+    runs = []
+    for name, changed in (("as_is", None), ("black", {1: 0})):
+        data = write(tmp_path / name, folds=3, changed=changed)
+        runs.append(tracked(tmp_path / f"run_{name}", data))
+        train(runs[-1], folds="1", val_fraction=0.25)
+    assert same(*runs)
+    assert runs[0].last["fold/auc"] != runs[1].last["fold/auc"] == 0.5
+
+
+def test_several_seeds_on_a_hold_out_are_children_whose_validation_is_averaged(tmp_path):
+    data = write(tmp_path / "datasets")
+    run = tracked(tmp_path, data)
+    result = train(run, seeds="3,4")
+    assert sorted(run.children) == ["seed-3", "seed-4"]
+    assert not same(*run.children.values())
+    each = [child.last["best/val/auc"] for child in run.children.values()]
+    assert result.metrics["best/val/auc_mean"] == pytest.approx(np.mean(each))
+    assert not {name for name in result.metrics if name.startswith(("oof", "cv", "fold"))}
+
+
+def test_a_killed_family_computes_no_finished_child_again_and_ends_the_same(tmp_path, family):
+    whole, data, expected = family
+    run = tracked(tmp_path, data)
+    metrics = MemoryRun.metrics
+
+    def killed(self, values, step=None):
+        if self.folder.name == "run" and self.folder.parent.name == "fold-1-seed-0" and step == 2:
+            raise KeyboardInterrupt
+        metrics(self, values, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryRun, "metrics", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, folds="all", val_fraction=0.25)
+    again = tracked(tmp_path, data)
+    result = train(again, folds="all", val_fraction=0.25)
+    assert sorted(again.children) == ["fold-1-seed-0", "fold-2-seed-0"]
+    for name, child in again.children.items():
+        assert same(child, whole.children[name])
+    assert result.metrics == expected.metrics
+
+
+def test_synthetic_images_are_mixed_into_the_training_rows_alone(tmp_path):
+    data = write(tmp_path / "datasets")
+    rows = small.synthetic_rows({"benign": 20, "malignant": 20})
+    synthetic = write(tmp_path / "datasets", rows=rows)
+    run = tracked(tmp_path, data, synthetic)
+    train(run, synthetic="s", real_percentage=0.5)
+    split = data.manifest["split"].value_counts()
+    assert {context: count for _, _, count, context in run.input_datasets} == {
+        "training": split["train"] / 2,
+        "synthetic": split["train"] / 2,
+        "validation": split["val"],
+    }
+    seen = pd.read_parquet(run.folder / "model" / "training.parquet")
+    assert seen["is_synthetic"].sum() == split["train"] / 2
+    assert run.last["realised_real_percentage"] == 0.5
+    report = json.loads((run.folder / "mix.json").read_text())
+    assert {each["synthetic"] for each in report["classes"]} == {split["train"] / 4}
+
+
+def test_a_frozen_backbone_stays_as_it_is_its_normalisation_included(tmp_path):
+    import timm
+
+    torch.manual_seed(0)
+    source = timm.create_model("test_resnet").state_dict()
+    torch.save(source, tmp_path / "w.pth")
+    data = write(tmp_path / "datasets")
+    for augment in ("none", "basic"):
+        run = tracked(tmp_path / augment, data)
+        train(run, finetune="head", weights=str(tmp_path / "w.pth"), augment=augment)
+        found = {name: value for name, value in weights(run).items() if name.startswith("body.")}
+        assert {"body.bn1.running_mean", "body.layer1.0.conv1.weight"} <= set(found)
+        for name, value in found.items():
+            if value.shape == source[name.removeprefix("body.")].shape:
+                assert torch.equal(value, source[name.removeprefix("body.")]), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"folds": "first"}, "folds 'first' should be none, all or the number"),
+        ({"folds": "all"}, "folds 'all' is asked of dataset spots, which has no folds"),
+        ({"seeds": "0,x"}, "seeds '0,x' should be numbers with commas"),
+        ({"seeds": "1,1"}, "seeds '1,1' names a seed twice"),
+        ({"weights": "no.pth"}, "weights 'no.pth' is not a file"),
+        ({"finetune": "head"}, "finetune 'head' would keep a random backbone"),
+        ({"real_percentage": 0.5}, "real_percentage 0.5 .* needs synthetic images"),
+        ({"monitor": "val/acc"}, "unknown monitor 'val/acc'; choose one of .*val/auc"),
+        ({"monitor": "val/auc/benign"}, "'val/auc/benign' is no metric of the classes"),
+        ({"model_name": "resnot18"}, "unknown model_name 'resnot18'"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, settings, line):
+    run = tracked(tmp_path, write(tmp_path / "datasets"))
+    with pytest.raises(ConfigError, match=line) as caught:
+        train(run, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_validation_rows_of_one_class_are_refused(tmp_path):
+    rows = small.real_rows({"benign": [1] * 8}, split="train")
+    rows += small.real_rows({"malignant": [1] * 4}, split="train")
+    for row in rows[:2]:
+        row["split"] = "val"
+    data = small.dataset(tmp_path / "datasets", rows, shape=(1, 32, 32))
+    run = tracked(tmp_path, data)
+    with pytest.raises(DataError, match="validation rows hold only benign; an AUC needs"):
+        train(run)
+
+
+def test_choices_are_shown_on_the_command_line():
+    import inspect
+    from typing import get_args
+
+    from mammo.classifiers.losses import LOSSES
+
+    parameters = inspect.signature(train_classifier.run).parameters
+    assert set(get_args(parameters["loss"].annotation)) == set(LOSSES)
+    assert classifier_data.TINY["model_name"] == "test_resnet"
