@@ -1,4 +1,4 @@
-"""Prints MLproject from the signatures of the steps: `python tools/make_mlproject.py > MLproject`."""
+"""Prints MLproject from the steps' signatures: `python tools/make_mlproject.py > MLproject`."""
 
 import inspect
 import sys
