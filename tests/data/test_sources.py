@@ -205,6 +205,13 @@ def test_a_patient_in_two_splits_is_refused_unnamed(listed: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_an_image_in_two_rows_is_refused(listed: Path) -> None:
+    text = (listed / "list.csv").read_text().replace("images/2.png", "images/0.png")
+    (listed / "list.csv").write_text(text)
+    with pytest.raises(DataError, match=r"rows 2 and 4 of list.csv name the same image"):
+        read("csv", listed, "malignancy2", **COLUMNS)
+
+
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd", "images/../../secret.png"])
 def test_a_path_out_of_the_source_is_refused(listed: Path, path: str) -> None:
     text = (listed / "list.csv").read_text().replace("images/2.png", path)
@@ -216,7 +223,7 @@ def test_a_path_out_of_the_source_is_refused(listed: Path, path: str) -> None:
 @pytest.mark.parametrize("column", ["PatientName", "study_date", "image_id", "AccessionNo"])
 def test_columns_that_look_like_identifiers_are_not_kept(tmp_path: Path, column: str) -> None:
     picture(tmp_path / "a.png")
-    table(tmp_path / "list.csv", f"image,who,cancer,{column}\na.png,p,1,x\na.png,q,0,x\n")
+    table(tmp_path / "list.csv", f"image,who,cancer,{column}\na.png,p,1,x\nb.png,q,0,x\n")
     with pytest.raises(ConfigError, match="looks like an identifier"):
         read("csv", tmp_path, "malignancy2", keep_columns=column, **COLUMNS)
 

@@ -281,3 +281,32 @@ def test_mias_density_from_the_shared_data(tmp_path: Path, shared: Path) -> None
     shares = (stored > 0).mean(axis=(1, 2))
     assert shares.min() > 0.15
     assert shares.max() < 0.95
+
+
+def test_an_official_test_split_is_kept_and_validation_drawn_from_the_rest(tmp_path: Path) -> None:
+    folder = tmp_path / "release"
+    folder.mkdir()
+    for n in range(16):
+        Image.fromarray((half_breast() // 16).astype(np.uint8)).save(folder / f"{n}.png")
+    rows = [f"{n}.png,{n},{n % 2},{'test' if n < 4 else 'train'},{n}" for n in range(16)]
+    (folder / "list.csv").write_text("\n".join(["image,who,cancer,part,row", *rows]) + "\n")
+    _, data = run(
+        tmp_path / "work",
+        dataset="csv",
+        source=str(folder),
+        image_size="16",
+        path_column="image",
+        patient_column="who",
+        label_column="cancer",
+        split_column="part",
+        class_map="malignant=1,benign=0",
+        keep_columns="row",
+        crop="none",
+    )
+    manifest = data.manifest.assign(row=data.manifest["row"].astype(int))
+    assert set(manifest.loc[manifest["split"] == "test", "row"]) == {0, 1, 2, 3}
+    # 15 % of 6 patients a class is one each
+    assert manifest.loc[manifest["split"] == "val", "label"].value_counts().to_dict() == {
+        "benign": 1,
+        "malignant": 1,
+    }

@@ -55,6 +55,7 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     values = sorted({row[names["label_column"]].strip() for row in labelled})
     class_of = parse_class_map(options.get("class_map", ""), values)
     classes = class_map(task, sorted(set(class_of.values())), options.get("positive", ""))
+    _refuse_twice(labelled, names, table)
     _refuse_torn(labelled, names, table)
     release = Release([], classes)
     if "patient_column" not in names:
@@ -163,6 +164,18 @@ def _refuse_identifiers(
             )
         if name in COLUMNS and name not in _KNOWN:
             raise ConfigError(f"keep_columns {name!r} is a column of every manifest; rename it")
+
+
+def _refuse_twice(rows: Rows, names: Mapping[str, str], table: Path) -> None:
+    """Refuse a table with a row for each finding, which would put an image in it twice."""
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, start=2):
+        start = first.setdefault(row[names["path_column"]].strip(), number)
+        if start != number:
+            raise DataError(
+                f"rows {start} and {number} of {table.name} name the same image; "
+                "give each image one row, with the label of its gravest finding"
+            )
 
 
 def _refuse_torn(rows: Rows, names: Mapping[str, str], table: Path) -> None:
