@@ -1,5 +1,6 @@
 """The one door to MLflow: runs, numbers, pictures, artifacts, inputs, lineage and the registry."""
 
+import contextlib
 import json
 import logging
 import os
@@ -40,6 +41,7 @@ class Tracking:
 
     def __init__(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         for chatty in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         self.address = mlflow.get_tracking_uri()
@@ -142,8 +144,10 @@ class Tracking:
 
     def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
         """Make the model of a run a version of `name`, give it `alias`; returns the version."""
-        with _quiet_registry():
-            version = mlflow.register_model(f"runs:/{run_id}/model", name, tags=dict(tags))
+        with contextlib.suppress(MlflowException):  # another version of it is there already
+            self.client.create_registered_model(name)
+        source = f"{self.get(run_id).info.artifact_uri}/model"
+        version = self.client.create_model_version(name, source, run_id, tags=dict(tags))
         self.client.set_registered_model_alias(name, alias, version.version)
         return str(version.version)
 
@@ -412,16 +416,3 @@ def _write_mlmodel(folder: Path, about: Mapping[str, Any], run_id: str) -> None:
     model = Model(artifact_path="model", run_id=run_id, signature=signature)
     mlflow.pyfunc.add_to_model(model, loader_module="mammo.serving", data=".")
     model.save(str(folder / "MLmodel"))
-
-
-@contextmanager
-def _quiet_registry() -> Iterator[None]:
-    """Keep MLflow's success lines out of the way of the step's own output."""
-    from mlflow.store.model_registry.abstract_store import _logger
-
-    level = _logger.level
-    _logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        _logger.setLevel(level)
