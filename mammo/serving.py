@@ -39,5 +39,5 @@ class Sampler:
 
 def _load_pyfunc(path: str) -> Scorer | Sampler:
     folder = Path(path)
-    kinds = {"classifier": Scorer, "generator": Sampler}
+    kinds: dict[str, type[Scorer] | type[Sampler]] = {"classifier": Scorer, "generator": Sampler}
     return kinds[open_model(folder).kind](folder)

@@ -179,7 +179,8 @@ class Dataset:
 
     @cached_property
     def _indices(self) -> NDArray[np.int64]:
-        return self.manifest["index"].to_numpy(np.int64)
+        indices: NDArray[np.int64] = self.manifest["index"].to_numpy(np.int64)
+        return indices
 
     def _map(self, shard: str, kind: str) -> NDArray[Any]:
         key = shard if kind == "images" else shard.replace("images-", "masks-")

@@ -65,11 +65,12 @@ class DDPM:
         alpha, sigma = self._alpha_sigma(times, noisy)
         sd = self.data_sd
         variance = (alpha * sd) ** 2 + sigma**2
-        skip, scale = {
+        weights: dict[str, tuple[Tensor, Tensor | float]] = {
             "v": (alpha * sigma * (1 - sd**2) / variance, sd),
             "epsilon": (sigma / variance, alpha * sd),
             "x0": (alpha * sd**2 / variance, sigma * sd),
-        }[self.prediction]
+        }
+        skip, scale = weights[self.prediction]
         return skip * noisy + scale * variance.rsqrt() * network(noisy * variance.rsqrt()).float()
 
     def corrupt(self, images: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
