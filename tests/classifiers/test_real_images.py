@@ -1,0 +1,42 @@
+"""Real mammograms and ultrasound through the steps: a frozen backbone must reach its yardstick."""
+
+from pathlib import Path
+
+import doors
+import pytest
+
+COMMON = {
+    "model_name": "torchvision/mobilenet_v2",
+    "finetune": "head",
+    "augment": "none",
+    "folds": "all",
+    "monitor": "val/loss",
+    "patience": 0,
+    "epochs": 30,
+    "lr": 3e-4,
+    "weight_decay": 0.1,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "folder", "task", "metric", "least"),
+    [
+        ("mias", "mini-mias", "density2", "oof/auc", 0.88),
+        ("busi", "busi", "normal_benign_malignant", "oof/auc/malignant", 0.91),
+    ],
+)
+def test_five_folds_reach_what_frozen_features_can(
+    shared: Path, dataset: str, folder: str, task: str, metric: str, least: float
+) -> None:
+    data = doors.mammo(
+        "preprocess",
+        dataset=dataset,
+        source=shared / "data" / folder,
+        task=task,
+        image_size=224,
+        k_folds=5,
+    )
+    weights = shared / "weights" / "mobilenet_v2-b0353104.pth"
+    trained = doors.mammo("train_classifier", data=data.run_id, weights=weights, **COMMON)
+    assert trained.metrics[metric] >= least
