@@ -55,14 +55,14 @@ def test_the_ancestral_sampler_with_the_exact_denoiser_gives_the_data_s_mean_and
     prediction,
 ):
     process = method("ddpm").process(prediction, 64, 0.5)
-    generators = [torch.Generator().manual_seed(seed) for seed in range(3000)]
+    generators = [torch.Generator().manual_seed(seed) for seed in range(1500)]
     noise = torch.stack([torch.randn(1, 1, 2, generator=each) for each in generators])
     ends = process.integrate(
         exact_denoiser(process), noise, sampler="ddpm", steps=100, generators=generators
     ).flatten(1)
-    # standard errors with 3000 samples: 0.012 of a mean, 0.010 of a variance
-    torch.testing.assert_close(ends.mean(0), MEAN, atol=0.04, rtol=0)
-    torch.testing.assert_close(ends.T.cov(), COVARIANCE, atol=0.04, rtol=0)
+    # standard errors with 1500 samples: 0.018 of a mean, 0.013 of a variance
+    torch.testing.assert_close(ends.mean(0), MEAN, atol=0.05, rtol=0)
+    torch.testing.assert_close(ends.T.cov(), COVARIANCE, atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "prediction"), KINDS)
