@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # CI installs all that a test may need, so there only what no machine can be asked for skips.
 IN_CI = bool(os.environ.get("MAMMO_CI"))
 MAY_SKIP_IN_CI = ("needs a GPU",)
+LONG_FILES = {"test_end_to_end.py", "test_ui.py", "test_train_classifier.py"}
 
 # Before any library reads them: nothing goes out to a hub, no window opens.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -45,14 +46,9 @@ def _strict(report: Any) -> Any:
     return report
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file on one worker, and all tests of the servers on one: fixtures are made once."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            uses_servers = {"postgres", "minio"} & set(getattr(item, "fixturenames", ()))
-            item.add_marker(pytest.mark.xdist_group("servers" if uses_servers else item.path.name))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "servers")
+    """Start the longest files first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
 @pytest.fixture(scope="session", autouse=True)
