@@ -117,7 +117,7 @@ def make_parser(step: str) -> Any:
     for name, other in getattr(module, "NESTED", {}).items():
         skip: set[int | str] = {
             "tracked",
-            "steps",
+            "step_settings",
             "seed",
             *getattr(module, "WIRED", {}).get(name, ()),
         }

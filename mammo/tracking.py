@@ -8,6 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -247,7 +248,8 @@ class TrackedRun:
     def input(self, name: str, digest: str, rows: int, context: str) -> None:
         source = json.dumps({"digest": digest})
         profile = json.dumps({"num_rows": rows})
-        entry = InputDataset(name, digest[:36], "mammo", source, profile=profile)
+        # MLflow keeps one context for a name and digest, and the same dataset may serve in several
+        entry = InputDataset(f"{name} {context}", digest[:36], "mammo", source, profile=profile)
         tag = InputTag("mlflow.data.context", context)
         self._client.log_inputs(self.id, [DatasetInput(entry, [tag])])
 
@@ -414,5 +416,8 @@ def _write_mlmodel(folder: Path, about: Mapping[str, Any], run_id: str) -> None:
         wish = Schema([ColSpec("string", "label"), ColSpec("long", "seed")])
         signature = ModelSignature(inputs=wish, outputs=Schema([image]))
     model = Model(artifact_path="model", run_id=run_id, signature=signature)
+    with warnings.catch_warnings():  # MLflow's own classes, on the first import of its pyfunc
+        warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType")
+        import mlflow.pyfunc
     mlflow.pyfunc.add_to_model(model, loader_module="mammo.serving", data=".")
     model.save(str(folder / "MLmodel"))

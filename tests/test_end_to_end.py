@@ -28,7 +28,7 @@ def chain(state: Path) -> dict[str, Outcome]:
     """The outcome of every step of the pipeline, on 24 phantom patients."""
     done: dict[str, Outcome] = {}
 
-    def step(name: str, entry: str = "", **settings: Any) -> Outcome:
+    def step(name: str, entry: str = "", /, **settings: Any) -> Outcome:
         done[name] = mlflow_run(entry or name, **settings)
         assert done[name].code == 0, done[name].err[-3000:]
         return done[name]

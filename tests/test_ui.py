@@ -51,7 +51,7 @@ def test_a_training_run_shows_params_curves_figures_and_inputs(
     page.goto(place)
     for shown in ("seen in the UI", "Finished", "model_name", "resnet10t", "best/val/auc"):
         page.get_by_text(shown).first.wait_for()
-    page.get_by_text("phantom (").first.wait_for()  # the dataset input, with its digest
+    page.get_by_text("phantom training (").first.wait_for()  # the dataset input, with its digest
     page.get_by_text(re.compile("^training$", re.IGNORECASE)).first.wait_for()
 
     page.goto(f"{place}/model-metrics")
