@@ -36,6 +36,7 @@ def test_five_folds_reach_what_frozen_features_can(
         task=task,
         image_size=224,
         k_folds=5,
+        test_fraction=0,
     )
     weights = shared / "weights" / "mobilenet_v2-b0353104.pth"
     trained = doors.mammo("train_classifier", data=data.run_id, weights=weights, **COMMON)
