@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mammo.data import phantom_release
-from mammo.data.geometry import crop_to_breast
+from mammo.data.breast import crop_to_breast
 from mammo.data.observer import ideal_auc, known_answer_images, matched_filter
 from mammo.data.phantom import draw_patient, render
 from mammo.data.phantom_dicom import Header, write_mammogram
