@@ -40,19 +40,13 @@ WIRED = {
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "full": {},
     "demo": {
-        "preprocess": {"image_size": "64", "patients": 100},
-        "train_generator": {"epochs": 24, "batch_size": 16},
-        "sample": {"count": 120, "steps": 20},
+        "preprocess": {"image_size": "64", "patients": 150},
+        "train_generator": {"epochs": 30, "lr": 2e-3, "ema": 0.99, "sample_every": 10},
+        "sample": {"count": 160, "steps": 20},
         "mix": {"real_percentage": 0.5},
-        "train_classifier": {
-            "model_name": "resnet18",
-            "epochs": 8,
-            "batch_size": 16,
-            "patience": 0,
-        },
+        "train_classifier": {"model_name": "resnet10t", "epochs": 12, "batch_size": 16},
         "evaluate": {"bootstrap": 1000},
         "tune": {"n_trials": 4},
-        "promote": {"name": "classifier"},
     },
 }
 
@@ -126,11 +120,12 @@ def _differing(step: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _present(tracked: Run, evaluation: Result, promoted: Result) -> Result:
     """Keep report and picture on the parent, show the headline on the terminal."""
-    report_uri = evaluation.outputs["report"]
     place = tracked.work / "results" / tracked.id
     place.mkdir(parents=True, exist_ok=True)
-    for name in ("report.html", "preview.png"):
-        fetched = tracked.fetch(report_uri.rpartition("/")[0] + "/" + name)
+    run_uri = evaluation.outputs["report"].rpartition("/")[0]
+    for artifact in ("report.html", "figures/fidelity_grid.png"):
+        name = artifact.replace("figures/fidelity_grid", "preview")
+        fetched = tracked.fetch(f"{run_uri}/{artifact}")
         shutil.copyfile(fetched, place / name)
         tracked.artifacts(place / name)
     LOG.info("\n%s", headline(evaluation.metrics))
