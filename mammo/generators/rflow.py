@@ -74,8 +74,8 @@ class RectifiedFlow:
         return noisy - times.view(-1, *[1] * (noisy.ndim - 1)) * output
 
     def loss_weight(self, times: Tensor, gamma: float) -> Tensor:
-        """Min-SNR weights are refused by `check`."""
-        raise NotImplementedError
+        """Min-SNR weights belong to noise schedules; `check` refuses them before training."""
+        raise ConfigError(f"min_snr_gamma {gamma} goes with generator ddpm; use 0 with rflow")
 
     def integrate(
         self,
