@@ -7,13 +7,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from mammo import driver
 from mammo.errors import ConfigError, MammoError
+from mammo.mistakes import explain
 from mammo.run import Stopped
 
 USAGE = """usage: mammo ENTRY [--name value ...]     (mammo ENTRY --help shows the settings)
@@ -81,11 +82,15 @@ def parse(step: str, arguments: Sequence[str]) -> dict[str, Any]:
     ConfigError says in one line what is wrong.
     """
     parser = make_parser(step)
+    kinds, required = _kinds(step)
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", default="")
     config = finder.parse_known_args(list(arguments))[0].config
     filed = _file_arguments(Path(config)) if config else []
-    settings = _parsed(parser, [*filed, *arguments])
+    try:
+        settings = _parsed(parser, [*filed, *arguments])
+    except ConfigError as error:
+        raise ConfigError(explain([*filed, *arguments], kinds, required) or str(error)) from None
     if filed:
         standard = _flatten(parser.get_defaults().as_dict())
         from_file = _flatten(_parsed(parser, [*arguments, *filed]))
@@ -104,7 +109,10 @@ def make_parser(step: str) -> Any:
 
     module = driver.step_module(step)
     parser = ArgumentParser(
-        prog=f"mammo {step}", description=_headline(module), exit_on_error=False
+        prog=f"mammo {step}",
+        description=_headline(module),
+        exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", type=str, default="", help="YAML file of settings")
     parser.add_argument("--launcher", type=str, default="local", help="where to run: local")
@@ -113,16 +121,32 @@ def make_parser(step: str) -> Any:
     parser.add_argument("--reuse", type=bool, default=True, help=reuse)
     work = "work folder (default: MAMMO_HOME or .mammo)"
     parser.add_argument("--work_dir", type=str, default="", help=work)
-    parser.add_function_arguments(module.run, skip={"tracked", "step_settings"}, as_group=False)
-    for name, other in getattr(module, "NESTED", {}).items():
-        skip: set[int | str] = {
-            "tracked",
-            "step_settings",
-            "seed",
-            *getattr(module, "WIRED", {}).get(name, ()),
-        }
-        parser.add_function_arguments(driver.step_module(other).run, name, skip=skip)
+    for group, function, skip in _functions(step):
+        parser.add_function_arguments(function, group or None, skip=skip, as_group=bool(group))
     return parser
+
+
+def _functions(step: str) -> Iterator[tuple[str, Any, set[int | str]]]:
+    """The functions whose parameters are the settings: their prefix, they, what is left out."""
+    module = driver.step_module(step)
+    yield "", module.run, {"tracked", "step_settings"}
+    for name, other in getattr(module, "NESTED", {}).items():
+        wired = getattr(module, "WIRED", {}).get(name, ())
+        yield name, driver.step_module(other).run, {"tracked", "step_settings", "seed", *wired}
+
+
+def _kinds(step: str) -> tuple[dict[str, Any], list[str]]:
+    """The type of every setting of a step, and the names of those that must be given."""
+    kinds: dict[str, Any] = {name: type(value) for name, value in driver.COMMON.items()}
+    kinds["config"] = str
+    required = []
+    for group, function, skip in _functions(step):
+        for name, each in inspect.signature(function).parameters.items():
+            if name not in skip:
+                full = f"{group}.{name}" if group else name
+                kinds[full] = each.annotation
+                required += [full] if each.default is inspect.Parameter.empty else []
+    return kinds, required
 
 
 def _parsed(parser: Any, arguments: list[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mammo.data.sources import ADAPTERS
 from mammo.errors import ConfigError
 from mammo.run import Result, Run
 from mammo.settings import one_of
@@ -51,8 +52,10 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 if TYPE_CHECKING:
+    DatasetName = str
     ProfileName = str
 else:
+    DatasetName = one_of(ADAPTERS)
     ProfileName = one_of(PROFILES)
 
 
@@ -64,7 +67,7 @@ def check(settings: Mapping[str, Any]) -> None:
 def run(
     tracked: Run,
     *,
-    dataset: str = "phantom",
+    dataset: DatasetName = "phantom",
     source: str = "",
     profile: ProfileName = "demo",
     seed: int = 0,

@@ -1,7 +1,5 @@
 """Samples a dataset of synthetic images from a trained generator."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mammo.errors import ConfigError, DataError
+from mammo.generators import METHODS, method
 from mammo.run import Result, Run
-from mammo.settings import Count, NonNegativeFloat, PositiveInt
+from mammo.settings import Count, NonNegativeFloat, PositiveInt, one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +18,10 @@ if TYPE_CHECKING:
     from mammo.data.dataset import Dataset
     from mammo.generators.generator import Generator
     from mammo.models import SavedModel
+
+    SamplerName = str
+else:
+    SamplerName = one_of({"auto"}.union(*(method(each).SAMPLERS for each in METHODS)))
 
 INPUTS = {"generator": "model"}
 log = logging.getLogger("mammo")
@@ -44,7 +47,7 @@ def run(
     counts: str = "",
     guidance: NonNegativeFloat = 1.0,
     steps: PositiveInt = 30,
-    sampler: str = "auto",
+    sampler: SamplerName = "auto",
     first_seed: Count = 0,
     batch_size: PositiveInt = 64,
     device: str = "auto",
@@ -106,7 +109,7 @@ def _parse_counts(counts: str) -> dict[str, int]:
     return wanted
 
 
-def _wanted(model: SavedModel, count: int, counts: str) -> dict[str, int]:
+def _wanted(model: "SavedModel", count: int, counts: str) -> dict[str, int]:
     """Images by class, in the order of the class ids."""
     wanted = _parse_counts(counts)
     names = model.classes.names
@@ -136,13 +139,13 @@ def by_share(count: int, train_counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _images(
-    generator: Generator,
+    generator: "Generator",
     wanted: Mapping[str, int],
     *,
     batch_size: int,
     first_seed: int,
     **settings: Any,
-) -> Iterator[tuple[str, int, NDArray[np.float32]]]:
+) -> Iterator[tuple[str, int, "NDArray[np.float32]"]]:
     """Class, seed and image (C, H, W) in [0, 1], class by class."""
     todo = [(name, first_seed + i) for name, number in wanted.items() for i in range(number)]
     for start in range(0, len(todo), batch_size):
@@ -157,10 +160,10 @@ def _images(
 
 def _write(
     tracked: Run,
-    model: SavedModel,
-    images: Iterator[tuple[str, int, NDArray[np.float32]]],
+    model: "SavedModel",
+    images: Iterator[tuple[str, int, "NDArray[np.float32]"]],
     settings: Mapping[str, Any],
-) -> tuple[Dataset, int]:
+) -> tuple["Dataset", int]:
     """The dataset of all images that show something, and how many did not."""
     from mammo.data.dataset import DatasetWriter
 
@@ -205,7 +208,7 @@ def _write(
     return writer.finish(tracked.work / "datasets", generator_training=_seen(model)), rejected
 
 
-def _seen(model: SavedModel) -> pd.DataFrame:
+def _seen(model: "SavedModel") -> "pd.DataFrame":
     """What the generator was trained on, for the guard against leaks through mixing."""
     frame = model.training[["group_id", "sha256"]].copy()
     frame.insert(0, "run_id", model.run_id)
@@ -213,7 +216,7 @@ def _seen(model: SavedModel) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def _preview(tracked: Run, dataset: Dataset) -> None:
+def _preview(tracked: Run, dataset: "Dataset") -> None:
     """Upload preview.png: a row of images for every class."""
     from PIL import Image
 
