@@ -1,0 +1,79 @@
+"""The README and the docs tell the truth: their commands parse, and the newcomer's ones run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from doors import ROOT, mammo
+from PIL import Image
+
+from mammo import cli, driver
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SMALL = {
+    "preprocess": ["--image_size", "32", "--val_fraction", "0.25", "--test_fraction", "0.25"],
+    "train_generator": ["--epochs", "1", "--channels", "8,16", "--attention", "0"],
+    "sample": ["--count", "16", "--steps", "2"],
+    "train_classifier": ["--model_name", "resnet10t", "--epochs", "1", "--batch_size", "8"],
+    "evaluate": ["--bootstrap", "100"],
+}
+
+
+def commands(page: Path) -> list[str]:
+    """Lines of a page's shell blocks, continued lines joined, comments dropped."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line.strip()]
+
+
+SHOWN = [(page.name, line) for page in PAGES for line in commands(page)]
+
+
+@pytest.mark.parametrize(("page", "line"), SHOWN, ids=lambda text: str(text)[:60])
+def test_every_command_shown_is_one_that_exists(page: str, line: str) -> None:
+    words = shlex.split(re.sub(r"<[^>]+>", "0" * 32, line).replace("$MAMMO_SHARED", "/shared"))
+    words = [word for word in words if not re.fullmatch(r"[A-Z_]+=\S*", word)]
+    program, *arguments = words
+    if program == "make":
+        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        assert set(arguments) <= targets
+    elif program == "mammo" and arguments[0] in driver.STEPS:
+        cli.parse(arguments[0], arguments[1:])
+    elif program == "mammo":
+        assert arguments[0] in {"lineage", "ENTRY"}
+    elif words[:3] == ["mlflow", "run", "."]:
+        entry = arguments[arguments.index("-e") + 1]
+        settings = [arguments[at + 1] for at, word in enumerate(arguments) if word == "-P"]
+        cli.parse(entry, [f"--{setting}" for setting in settings])
+    elif program == "python":
+        assert (ROOT / arguments[0]).is_file()
+    else:
+        assert program in {"export", ".", "mlflow", "pytest", "cd", "docker", "git", "cp", "for"}
+
+
+def test_the_newcomers_own_folder_goes_all_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    images = tmp_path / "images"
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        label = "malignant" if number % 2 else "benign"
+        (images / label).mkdir(parents=True, exist_ok=True)
+        for view in ("cc", "mlo"):
+            breast = np.zeros((48, 40), np.uint8)
+            breast[8:40, :24] = rng.integers(90, 200, (32, 24))
+            Image.fromarray(breast).save(images / label / f"p{number:03}_left_{view}.png")
+    monkeypatch.chdir(tmp_path)
+    section = (ROOT / "README.md").read_text().partition("## On your own images")[2]
+    lines = re.findall(r"^mammo .*$", section.partition("## Reading")[0], re.MULTILINE)
+    names = iter(["dataset", "generator", "synthetic", "real_only", "classifier", "report"])
+    made: dict[str, str] = {}
+    for line in lines:
+        filled = re.sub(r"<(\w+)>", lambda match: made[match[1]], line)
+        _, entry, *arguments = shlex.split(filled)
+        made[next(names)] = mammo(entry, *arguments, *SMALL[entry]).run_id
+    assert set(made) == {
+        "dataset", "generator", "synthetic", "real_only", "classifier", "report"
+    }  # fmt: skip
