@@ -1,13 +1,19 @@
 """The two doors as a user opens them: `mlflow run . -e ENTRY` and `mammo ENTRY`, as processes."""
 
+import io
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mammo import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 600
@@ -43,19 +49,57 @@ class Outcome:
 
 def mlflow_run(entry: str, *, manager: str = "local", **settings: Any) -> Outcome:
     """`mlflow run . -e ENTRY -P name=value …`; `__` in a name stands for a dot."""
+    return _called(mlflow_command(entry, manager=manager, **settings))
+
+
+def mlflow_command(entry: str, *, manager: str = "local", **settings: Any) -> list[str]:
     command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", entry]
     command += [f"--env-manager={manager}"]
     for name, value in _texts(settings).items():
         command += ["-P", f"{name}={value}"]
-    return _called(command)
+    return command
 
 
 def mammo(entry: str, *arguments: str, **settings: Any) -> Outcome:
     """`mammo ENTRY --name value …`; `__` in a name stands for a dot."""
+    return _called(mammo_command(entry, *arguments, **settings))
+
+
+def here(entry: str, *arguments: str, **settings: Any) -> Outcome:
+    """`mammo ENTRY …` in this process: nothing is imported anew, and all else is the same."""
+    out, err = io.StringIO(), io.StringIO()
+    with as_a_process(), redirect_stdout(out), redirect_stderr(err):
+        code = cli.main(mammo_command(entry, *arguments, **settings)[3:])
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def as_a_process() -> Iterator[None]:
+    """Log to stderr as a process of its own does; give signals and loggers back afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    root = logging.getLogger()
+    held, level = root.handlers, root.level
+    root.handlers = []
+    try:
+        yield
+    finally:
+        root.handlers = held
+        root.setLevel(level)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def mammo_command(entry: str, *arguments: str, **settings: Any) -> list[str]:
     command = [sys.executable, "-m", "mammo", entry, *arguments]
     for name, value in _texts(settings).items():
         command += [f"--{name}", value]
-    return _called(command)
+    return command
+
+
+def environment() -> dict[str, str]:
+    """What a command of ours is started with: this Python's programs and this source tree."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -66,9 +110,7 @@ def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _called(command: list[str]) -> Outcome:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False
+        command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment(), check=False
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
