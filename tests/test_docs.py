@@ -1,12 +1,13 @@
 """The README and the docs tell the truth: their commands parse, and the newcomer's ones run."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
-from doors import ROOT, mammo
+from doors import ROOT
 from PIL import Image
 
 from mammo import cli, driver
@@ -54,7 +55,10 @@ def test_every_command_shown_is_one_that_exists(page: str, line: str) -> None:
 
 
 def test_the_newcomers_own_folder_goes_all_the_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    store: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     images = tmp_path / "images"
     rng = np.random.default_rng(0)
@@ -73,7 +77,8 @@ def test_the_newcomers_own_folder_goes_all_the_way(
     for line in lines:
         filled = re.sub(r"<(\w+)>", lambda match: made[match[1]], line)
         _, entry, *arguments = shlex.split(filled)
-        made[next(names)] = mammo(entry, *arguments, *SMALL[entry]).run_id
+        assert cli.main([entry, *arguments, *SMALL[entry]]) == 0, capsys.readouterr().err
+        made[next(names)] = json.loads(capsys.readouterr().out.splitlines()[-1])["run_id"]
     assert set(made) == {
         "dataset", "generator", "synthetic", "real_only", "classifier", "report"
     }  # fmt: skip
