@@ -129,7 +129,10 @@ def open_model(folder: Path, kind: str = "") -> SavedModel:
     for name, expected in files.items():
         path = folder / name
         if not path.is_file() or _sha256(path) != expected:
-            raise CheckpointError(f"{path} is missing or corrupt (sha256 differs from model.json)")
+            raise CheckpointError(
+                f"{path} is missing or corrupt (sha256 differs from model.json); "
+                f"delete {folder} and fetch or train it again"
+            )
     return SavedModel(folder, about)
 
 

@@ -2,8 +2,9 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError, TrackingError
 from mammo.run import Reference
@@ -44,15 +45,30 @@ def resolve(text: str, kind: str, setting: str, *, tracking: "Tracking", work: P
 
 def _local(folder: Path, kind: str, setting: str) -> Reference:
     for path in (folder, folder / kind):
-        about = path / _ABOUT[kind]
-        if about.is_file():
-            try:
-                said = json.loads(about.read_text())
-                digest, run_id = str(said["digest"]), str(said.get("run_id", ""))
-            except (ValueError, KeyError) as error:
-                raise ConfigError(f"{setting} {about} is corrupt: {error}") from None
-            return Reference(str(path.resolve()), path.resolve(), digest, run_id)
+        if (path / _ABOUT[kind]).is_file():
+            said = _read(path, kind, setting)
+            return Reference(
+                str(path.resolve()),
+                path.resolve(),
+                str(said["digest"]),
+                str(said.get("run_id", "")),
+            )
     raise ConfigError(f"{setting} {str(folder)!r} is no {kind}: it has no {_ABOUT[kind]}")
+
+
+def _read(folder: Path, kind: str, setting: str) -> dict[str, Any]:
+    """What the `kind` in `folder` says about itself."""
+    about = folder / _ABOUT[kind]
+    try:
+        said: dict[str, Any] = json.loads(about.read_text())
+        if not said["digest"]:
+            raise ValueError("it has no digest")
+    except (ValueError, KeyError, TypeError) as error:
+        made = {"dataset": "preprocess", "model": "train"}[kind]
+        raise ConfigError(
+            f"{setting} {about} is corrupt ({error}); delete {folder} and fetch or {made} it again"
+        ) from None
+    return said
 
 
 def _of_run(
@@ -71,15 +87,17 @@ def _of_run(
         tracking.download(run_id, path, place)
     if not (place / _ABOUT[kind]).is_file():
         raise TrackingError(f"{uri} holds no {kind}: it has no {_ABOUT[kind]}")
+    said = _read(place, kind, uri)
     if kind == "dataset":
-        _fetch_parents(place, tracking=tracking, work=work)
-    said = json.loads((place / _ABOUT[kind]).read_text())
+        _fetch_parents(place, said, tracking=tracking, work=work)
     return Reference(uri, place, str(said["digest"]), run_id)
 
 
-def _fetch_parents(folder: Path, *, tracking: "Tracking", work: Path) -> None:
+def _fetch_parents(
+    folder: Path, said: Mapping[str, Any], *, tracking: "Tracking", work: Path
+) -> None:
     """Bring the datasets whose pixels a mixed one points into beside it."""
-    for parent in json.loads((folder / "dataset.json").read_text()).get("parents", []):
+    for parent in said.get("parents", []):
         if not parent.get("uri"):
             continue
         if not (folder.parent / parent["digest"] / "dataset.json").is_file():
