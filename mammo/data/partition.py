@@ -48,6 +48,15 @@ def partition(
     return pd.DataFrame({"split": split, "fold": fold})
 
 
+def keep_twins_together(frame: pd.DataFrame) -> pd.Series:
+    """Group ids of `frame` (columns group_id, sha256) with pixel-identical images in one group.
+
+    For releases without patients, where each image would else be a group of its own and its copy
+    could land in another split. The group of several is the first of theirs by name.
+    """
+    return frame.groupby("sha256")["group_id"].transform("min")
+
+
 def take_patients(records: list[Record], limit: int, seed: int) -> list[Record]:
     """All records of `limit` patients (0: of all), drawn so that class shares stay."""
     if not limit:

@@ -26,6 +26,8 @@ SCALES = {
 _DIM = 0.25  # a brightest pixel below it looks like 12 bits stored in 16, which reach 0.06
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mammo.data.dataset import Dataset
     from mammo.data.intake import Intake
     from mammo.data.release import Record
@@ -208,6 +210,8 @@ def run(
             raise _unusable(tracked, rejected)
         rate = len(records) / (time.monotonic() - started)
         frame = make_manifest(writer.rows)
+        alone = release.notes.get("group", "").startswith("image")
+        frame["group_id"] = _groups(frame, without_patients=alone)
         frame[["split", "fold"]] = divide(frame, [record.split for record in intake.kept])
         data = writer.finish(tracked.work / "datasets", manifest=frame)
     except OSError as error:
@@ -217,6 +221,20 @@ def run(
     _keep_names(tracked, data, intake.kept)
     _say(tracked, data, release.notes, intake, group_by)
     return _report(tracked, data, intake, rejected, rate)
+
+
+def _groups(frame: "pd.DataFrame", *, without_patients: bool) -> "pd.Series":
+    """Group ids; copies of an image stay together where no patient holds them together."""
+    from mammo.data.partition import keep_twins_together
+
+    together = keep_twins_together(frame)
+    copies = int((together != frame["group_id"]).sum())
+    if copies and without_patients:
+        LOG.info("preprocess: %d images are copies of another; each stays with its copy", copies)
+        return together
+    if copies:
+        LOG.warning("preprocess: %d images are copies of another patient's", copies)
+    return frame["group_id"]
 
 
 def parse_size(text: str) -> tuple[int, int]:

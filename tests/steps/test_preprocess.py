@@ -169,10 +169,10 @@ def test_masks_and_the_preview_are_stored(tmp_path: Path) -> None:
     folder = tmp_path / "release"
     mask = np.zeros((96, 72), np.uint8)
     mask[40:56, 4:20] = 255
-    for kind in ("benign", "malignant"):
+    for first, kind in enumerate(("benign", "malignant")):
         (folder / kind).mkdir(parents=True)
-        for number in range(3):
-            picture = Image.fromarray((half_breast() // 16).astype(np.uint8))
+        for number in range(3):  # no two alike: copies would be one group
+            picture = Image.fromarray((half_breast() // (16 + 2 * number + first)).astype(np.uint8))
             picture.save(folder / kind / f"{number}.png")
         Image.fromarray(mask).save(folder / kind / "0_mask.png")
     tracked, data = run(
