@@ -47,12 +47,8 @@ def _local(folder: Path, kind: str, setting: str) -> Reference:
     for path in (folder, folder / kind):
         if (path / _ABOUT[kind]).is_file():
             said = _read(path, kind, setting)
-            return Reference(
-                str(path.resolve()),
-                path.resolve(),
-                str(said["digest"]),
-                str(said.get("run_id", "")),
-            )
+            path = path.resolve()
+            return Reference(str(path), path, str(said["digest"]), str(said.get("run_id", "")))
     raise ConfigError(f"{setting} {str(folder)!r} is no {kind}: it has no {_ABOUT[kind]}")
 
 
