@@ -1,6 +1,8 @@
 # A newcomer's commands. Each makes what it needs: only Python >= 3.11, make and git have to be there.
 #   make demo       the whole pipeline on phantoms: the picture grid, the headline table, the UI line
-#   make test       the quick tests; make test-slow the ones that take minutes
+#   make test       the quick tests
+#   make test-doors the tests that start every entry point as a process, through both doors
+#   make test-slow  the tests that take minutes, on real images
 #   make lint       ruff and mypy
 #   make bench      the speed comparisons
 #   make server     MLflow + PostgreSQL + MinIO under Docker Compose, on loopback
@@ -10,7 +12,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow lint bench server lock
+.PHONY: help env demo test test-doors test-slow lint bench server lock
 
 RUN := .venv/bin/python -m
 READY := .venv/.ready
@@ -34,7 +36,10 @@ demo: $(READY)
 	.venv/bin/mammo main --profile demo
 
 test: $(READY)
-	$(TEST) -m "not slow" $(ARGS)
+	$(TEST) -m "not slow and not doors" $(ARGS)
+
+test-doors: $(READY)
+	$(TEST) -m doors $(ARGS)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=2 $(RUN) pytest -m slow $(ARGS)

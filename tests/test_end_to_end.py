@@ -9,6 +9,8 @@ import yaml
 from doors import Outcome, mammo, mlflow_run
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.doors
+
 SMALL_NET = {"channels": "8,16", "attention": 0}
 
 

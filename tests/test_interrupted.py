@@ -15,6 +15,8 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.doors
+
 EPOCHS = 8
 GENERATOR: dict[str, Any] = {
     "channels": "8,16",
