@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from mammo import cli, driver
 from mammo.errors import ConfigError, DataError
-from mammo.run import Result, Run
+from mammo.run import Pruned, Result, Run
 
 
 def run(tracked: Run, *, value: float = 1.0, note: str = "none", fail: str = "") -> Result:
@@ -284,3 +284,53 @@ def test_python_m_mammo_is_mammo(capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["mammo", "frobnicate"])
     assert cli.main() == 2
     assert "unknown entry 'frobnicate'; choose one of main, preprocess" in capsys.readouterr().err
+
+
+def parent_step(asked: list[dict[str, Any]], listener: Any = None) -> ModuleType:
+    """A step that launches the toy step with each of `asked`."""
+
+    def run_parent(tracked: Run) -> Result:
+        """Launch."""
+        for number, settings in enumerate(asked):
+            try:
+                tracked.launch("evaluate", settings, name=f"child {number}", listener=listener)
+            except (Pruned, DataError):
+                continue
+        return Result()
+
+    module = ModuleType("parent")
+    module.run = run_parent  # type: ignore[attr-defined]
+    return module
+
+
+def launched(client: MlflowClient, monkeypatch: Any, *asked: dict[str, Any], **more: Any) -> Any:
+    """Child runs of a parent step that launched the toy step, by name."""
+    toy, parent = driver.step_module("evaluate"), parent_step(list(asked), **more)
+    monkeypatch.setattr(driver, "step_module", lambda step: {"main": parent}.get(step, toy))
+    run_id = driver.run_step("main", {})["run_id"]
+    found = client.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    return {run.info.run_name: run for run in found}
+
+
+def test_child_runs_end_in_their_true_states(client: Any, monkeypatch: Any) -> None:
+    def listener(values: Any, step: Any) -> None:
+        if values.get("value") == 2:
+            raise Pruned("hopeless")
+
+    children = launched(
+        client, monkeypatch, {"value": 1.0}, {"value": 2.0}, {"fail": "user"}, listener=listener
+    )
+    states = {name: run.info.status for name, run in children.items()}
+    assert states == {"child 0": "FINISHED", "child 1": "KILLED", "child 2": "FAILED"}
+    assert children["child 1"].data.tags["mammo.pruned"] == "hopeless"
+    assert children["child 2"].data.tags["error"] == "value 1.0 is wrong; give another"
+    assert children["child 0"].data.params["note"] == "none"  # defaults are logged too
+
+
+def test_a_reused_child_is_a_link_to_the_finished_run(
+    client: Any, capsys: Any, monkeypatch: Any
+) -> None:
+    call("--value", "4")
+    first = said(capsys)["run_id"]
+    children = launched(client, monkeypatch, {"value": 4.0})
+    assert children["child 0"].data.tags["mammo.reused"] == first
