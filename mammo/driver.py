@@ -56,10 +56,11 @@ def run_step(step: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     except MammoError as error:
         fail_joined(joined, str(error))
         raise
-    from mammo.tracking import Tracking
+    from mammo.tracking import Tracking, store_in_plain_words
 
-    tracking = Tracking()
-    return _Execution(step, module, dict(settings), tracking, work, joined=joined).answer()
+    with store_in_plain_words():
+        tracking = Tracking()
+        return _Execution(step, module, dict(settings), tracking, work, joined=joined).answer()
 
 
 def fail_joined(run_id: str, line: str) -> None:
@@ -334,7 +335,7 @@ def _users_oserror(error: OSError) -> Exception:
     import errno
 
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG):
-        where = error.filename or "the work folder"
+        where = error.filename2 or error.filename or "the work folder"  # of a copy, its target
         return DataError(f"{where} cannot be written: {error.strerror}; free space or set work_dir")
     return error
 

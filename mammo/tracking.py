@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -35,6 +36,8 @@ BATCH = 1000  # metrics in one call, MLflow's limit
 
 
 _LINKS = {"mammo.reused", "mammo.continues"}  # empty runs that point to the real one
+# How SQLite tells that it could not write.
+_UNWRITABLE = re.compile("(database or disk is full|disk I/O error|write a readonly database)")
 
 
 class Tracking:
@@ -43,8 +46,9 @@ class Tracking:
     def __init__(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        for chatty in ("alembic", "mlflow.store.db.utils"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        # it logs the whole traceback of what it then raises, and we tell
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self.address = mlflow.get_tracking_uri()
         _refuse_absent_server(self.address)
         self.client = mlflow.MlflowClient()
@@ -97,14 +101,22 @@ class Tracking:
         return self.find(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'")
 
     def set_status(self, run_id: str, status: str, **tags: str) -> None:
-        """Write `tags` (without their prefix `mammo.`, but `error` as it is), then the status."""
-        for name, value in tags.items():
-            key = name if name == "error" else f"mammo.{name}"
-            self.client.set_tag(run_id, key, value[:5000])
-        if status == "RUNNING":
-            self.client.update_run(run_id, status=status)
-        else:
-            self.client.set_terminated(run_id, status)
+        """Write `tags` (without their prefix `mammo.`, but `error` as it is), then the status.
+
+        A full disk under the store is not told here when what ends is a failure: that has a reason
+        of its own, which the user is about to read.
+        """
+        try:
+            for name, value in tags.items():
+                key = name if name == "error" else f"mammo.{name}"
+                self.client.set_tag(run_id, key, value[:5000])
+            if status == "RUNNING":
+                self.client.update_run(run_id, status=status)
+            else:
+                self.client.set_terminated(run_id, status)
+        except MlflowException as error:
+            if status not in ("FAILED", "KILLED") or not _UNWRITABLE.search(str(error)):
+                raise
 
     def download(self, run_id: str, path: str, into: Path) -> None:
         """Copy the artifact folder `path` of a run to `into`, which appears when it is whole."""
@@ -313,6 +325,21 @@ class TrackedRun:
         if address.startswith("http"):
             return f"{address}/#/experiments/{self.tracking.experiment_id}/runs/{self.id}"
         return f"mlflow ui --backend-store-uri {address}"
+
+
+@contextmanager
+def store_in_plain_words() -> Iterator[None]:
+    """A tracking store that cannot be written is the user's to mend, and told in one line."""
+    try:
+        yield
+    except Exception as error:
+        found = None if isinstance(error, MammoError) else _UNWRITABLE.search(str(error))
+        if not found:
+            raise
+        raise TrackingError(
+            f"the tracking store {mlflow.get_tracking_uri()} cannot be written ({found[0]}); "
+            "make room there and run the same command again"
+        ) from None
 
 
 @contextmanager

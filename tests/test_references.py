@@ -142,7 +142,7 @@ def test_a_run_without_the_artifact(tracking: Tracking, data: Dataset, tmp_path:
     with pytest.raises(TrackingError, match="has no artifact 'nothing'"):
         found(f"runs:/{run_id}/nothing", "dataset", tracking, tmp_path / "work")
     other = logged(tracking, model(tmp_path / "saved"), "model")
-    with pytest.raises(TrackingError, match="holds no dataset: it has no dataset[.]json"):
+    with pytest.raises(TrackingError, match=r"holds no dataset: it has no dataset\.json"):
         found(f"runs:/{other}/model", "dataset", tracking, tmp_path / "work")
 
 
@@ -199,5 +199,5 @@ def test_a_text_of_no_known_form_is_refused_without_a_look_at_the_store(text: st
 
 
 def test_a_folder_of_the_other_kind_is_refused(data: Dataset) -> None:
-    with pytest.raises(ConfigError, match="is no model: it has no model[.]json"):
+    with pytest.raises(ConfigError, match=r"is no model: it has no model\.json"):
         check_form(str(data.folder), "model", "model")

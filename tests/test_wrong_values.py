@@ -1,5 +1,6 @@
 """What a user can get wrong, as the user meets it: one line, exit code 2, nothing half-written."""
 
+import contextlib
 import hashlib
 import re
 import resource
@@ -301,6 +302,27 @@ def test_a_disk_that_fills_up_during_training(
     words = [str(small_disk), "cannot be written", "run the same command again"]
     call(small_disk, "train_classifier", joined, words, data=data, **settings)
     assert not list(small_disk.glob("runs/*/checkpoints/*"))
+
+
+def test_a_disk_that_is_full_under_the_tracking_store(
+    small_disk: Path, store: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.move(tmp_path / "mlflow.db", small_disk)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{small_disk}/mlflow.db")
+    command = doors.mammo_command("train_classifier", data=data, **CLASSIFIER)
+    if small_disk.is_mount():
+        with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+    else:
+        command = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *command]
+    environment = doors.environment()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert_one_line(doors.Outcome(done.returncode, done.stdout, done.stderr))
+    line = f"train_classifier: the tracking store sqlite:///{small_disk}/mlflow.db cannot be writ"
+    assert done.stderr.startswith(line)
+    assert "make room there" in done.stderr
 
 
 @pytest.mark.parametrize(
