@@ -42,7 +42,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "full": {},
     "demo": {
         "preprocess": {"image_size": "64", "patients": 150},
-        "train_generator": {"epochs": 30, "lr": 2e-3, "ema": 0.99, "sample_every": 10},
+        "train_generator": {"epochs": 60, "lr": 2e-3, "ema": 0.99, "sample_every": 20},
         "sample": {"count": 160, "steps": 20},
         "mix": {"real_percentage": 0.5},
         "train_classifier": {"model_name": "resnet10t", "epochs": 12, "batch_size": 16},
