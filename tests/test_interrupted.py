@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.doors
 
+pytestmark = pytest.mark.doors
 EPOCHS = 8
 GENERATOR: dict[str, Any] = {
     "channels": "8,16",
@@ -135,16 +136,17 @@ def test_mlflow_run_finishes_the_run_that_was_killed_with_it(
     assert_equal(found, uninterrupted("train_classifier", settings, tmp_path, monkeypatch))
 
 
-def test_a_terminated_training_says_so_and_continues(
-    settings: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_training_says_so_and_continues(
+    number: int, code: int, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings |= CLASSIFIER
     command = doors.mammo_command("train_classifier", **settings)
-    assert interrupted(command, tmp_path / "home", signal.SIGTERM) == 143
+    assert interrupted(command, tmp_path / "home", number) == code
     client = MlflowClient()
     (stopped,) = client.search_runs(["0"])
     assert stopped.info.status == "KILLED"
-    assert stopped.data.tags["mammo.stopped"] == "signal 15"
+    assert stopped.data.tags["mammo.stopped"] == f"signal {number}"
     again = doors.here("train_classifier", **settings)
     assert again.run_id == stopped.info.run_id
     assert "continuing after epoch" in again.err

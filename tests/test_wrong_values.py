@@ -106,6 +106,7 @@ def test_an_unknown_generator(home: Path, joined: str, data: Path) -> None:
     assert_one_line(call(home, "train_generator", joined, words, data=data, generator="gann"))
 
 
+@pytest.mark.doors
 def test_an_unknown_generator_through_mlflow_run(store: str, data: Path) -> None:
     outcome = doors.mlflow_run("train_generator", data=data, generator="gann")
     assert outcome.code == 1  # MLflow's own, whatever the step's was
