@@ -50,6 +50,10 @@ def check(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"metric {settings['metric']!r} cannot be searched; choose one of {known}"
         )
+    if steps.get("folds", "none") == "all" or "," in str(steps.get("seeds", "")):
+        raise ConfigError(
+            "train_classifier.folds and .seeds: a trial is one training; give one fold, one seed"
+        )
     if settings.get("workers", 1) != 1:
         raise ConfigError(f"workers {settings['workers']} is not available; use 1")
 

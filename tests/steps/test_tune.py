@@ -135,6 +135,7 @@ def test_a_wrong_space_is_refused(text: str, expected: str, tmp_path: Path) -> N
     [
         ({"metric": "test/auc"}, "metric 'test/auc' cannot be searched"),
         ({"train_classifier": {"lr": 0.1}}, "'loss' is no setting of train_classifier"),
+        ({"train_classifier": {**BASE, "folds": "all"}}, "a trial is one training"),
     ],
 )
 def test_a_search_over_what_is_not_there_is_refused(setting: dict[str, Any], expected: str) -> None:
