@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -71,7 +72,10 @@ def _own_state(
     """Each test has a tracking store and a work folder of its own, and leaves no run open."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("MAMMO_HOME", str(tmp_path / "home"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
+    for number, handler in handlers.items():  # a command line run in this process sets its own
+        signal.signal(number, handler)
     mlflow = sys.modules.get("mlflow")  # not imported for the many tests that need none of it
     if mlflow is not None and hasattr(mlflow, "active_run"):
         while mlflow.active_run():

@@ -46,10 +46,7 @@ def client(store: str, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     toy.run = run  # type: ignore[attr-defined]
     monkeypatch.setattr(driver, "step_module", lambda step: toy)
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield MlflowClient()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return MlflowClient()
 
 
 def call(*arguments: str) -> int:
