@@ -23,7 +23,8 @@ def summarise(values: Sequence[float], *, folds: int, level: float = 0.95) -> Su
     The training sets overlap, so the variance of the mean is (1 / J + n_test / n_train) s^2
     instead of s^2 / J, with n_test / n_train = 1 / (folds - 1), and t has J - 1 degrees of
     freedom (Nadeau and Bengio 2003, equation 10; for repeated folds Bouckaert and Frank 2004).
-    The interval is cut at 0 and 1. One value has no interval: sd, low and high are nan.
+    The interval is cut at 0 and 1. One value has no interval: sd, low and high are nan; nor has
+    one fold, whose seeds say nothing of other patients: low and high are nan.
     """
     from scipy.stats import t
 
@@ -32,5 +33,7 @@ def summarise(values: Sequence[float], *, folds: int, level: float = 0.95) -> Su
     if count < 2:
         return Summary(mean, math.nan, math.nan, math.nan)
     sd = float(np.std(values, ddof=1))
+    if folds < 2:
+        return Summary(mean, sd, math.nan, math.nan)
     half = t.ppf((1 + level) / 2, count - 1) * sd * math.sqrt(1 / count + 1 / (folds - 1))
     return Summary(mean, sd, max(0.0, mean - float(half)), min(1.0, mean + float(half)))

@@ -33,3 +33,9 @@ def test_an_interval_stays_between_0_and_1():
 def test_one_value_has_no_interval():
     said = summarise([0.8], folds=1)
     assert said.mean == 0.8 and math.isnan(said.low)
+
+
+def test_seeds_of_one_fold_have_a_spread_but_no_interval():
+    said = summarise([0.7, 0.9], folds=1)
+    assert said.sd == pytest.approx(0.1 * math.sqrt(2))
+    assert math.isnan(said.low) and math.isnan(said.high)
