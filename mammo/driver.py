@@ -195,7 +195,7 @@ class _Execution:
     def _computed(self, fingerprint: str, folder: Path) -> dict[str, Any]:
         from mammo.tracking import TrackedRun, closing, unfinished_run
 
-        if not self.settings.get("reuse", True) and not unfinished_run(self.tracking, folder):
+        if not unfinished_run(self.tracking, folder):  # state of a run that is not there to go on
             shutil.rmtree(folder, ignore_errors=True)
         run_id = self._run_id(folder)
         with closing(self.tracking, run_id):

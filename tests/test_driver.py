@@ -245,6 +245,15 @@ def test_an_unfinished_run_is_continued(client: Any, capsys: Any) -> None:
     assert "error" not in found.data.tags
 
 
+def test_state_of_a_run_that_was_deleted_is_not_gone_on_with(client: Any, capsys: Any) -> None:
+    call("--fail", "once")
+    (failed,) = client.search_runs(["0"])
+    client.delete_run(failed.info.run_id)
+    assert call("--fail", "once") == 2  # started afresh, so it fails for the first time again
+    (again,) = client.search_runs(["0"])
+    assert again.info.run_id != failed.info.run_id
+
+
 def test_resume_through_mlflow_run_closes_its_empty_run(
     client: Any, capsys: Any, monkeypatch: Any
 ) -> None:
