@@ -160,7 +160,7 @@ class _Execution:
             folder = self.work / "runs" / fingerprint
             with _only_process_in(folder):
                 done = self.tracking.finished(fingerprint) if self._reuses() else None
-                if done is not None:
+                if done is not None and self._is_whole(done):
                     return self._reused(done)
                 return self._computed(fingerprint, folder)
 
@@ -180,6 +180,15 @@ class _Execution:
             if references:
                 found[name] = references
         return found
+
+    def _is_whole(self, done: Any) -> bool:
+        """Whether the artifacts that a finished run hands on are still there."""
+        for uri in json.loads(done.data.tags["mammo.result"])["outputs"].values():
+            run_id, _, path = str(uri).removeprefix("runs:/").partition("/")
+            if uri.startswith("runs:/") and not self.tracking.has_artifact(run_id, path):
+                LOG.warning("%s: artifact %s is gone; computed again", self.step, uri)
+                return False
+        return True
 
     def _reused(self, done: Any) -> dict[str, Any]:
         run_id = done.info.run_id

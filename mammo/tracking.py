@@ -137,7 +137,11 @@ class Tracking:
         return [_node(run) for run in runs if not run.data.tags.keys() & _LINKS]
 
     def has_artifact(self, run_id: str, path: str) -> bool:
-        return any(item.path == path for item in self.client.list_artifacts(run_id))
+        folder = path.rpartition("/")[0] or None
+        try:
+            return any(item.path == path for item in self.client.list_artifacts(run_id, folder))
+        except (MlflowException, OSError):  # a store that is gone holds nothing
+            return False
 
     def model_run(self, uri: str) -> str:
         """Run id behind `models:/<name>@<alias>` or `models:/<name>/<version>`."""

@@ -223,6 +223,16 @@ def test_reuse_false_computes_again(client: Any, capsys: Any) -> None:
     assert said(capsys)["run_id"] != first
 
 
+def test_a_finished_run_whose_artifact_is_gone_is_computed_again(
+    client: Any, capsys: Any, tmp_path: Path
+) -> None:
+    call("--value", "4")
+    first = said(capsys)["run_id"]
+    next((tmp_path / "mlruns").rglob("answer.txt")).unlink()
+    assert call("--value", "4") == 0
+    assert said(capsys)["run_id"] != first
+
+
 def test_other_settings_and_other_code_are_computed(
     client: Any, capsys: Any, monkeypatch: Any
 ) -> None:
