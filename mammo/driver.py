@@ -276,11 +276,14 @@ class _Execution:
 
     @contextmanager
     def _joined_run_fails_with_us(self) -> Iterator[None]:
+        """Whatever ends the step before its own run is open ends the joined run with it."""
         try:
             yield
-        except MammoError as error:
+        except BaseException as error:
+            from mammo.tracking import close_failed
+
             if self.joined and self.tracking.get(self.joined).info.status == "RUNNING":
-                self.tracking.set_status(self.joined, "FAILED", error=str(error))
+                close_failed(self.tracking, self.joined, error)
             raise
 
 

@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -351,17 +352,32 @@ def closing(tracking: Tracking, run_id: str) -> Iterator[None]:
     """Give the run its true status, however the block ends."""
     try:
         yield
-    except Pruned as reason:
-        tracking.set_status(run_id, "KILLED", pruned=str(reason) or "pruned")
-        raise
-    except Stopped as reason:
-        tracking.set_status(run_id, "KILLED", stopped=str(reason))
-        raise
     except BaseException as error:
-        line = f"{type(error).__name__}: {error}" if not _is_users(error) else str(error)
-        tracking.set_status(run_id, "FAILED", error=line)
+        close_failed(tracking, run_id, error)
         raise
     tracking.set_status(run_id, "FINISHED")
+
+
+def close_failed(tracking: Tracking, run_id: str, error: BaseException) -> None:
+    """Give a run that `error` ended its status and its reason."""
+    match error:
+        case Pruned():
+            tracking.set_status(run_id, "KILLED", pruned=str(error) or "pruned")
+        case Stopped():
+            tracking.set_status(run_id, "KILLED", stopped=str(error))
+        case MammoError():
+            tracking.set_status(run_id, "FAILED", error=str(error))
+        case _:
+            tracking.set_status(run_id, "FAILED", error=_place(error))
+
+
+def _place(error: BaseException) -> str:
+    """Kind and place of a bug; its message may quote a file's name, and stays on the terminal."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [each for each in frames if f"{os.sep}mammo{os.sep}" in each.filename]
+    last = (ours or frames)[-1]
+    where = f"{Path(last.filename).name}, line {last.lineno}"
+    return f"{type(error).__name__} in {where}; the traceback is on the terminal"
 
 
 def unfinished_run(tracking: Tracking, folder: Path, *, any_status: bool = False) -> str:
@@ -413,10 +429,6 @@ def _node(run: MlflowRun) -> Node:
         tags.get(MLFLOW_PARENT_RUN_ID, ""),
         inputs,
     )
-
-
-def _is_users(error: BaseException) -> bool:
-    return isinstance(error, MammoError)
 
 
 def _refuse_absent_server(address: str) -> None:
