@@ -193,13 +193,17 @@ class _Execution:
     def _reused(self, done: Any) -> dict[str, Any]:
         run_id = done.info.run_id
         LOG.info("%s: finished run %s has the same settings and inputs; reused", self.step, run_id)
-        link = self.joined
-        if not link and self.parent is not None:
-            link = self.tracking.create_run(self.name, self.step, self.parent.id)
-        if link:
-            self.tracking.set_status(link, "FINISHED", reused=run_id)
+        self._link("reused", run_id)
         said = json.loads(done.data.tags["mammo.result"])
         return self._line(run_id, Result(said["outputs"], said["metrics"], said["digest"]))
+
+    def _link(self, how: str, run_id: str) -> None:
+        """Let the joined run, or an empty child of the parent, point to the run that counts."""
+        if self.joined:
+            self.tracking.set_status(self.joined, "FINISHED", **{how: run_id})
+        elif self.parent is not None and self.tracking.parent_of(run_id) != self.parent.id:
+            link = self.tracking.create_run(self.name, self.step, self.parent.id)
+            self.tracking.set_status(link, "FINISHED", **{how: run_id})
 
     def _computed(self, fingerprint: str, folder: Path) -> dict[str, Any]:
         from mammo.tracking import TrackedRun, closing, unfinished_run
@@ -235,12 +239,8 @@ class _Execution:
         held = unfinished_run(self.tracking, folder)
         if held and held != self.joined:
             LOG.info("%s: continues the unfinished run %s", self.step, held)
-            self.tracking.set_status(held, "RUNNING")
-            self.tracking.client.delete_tag(held, "error") if "error" in self.tracking.get(
-                held
-            ).data.tags else None
-            if self.joined:
-                self.tracking.set_status(self.joined, "FINISHED", continues=held)
+            self.tracking.reopen(held)
+            self._link("continues", held)
             return held
         if self.joined:
             return self.joined

@@ -119,6 +119,16 @@ class Tracking:
             if status not in ("FAILED", "KILLED") or not _UNWRITABLE.search(str(error)):
                 raise
 
+    def reopen(self, run_id: str) -> None:
+        """Go on with a run: RUNNING, and without what it said of its last end."""
+        for name in self.get(run_id).data.tags.keys() & {"error", "mammo.stopped", "mammo.pruned"}:
+            self.client.delete_tag(run_id, name)
+        self.set_status(run_id, "RUNNING")
+
+    def parent_of(self, run_id: str) -> str:
+        """Id of the run that started this one; empty for none."""
+        return str(self.get(run_id).data.tags.get(MLFLOW_PARENT_RUN_ID, ""))
+
     def download(self, run_id: str, path: str, into: Path) -> None:
         """Copy the artifact folder `path` of a run to `into`, which appears when it is whole."""
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -280,7 +290,7 @@ class TrackedRun:
         folder = self.folder / "children" / name.replace("/", "-").replace(" ", "_")
         run_id = unfinished_run(self.tracking, folder, any_status=True)
         if run_id:
-            self.tracking.set_status(run_id, "RUNNING")
+            self.tracking.reopen(run_id)
         else:
             run_id = self.tracking.create_run(name, step, self.id)
         run = TrackedRun(

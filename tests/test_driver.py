@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mammo import cli, driver
 from mammo.errors import ConfigError, DataError
 from mammo.run import Pruned, Result, Run, Stopped
+from mammo.tracking import Tracking
 
 
 def run(tracked: Run, *, value: float = 1.0, note: str = "none", fail: str = "") -> Result:
@@ -367,3 +368,27 @@ def test_a_reused_child_is_a_link_to_the_finished_run(
     first = said(capsys)["run_id"]
     children = launched(client, monkeypatch, {"value": 4.0})
     assert children["child 0"].data.tags["mammo.reused"] == first
+
+
+def test_a_child_that_another_parent_left_unfinished_is_continued_and_linked(
+    client: Any, capsys: Any, monkeypatch: Any
+) -> None:
+    assert call("--fail", "once") == 2
+    (failed,) = client.search_runs(["0"])
+    children = launched(client, monkeypatch, {"fail": "once"})
+    assert children["child 0"].info.status == "FINISHED"
+    assert children["child 0"].data.tags["mammo.continues"] == failed.info.run_id
+    assert client.get_run(failed.info.run_id).info.status == "FINISHED"
+
+
+def test_a_parent_that_asks_its_own_child_again_adds_no_link(client: Any, monkeypatch: Any) -> None:
+    assert len(launched(client, monkeypatch, {"value": 4.0}, {"value": 4.0})) == 1
+
+
+def test_a_run_that_is_gone_on_with_forgets_how_it_ended(client: Any, capsys: Any) -> None:
+    assert call("--fail", "term") == 143
+    (stopped,) = client.search_runs(["0"])
+    assert "mammo.stopped" in stopped.data.tags
+    Tracking().reopen(stopped.info.run_id)
+    found = client.get_run(stopped.info.run_id)
+    assert found.info.status == "RUNNING" and "mammo.stopped" not in found.data.tags
