@@ -38,6 +38,14 @@ def check_weights(weights: str) -> None:
         raise ConfigError(f"weights {weights!r} should end in {', '.join(SUFFIXES)}")
 
 
+def weights_digest(weights: str) -> str:
+    """Hash of the file that the setting names; empty where it names none."""
+    if weights in ("none", "default"):
+        return ""
+    check_weights(weights)
+    return _sha256(Path(weights).expanduser())
+
+
 def read_weights(weights: str, model_name: str) -> Weights:
     """The state dict that the setting `weights` names for `model_name`."""
     if weights == "none":

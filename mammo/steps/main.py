@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mammo.data.sources import ADAPTERS
@@ -64,6 +65,18 @@ def check(settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"source is empty; give the folder of the {settings['dataset']} release")
 
 
+def source_digest(settings: Mapping[str, Any]) -> str:
+    """Digest of the files that the steps read beside their inputs."""
+    preprocess = {"split_file": ""} | settings.get("preprocess", {})
+    weights = settings.get("train_classifier", {}).get("weights", "none")
+    tune = {"space": ""} | settings.get("tune", {}) | {"train_classifier": {"weights": weights}}
+    found = [
+        _step("preprocess").source_digest(preprocess | {"source": settings["source"]}),
+        _step("tune").source_digest(tune),
+    ]
+    return ",".join(found)
+
+
 def run(
     tracked: Run,
     *,
@@ -117,8 +130,12 @@ def run(
 
 def _differing(step: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in `given` that are not the step's defaults."""
-    known = inspect.signature(import_module(f"mammo.steps.{step}").run).parameters
+    known = inspect.signature(_step(step).run).parameters
     return {name: value for name, value in given.items() if value != known[name].default}
+
+
+def _step(step: str) -> ModuleType:
+    return import_module(f"mammo.steps.{step}")
 
 
 def _present(tracked: Run, evaluation: Result, promoted: Result) -> Result:

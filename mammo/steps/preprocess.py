@@ -84,6 +84,25 @@ def check(settings: Mapping[str, Any]) -> None:
         raise DataError(f"split_file {file} does not exist")
 
 
+def source_digest(settings: Mapping[str, Any]) -> str:
+    """Digest of what the folder and the split file hold now: other files are another run.
+
+    Files are told apart by name, size and time of change; reading a release would take hours.
+    """
+    digest = hashlib.sha256()
+    if settings["source"]:
+        root = Path(settings["source"]).expanduser()
+        for path in sorted(each for each in root.rglob("*") if each.is_file()):
+            if any(part.startswith(".") for part in path.relative_to(root).parts):
+                continue  # no adapter reads it, and our own work folder may be there
+            said = path.stat()
+            text = f"{path.relative_to(root)}\0{said.st_size}\0{said.st_mtime_ns}\n"
+            digest.update(text.encode(errors="surrogateescape"))
+    if settings["split_file"]:
+        digest.update(Path(settings["split_file"]).expanduser().read_bytes())
+    return digest.hexdigest()
+
+
 def run(
     tracked: Run,
     *,

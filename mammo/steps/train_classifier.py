@@ -7,7 +7,7 @@ from mammo.classifiers.augment import AUGMENTS
 from mammo.classifiers.losses import LOSSES, POS_WEIGHTS
 from mammo.classifiers.plans import FINETUNES, OPTIMIZERS
 from mammo.classifiers.recipe import MIXING, Recipe, check_folds, seeds_of
-from mammo.classifiers.weights import check_weights
+from mammo.classifiers.weights import check_weights, weights_digest
 from mammo.data.mixing import BALANCES, MIXES, SHORTAGES, check_settings
 from mammo.data.samplers import SAMPLERS
 from mammo.errors import ConfigError
@@ -55,6 +55,11 @@ def check(settings: Mapping[str, Any]) -> None:
         )
     if settings["label_smoothing"] == 1:
         raise ConfigError("label_smoothing 1 leaves no label; it must be below 1")
+
+
+def source_digest(settings: Mapping[str, Any]) -> str:
+    """Hash of the weights' file: other weights under the same path are another run."""
+    return weights_digest(settings["weights"])
 
 
 def run(

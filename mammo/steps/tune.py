@@ -1,11 +1,13 @@
 """Search real_percentage, loss and sampler (or any space) for the best validation metric."""
 
+import hashlib
 import json
 import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mammo.classifiers.weights import weights_digest
 from mammo.errors import ConfigError, MammoError
 from mammo.run import Pruned, Result, Run
 from mammo.settings import Count, PositiveInt, one_of
@@ -56,6 +58,13 @@ def check(settings: Mapping[str, Any]) -> None:
         )
     if settings.get("workers", 1) != 1:
         raise ConfigError(f"workers {settings['workers']} is not available; use 1")
+
+
+def source_digest(settings: Mapping[str, Any]) -> str:
+    """Digest of the space and the weights' file: other contents under one path are another run."""
+    space = json.dumps(read_space(str(settings["space"]), synthetic=True), sort_keys=True)
+    weights = settings.get("train_classifier", {}).get("weights", "none")
+    return hashlib.sha256((space + weights_digest(weights)).encode()).hexdigest()
 
 
 def run(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mammo.classifiers.weights import check_weights, read_weights
+from mammo.classifiers.weights import check_weights, read_weights, weights_digest
 from mammo.errors import CheckpointError, ConfigError
 
 
@@ -78,3 +78,10 @@ def test_without_network_the_error_says_which_file_to_bring(name, needed, tmp_pa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(CheckpointError, match=needed):
         read_weights("default", name)
+
+
+def test_the_digest_of_weights_is_that_of_their_file(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"abc")
+    assert weights_digest(str(path)).startswith("ba7816bf")  # FIPS 180-2, appendix B.1
+    assert weights_digest("none") == weights_digest("default") == ""

@@ -18,7 +18,7 @@ from mammo.data.dataset import Dataset, DatasetWriter
 from mammo.data.manifest import check_manifest
 from mammo.errors import ConfigError, DataError
 from mammo.run import MemoryRun
-from mammo.steps import preprocess
+from mammo.steps import main, preprocess
 
 
 def run(work: Path, **settings: Any) -> tuple[MemoryRun, Dataset]:
@@ -77,6 +77,25 @@ def test_patients_stay_together_and_counts_are_logged(tmp_path: Path, release: P
     }
     assert tracked.logged_tags["mammo.group"] == "PatientID of the headers"
     assert set(tracked.uploaded) == {"dataset", "splits.csv", "preview.png"}
+
+
+def test_other_files_in_the_source_or_the_split_file_are_another_run(
+    tmp_path: Path, release: Path
+) -> None:
+    splits = tmp_path / "splits.csv"
+    splits.write_text("group_id,split\n")
+    settings = {"source": str(release), "split_file": str(splits)}
+    found = [preprocess.source_digest(settings), preprocess.source_digest(settings)]
+    assert found[0] == found[1]
+    (release / "benign" / "one_more.dcm").write_bytes(b"more")
+    found.append(preprocess.source_digest(settings))
+    splits.write_text("group_id,split\nx,test\n")
+    found.append(preprocess.source_digest(settings))
+    assert len(set(found)) == 3
+    whole = {"dataset": "folder", "profile": "demo", "seed": 0, **settings}
+    before = main.source_digest(whole)
+    (release / "benign" / "one_more.dcm").unlink()
+    assert main.source_digest(whole) != before
 
 
 def test_stored_pixels_have_the_scale_of_the_header_and_lie_at_the_left(
