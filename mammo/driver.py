@@ -80,16 +80,17 @@ def check(module: ModuleType, settings: Mapping[str, Any]) -> None:
         required = inspect.signature(module.run).parameters[name].default is inspect.Parameter.empty
         if required and not settings.get(name):
             raise ConfigError(f"{name} is empty; it needs a path, a run id or runs:/<id>/<path>")
-        for text in named(settings, name):
+        for text in named(module, settings, name):
             check_form(text, module.INPUTS[name], name)
     if hasattr(module, "check"):
         module.check(settings)
 
 
-def named(settings: Mapping[str, Any], name: str) -> list[str]:
-    """The references in a setting, which may be several with commas between."""
-    texts = [each.strip() for each in str(settings.get(name, "")).split(",")]
-    return [each for each in texts if each]
+def named(module: ModuleType, settings: Mapping[str, Any], name: str) -> list[str]:
+    """The references in a setting: one, or with commas between where the step takes SEVERAL."""
+    text = str(settings.get(name, ""))
+    texts = text.split(",") if name in getattr(module, "SEVERAL", ()) else [text]
+    return [each.strip() for each in texts if each.strip()]
 
 
 def work_folder(given: str) -> Path:
@@ -175,7 +176,7 @@ class _Execution:
         for name, kind in getattr(self.module, "INPUTS", {}).items():
             references = [
                 resolve(each, kind, name, tracking=self.tracking, work=self.work)
-                for each in named(self.settings, name)
+                for each in named(self.module, self.settings, name)
             ]
             if references:
                 found[name] = references

@@ -251,6 +251,14 @@ def test_a_finished_run_whose_artifact_is_gone_is_computed_again(
     assert said(capsys)["run_id"] != first
 
 
+def test_only_some_settings_take_several_references(client: Any) -> None:
+    toy = driver.step_module("evaluate")
+    given = {"data": "a,b", "synthetic": "a, b"}
+    toy.SEVERAL = ("synthetic",)  # type: ignore[attr-defined]
+    assert driver.named(toy, given, "synthetic") == ["a", "b"]
+    assert driver.named(toy, given, "data") == ["a,b"]  # a folder's name may have a comma
+
+
 def test_other_settings_and_other_code_are_computed(
     client: Any, capsys: Any, monkeypatch: Any
 ) -> None:

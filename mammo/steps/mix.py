@@ -27,6 +27,7 @@ else:
 
 LOG = logging.getLogger("mammo")
 INPUTS = {"real": "dataset", "synthetic": "dataset"}
+SEVERAL = ("synthetic",)
 PREVIEW = 8  # images of a class and source in preview.png
 
 

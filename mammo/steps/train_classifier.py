@@ -40,6 +40,7 @@ else:
     PrecisionName = one_of(("auto", "32", "bf16"))
 
 INPUTS = {"data": "dataset", "synthetic": "dataset"}
+SEVERAL = ("synthetic",)
 
 
 def check(settings: Mapping[str, Any]) -> None:

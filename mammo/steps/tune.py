@@ -34,6 +34,7 @@ else:
 
 LOG = logging.getLogger("mammo")
 INPUTS = {"data": "dataset", "synthetic": "dataset"}
+SEVERAL = ("synthetic",)
 NESTED = {"train_classifier": "train_classifier"}
 WIRED = {"train_classifier": ("data", "synthetic")}
 METRICS = ("val/auc", "val/pr_auc", "val/balanced_accuracy", "val/f1", "val/loss")
