@@ -8,10 +8,9 @@ import json
 import logging
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -160,7 +159,7 @@ class _Execution:
             fingerprint = fingerprint_of(self.step, self.settings, self.inputs, extra)
             folder = self.work / "runs" / fingerprint
             with _only_process_in(folder):
-                done = self.tracking.finished(fingerprint) if self._reuses() else None
+                done = self._finished(fingerprint)
                 if done is not None and self._is_whole(done):
                     return self._reused(done)
                 return self._computed(fingerprint, folder)
@@ -168,8 +167,13 @@ class _Execution:
     def _has(self, name: str) -> bool:
         return hasattr(self.module, name)
 
-    def _reuses(self) -> bool:
-        return bool(self.settings.get("reuse", True)) and getattr(self.module, "REUSABLE", True)
+    def _finished(self, fingerprint: str) -> Any:
+        """The finished run to reuse; with reuse false one that this very parent has launched."""
+        if not getattr(self.module, "REUSABLE", True):
+            return None
+        if self.settings.get("reuse", True):
+            return self.tracking.finished(fingerprint)
+        return self.tracking.finished(fingerprint, self.parent.id) if self.parent else None
 
     def _resolve(self) -> dict[str, list[Reference]]:
         found = {}
@@ -219,7 +223,7 @@ class _Execution:
                 folder=folder,
                 work=self.work,
                 inputs=self.inputs,
-                launcher=_launch,
+                launcher=partial(_launch, reuse=bool(self.settings.get("reuse", True))),
                 listener=self.listener,
             )
             tracked.params(_flat(self.settings))
@@ -294,10 +298,12 @@ def _launch(
     settings: Mapping[str, Any],
     name: str,
     listener: Listener | None,
+    *,
+    reuse: bool = True,
 ) -> Result:
-    """Run `step` in this process as a child run of `parent`."""
+    """Run `step` in this process as a child run of `parent`, which hands on its `reuse`."""
     module = step_module(step)
-    given = {**defaults(module), **COMMON, **settings, "run_name": name or step}
+    given = {**defaults(module), **COMMON, "reuse": reuse, **settings, "run_name": name or step}
     for nested, other in getattr(module, "NESTED", {}).items():
         given[nested] = {**defaults(step_module(other)), **settings.get(nested, {})}
     check(module, given)
@@ -351,9 +357,6 @@ def _users_oserror(error: OSError) -> Exception:
         where = error.filename2 or error.filename or "the work folder"  # of a copy, its target
         return DataError(f"{where} cannot be written: {error.strerror}; free space or set work_dir")
     return error
-
-
-_held = threading.local()
 
 
 @contextmanager

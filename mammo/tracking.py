@@ -93,9 +93,11 @@ class Tracking:
                 break
         return found
 
-    def finished(self, fingerprint: str) -> MlflowRun | None:
-        """The newest finished run with this fingerprint."""
+    def finished(self, fingerprint: str, parent_id: str = "") -> MlflowRun | None:
+        """The newest finished run with this fingerprint, if given among those of a parent."""
         query = f"tags.`mammo.fingerprint` = '{fingerprint}' and attributes.status = 'FINISHED'"
+        if parent_id:
+            query += f" and tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'"
         return next(iter(self.find(query, limit=1)), None)
 
     def children(self, run_id: str) -> list[MlflowRun]:

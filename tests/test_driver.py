@@ -345,11 +345,13 @@ def parent_step(asked: list[dict[str, Any]], listener: Any = None) -> ModuleType
     return module
 
 
-def launched(client: MlflowClient, monkeypatch: Any, *asked: dict[str, Any], **more: Any) -> Any:
+def launched(
+    client: MlflowClient, monkeypatch: Any, *asked: dict[str, Any], reuse: bool = True, **more: Any
+) -> Any:
     """Child runs of a parent step that launched the toy step, by name."""
     toy, parent = driver.step_module("evaluate"), parent_step(list(asked), **more)
     monkeypatch.setattr(driver, "step_module", lambda step: {"main": parent}.get(step, toy))
-    run_id = driver.run_step("main", {})["run_id"]
+    run_id = driver.run_step("main", {"reuse": reuse})["run_id"]
     found = client.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{run_id}'")
     return {run.info.run_name: run for run in found}
 
@@ -376,6 +378,16 @@ def test_a_reused_child_is_a_link_to_the_finished_run(
     first = said(capsys)["run_id"]
     children = launched(client, monkeypatch, {"value": 4.0})
     assert children["child 0"].data.tags["mammo.reused"] == first
+
+
+def test_reuse_false_holds_for_the_children_but_not_among_them(
+    client: Any, capsys: Any, monkeypatch: Any
+) -> None:
+    call("--value", "4")
+    settings = {"value": 4.0}
+    children = launched(client, monkeypatch, settings, settings, reuse=False)
+    assert list(children) == ["child 0"]  # the second is the first, as after a kill
+    assert "mammo.reused" not in children["child 0"].data.tags
 
 
 def test_a_child_that_another_parent_left_unfinished_is_continued_and_linked(
