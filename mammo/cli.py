@@ -83,9 +83,7 @@ def parse(step: str, arguments: Sequence[str]) -> dict[str, Any]:
     """
     parser = make_parser(step)
     kinds, required = _kinds(step)
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config", default="")
-    config = finder.parse_known_args(list(arguments))[0].config
+    config = _config_of(arguments)
     filed = _file_arguments(Path(config)) if config else []
     try:
         settings = _parsed(parser, [*filed, *arguments])
@@ -101,6 +99,16 @@ def parse(step: str, arguments: Sequence[str]) -> dict[str, Any]:
         settings = _nest(merged)
     settings.pop("config")
     return settings
+
+
+def _config_of(arguments: Sequence[str]) -> str:
+    """The value of --config; empty for none, and where it lacks its value, which is told later."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config", default="")
+    try:
+        return str(finder.parse_known_args(list(arguments))[0].config)
+    except argparse.ArgumentError:
+        return ""
 
 
 def make_parser(step: str) -> Any:
