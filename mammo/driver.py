@@ -10,7 +10,9 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
+from math import isfinite
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -118,7 +120,7 @@ def fingerprint_of(
     """Digest of what determines a step's result: its settings, its inputs, the code."""
     named = {
         name: [each.digest for each in inputs[name]] if name in inputs else value
-        for name, value in settings.items()
+        for name, value in _flat(settings).items()
         if name.rpartition(".")[2] not in OPERATIONAL
     }
     text = json.dumps([step, named, code_digest(), extra], sort_keys=True, default=str)
@@ -233,6 +235,9 @@ class _Execution:
                 result: Result = self.module.run(tracked, **_wanted(self.module, self.settings))
             except OSError as error:
                 raise _users_oserror(error) from error
+            # the JSON line has no word for a number that is not there
+            finite = {name: value for name, value in result.metrics.items() if isfinite(value)}
+            result = replace(result, metrics=finite)
             tracked.tags(_result_tags(result))
         shutil.rmtree(folder, ignore_errors=True)
         return self._line(run_id, result)

@@ -38,6 +38,8 @@ def run(tracked: Run, *, value: float = 1.0, note: str = "none", fail: str = "")
     (tracked.folder / "answer.txt").write_text(str(value))
     tracked.artifacts(tracked.folder / "answer.txt")
     tracked.metrics({"value": value})
+    if fail == "nan":
+        return Result(metrics={"value": value, "other": float("nan")})
     return Result({"answer": tracked.uri("answer.txt")}, {"value": value}, digest="d" * 32)
 
 
@@ -83,6 +85,21 @@ def test_the_last_line_of_stdout_is_the_result(client: MlflowClient, capsys: Any
     assert found.data.params["value"] == "2.5"
     assert found.data.tags["mammo.step"] == "evaluate"
     assert found.data.tags["mammo.digest"] == "d" * 32
+
+
+def test_a_number_that_does_not_exist_is_not_in_the_result(client: Any, capsys: Any) -> None:
+    call("--fail", "nan")
+    assert said(capsys)["metrics"] == {"value": 1.0}
+
+
+def test_where_a_nested_step_runs_is_no_part_of_the_fingerprint() -> None:
+    on_cpu = {"seed": 0, "evaluate": {"device": "cpu", "split": "test"}}
+    on_gpu = {"seed": 0, "evaluate": {"device": "cuda", "split": "test"}}
+    of_val = {"seed": 0, "evaluate": {"device": "cpu", "split": "val"}}
+    first, second, third = (
+        driver.fingerprint_of("main", each, {}) for each in (on_cpu, on_gpu, of_val)
+    )
+    assert first == second != third
 
 
 def test_config_yaml_of_a_run_is_a_valid_config(client: Any, capsys: Any, tmp_path: Path) -> None:
@@ -131,6 +148,12 @@ def test_a_wrong_config_file_is_refused(
     (tmp_path / "settings.yaml").write_text(text)
     with pytest.raises(ConfigError, match=expected):
         cli.parse("evaluate", ["--config", str(tmp_path / "settings.yaml")])
+
+
+def test_config_without_its_file_is_one_line(client: Any, capsys: Any) -> None:
+    assert call("--config") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("evaluate: config has no value")
 
 
 def test_it_joins_the_run_of_mlflow_run(client: Any, capsys: Any, monkeypatch: Any) -> None:
