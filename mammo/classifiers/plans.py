@@ -28,8 +28,14 @@ def full(network: "Network", *, lr: float, backbone_lr_factor: float) -> list[Gr
 
 @FINETUNES.register("head")
 def head(network: "Network", *, lr: float, backbone_lr_factor: float) -> list[Group]:
-    """Only the head moves; the backbone stays as it is, its normalisation included."""
+    """Only the head moves; the backbone stays as it is, its normalisation included.
+
+    The head starts at zero, where every class is as likely as any other: what a random start puts
+    into hundreds of features for a few hundred images, so short a training never forgets.
+    """
     network.body.requires_grad_(False)
+    for parameter in network.head.parameters():
+        parameter.data.zero_()
     return groups(network.head.parameters(), lr)
 
 

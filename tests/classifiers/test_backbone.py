@@ -7,6 +7,7 @@ from torch import nn
 from torchvision import models
 
 from mammo.classifiers.backbone import build, for_channels
+from mammo.classifiers.plans import FINETUNES
 from mammo.errors import CheckpointError, ConfigError
 
 TIMM = "test_resnet"  # timm's own tiny network for tests
@@ -105,3 +106,10 @@ def test_features_are_scaled_to_mean_0_and_sd_1():
     # (1 - 2) / sd and (10 - 20) / sd with the sample sd of two values
     expected = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]) / 2**0.5
     torch.testing.assert_close(logits, expected)
+
+
+def test_a_head_trained_alone_starts_with_every_class_as_likely() -> None:
+    network = build("test_resnet", shape=(1, 32, 32), classes=3)
+    FINETUNES["head"](network, lr=1.0, backbone_lr_factor=1.0)
+    logits = network.eval()(torch.rand(2, 1, 32, 32))
+    assert logits.tolist() == [[0.0] * 3] * 2

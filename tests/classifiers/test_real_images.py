@@ -14,7 +14,7 @@ COMMON = {
     "patience": 0,
     "weight_decay": 0.1,
 }
-MIAS = {"epochs": 30, "lr": 3e-4}
+MIAS = {"epochs": 15, "lr": 1e-4, "val_fraction": 0.1}
 BUSI = {"epochs": 60, "lr": 1e-3, "dropout": 0.5, "val_fraction": 0.1}
 
 
