@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mammo.data.sources import ADAPTERS
-from mammo.errors import ConfigError
+from mammo.errors import ConfigError, MammoError
 from mammo.run import Result, Run
 from mammo.settings import one_of
 
@@ -61,20 +61,35 @@ else:
 
 
 def check(settings: Mapping[str, Any]) -> None:
+    """Refuse what a later step would refuse, before the first one starts."""
     if settings["dataset"] != "phantom" and not settings["source"]:
         raise ConfigError(f"source is empty; give the folder of the {settings['dataset']} release")
+    for setting, none in (
+        ("preprocess.k_folds", 0),
+        ("train_generator.fold", "none"),
+        ("mix.fold", "none"),
+        ("train_classifier.folds", "none"),
+        ("train_classifier.seeds", ""),
+    ):
+        step, _, name = setting.partition(".")
+        given = settings.get(step, {}).get(name, none)
+        if given != none:
+            raise ConfigError(
+                f"{setting} {given!r}: main compares on a hold-out with one seed; "
+                "run the steps one by one for folds and seeds"
+            )
+    for step in NESTED:
+        if hasattr(_step(step), "check"):
+            try:
+                _step(step).check(_complete(step, settings))
+            except MammoError as error:
+                raise type(error)(f"{step}: {error}") from None
 
 
 def source_digest(settings: Mapping[str, Any]) -> str:
     """Digest of the files that the steps read beside their inputs."""
-    preprocess = {"split_file": ""} | settings.get("preprocess", {})
-    weights = settings.get("train_classifier", {}).get("weights", "none")
-    tune = {"space": ""} | settings.get("tune", {}) | {"train_classifier": {"weights": weights}}
-    found = [
-        _step("preprocess").source_digest(preprocess | {"source": settings["source"]}),
-        _step("tune").source_digest(tune),
-    ]
-    return ",".join(found)
+    steps = ("preprocess", "tune", "evaluate")
+    return ",".join(_step(step).source_digest(_complete(step, settings)) for step in steps)
 
 
 def run(
@@ -96,8 +111,7 @@ def run(
     """
 
     def chosen(step: str) -> dict[str, Any]:
-        """The profile's settings, outranked by those given that differ from the default."""
-        return PROFILES[profile].get(step, {}) | _differing(step, step_settings.get(step, {}))
+        return _chosen(step, {**step_settings, "profile": profile})
 
     def launch(step: str, name: str = "", **wired: Any) -> Result:
         given = {"seed": seed} | chosen(step) | wired
@@ -132,6 +146,24 @@ def _differing(step: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in `given` that are not the step's defaults."""
     known = inspect.signature(_step(step).run).parameters
     return {name: value for name, value in given.items() if value != known[name].default}
+
+
+def _complete(step: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a step as it will be launched; the references that come are "given"."""
+    module = _step(step)
+    known = inspect.signature(module.run).parameters
+    complete = {name: each.default for name, each in known.items()}
+    complete |= _chosen(step, settings)
+    complete |= dict.fromkeys(getattr(module, "INPUTS", {}), "given")
+    complete |= {name: settings[name] for name in ("dataset", "source") if name in known}
+    nested = getattr(module, "NESTED", {})
+    return complete | {name: _complete(other, settings) for name, other in nested.items()}
+
+
+def _chosen(step: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The profile's settings, outranked by those given that differ from the default."""
+    profile = PROFILES[settings["profile"]].get(step, {})
+    return profile | _differing(step, settings.get(step, {}))
 
 
 def _step(step: str) -> ModuleType:
