@@ -151,9 +151,7 @@ class Experiment:
         rows = training_rows(data, fold=fold, val_fraction=self.recipe.val_fraction)
         if self.synthetic:
             given = {name: self.settings[name] for name in MIXING}
-            mixed = mix_training(
-                data, self.synthetic, rows, **given, seed=int(self.settings["seed"])
-            )
+            mixed = mix_training(data, self.synthetic, rows, **given, seed=seed)
             data, rows = mixed.data, mixed.partition
             report = {
                 "classes": [asdict(each) for each in mixed.mix.report],

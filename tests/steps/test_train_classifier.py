@@ -208,6 +208,21 @@ def test_synthetic_images_are_mixed_into_the_training_rows_alone(tmp_path):
     assert {each["synthetic"] for each in report["classes"]} == {split["train"] / 4}
 
 
+def test_the_child_of_a_seed_mixes_what_a_run_of_that_seed_mixes(tmp_path):
+    data = write(tmp_path / "datasets")
+    rows = small.synthetic_rows({"benign": 20, "malignant": 20})
+    synthetic = write(tmp_path / "datasets", rows=rows)
+    family = tracked(tmp_path / "family", data, synthetic)
+    alone = tracked(tmp_path / "alone", data, synthetic)
+    train(family, synthetic="s", real_percentage=0.5, seeds="3,4", epochs=1)
+    train(alone, synthetic="s", real_percentage=0.5, seed=4, epochs=1)
+    seen = [
+        set(pd.read_parquet(run.folder / "model" / "training.parquet")["sha256"])
+        for run in (family.children["seed-3"], family.children["seed-4"], alone)
+    ]
+    assert seen[0] != seen[1] == seen[2]
+
+
 def test_a_frozen_backbone_stays_as_it_is_its_normalisation_included(tmp_path):
     import timm
 
