@@ -230,7 +230,7 @@ class _Execution:
             )
             tracked.params(_flat(self.settings))
             tracked.tags(self._tags(fingerprint))
-            self._save_config(tracked)
+            tracked.config({key: self.settings[key] for key in self.settings if key != "work_dir"})
             try:
                 result: Result = self.module.run(tracked, **_wanted(self.module, self.settings))
             except OSError as error:
@@ -266,14 +266,6 @@ class _Execution:
         if self.settings.get("run_name"):
             tags["mlflow.runName"] = self.name
         return tags
-
-    def _save_config(self, tracked: "TrackedRun") -> None:
-        import yaml
-
-        kept = {key: value for key, value in self.settings.items() if key != "work_dir"}
-        path = tracked.folder / "config.yaml"
-        path.write_text(yaml.safe_dump(kept, sort_keys=False))
-        tracked.artifacts(path)
 
     def _line(self, run_id: str, result: Result) -> dict[str, Any]:
         return {

@@ -237,6 +237,14 @@ class TrackedRun:
         for start in range(0, len(entries), 100):  # MLflow takes 100 in one call
             self._client.log_batch(self.id, params=entries[start : start + 100])
 
+    def config(self, settings: Mapping[str, Any]) -> None:
+        """Save the settings as config.yaml, which the step takes with --config."""
+        import yaml
+
+        path = self.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+        self.artifacts(path)
+
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         now = int(time.time() * 1000)
         rows = [Metric(name, float(value), now, step or 0) for name, value in values.items()]
@@ -304,7 +312,9 @@ class TrackedRun:
             launcher=self._launcher,
             listener=self._listener,
         )
-        run.params(settings or {})
+        if settings:
+            run.params(settings)
+            run.config(settings)
         with closing(self.tracking, run_id):
             yield run
 

@@ -435,3 +435,23 @@ def test_a_run_that_is_gone_on_with_forgets_how_it_ended(client: Any, capsys: An
     Tracking().reopen(stopped.info.run_id)
     found = client.get_run(stopped.info.run_id)
     assert found.info.status == "RUNNING" and "mammo.stopped" not in found.data.tags
+
+
+def test_a_child_within_a_step_carries_its_settings_as_a_config(
+    client: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    def run_family(tracked: Run) -> Result:
+        """Train."""
+        with tracked.child("fold-0", "evaluate", {"value": 7.0, "note": "seven"}):
+            pass
+        return Result()
+
+    toy, family = driver.step_module("evaluate"), ModuleType("family")
+    family.run = run_family  # type: ignore[attr-defined]
+    monkeypatch.setattr(driver, "step_module", lambda step: {"main": family}.get(step, toy))
+    driver.run_step("main", {})
+    (child,) = client.search_runs(["0"], "attributes.run_name = 'fold-0'")
+    saved = client.download_artifacts(child.info.run_id, "config.yaml", str(tmp_path))
+    monkeypatch.setattr(driver, "step_module", lambda step: toy)
+    assert cli.parse("evaluate", ["--config", saved])["note"] == "seven"
+    assert child.data.params == {"value": "7.0", "note": "seven"}
