@@ -18,6 +18,7 @@ from mammo.seeds import derive
 
 NO_FOLD = "none"
 _COLUMNS = ["split", "fold"]
+_HEAD = 2  # row of a table's first line as a spreadsheet counts, the header being 1
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,8 @@ def write_split_file(frame: pd.DataFrame, path: Path) -> str:
 def read_split_file(path: Path, *, patient_column: str = "group_id") -> pd.DataFrame:
     """Columns split and fold by patient (index) of a CSV as `write_split_file` writes it.
 
-    `fold` may be missing (-1 then), further columns are ignored. DataError names a patient that
-    the file puts in two places.
+    `fold` may be missing (-1 then), further columns are ignored. DataError gives the rows of a
+    patient that the file puts in two places, not the id, which may be the original one.
     """
     try:
         table = pd.read_csv(path, dtype={patient_column: "str", "split": "str"})
@@ -162,14 +163,15 @@ def read_split_file(path: Path, *, patient_column: str = "group_id") -> pd.DataF
     if len(wrong):
         found = wrong.iloc[0]
         raise DataError(
-            f"split_file {path} puts patient {found[patient_column]} in split {found['split']!r}; "
+            f"split_file {path} has split {found['split']!r} in row {wrong.index[0] + _HEAD}; "
             "it should be one of train, val, test"
         )
     torn = table[table[patient_column].duplicated()]
     if len(torn):
+        rows = table.index[table[patient_column] == torn.iloc[0][patient_column]] + _HEAD
         raise DataError(
-            f"split_file {path} puts patient {torn.iloc[0][patient_column]} in two splits or folds "
-            f"({torn[patient_column].nunique()} such patients); give each patient one line"
+            f"split_file {path} puts the patient of rows {rows[0]} and {rows[1]} in two splits or "
+            f"folds ({torn[patient_column].nunique()} such patients); give each patient one line"
         )
     return table.set_index(patient_column).sort_index()
 

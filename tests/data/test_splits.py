@@ -222,10 +222,10 @@ def test_a_split_file_gives_the_same_partition_back(tmp_path):
 def test_a_split_file_with_a_patient_in_two_splits_is_refused(tmp_path):
     path = tmp_path / "split.csv"
     path.write_text("patient,split\nP1,train\nP2,val\nP1,test\n")
-    with pytest.raises(DataError, match=r"puts patient P1 in two splits"):
+    with pytest.raises(DataError, match=r"the patient of rows 2 and 4 in two splits or folds \(1"):
         read_split_file(path, patient_column="patient")
     path.write_text("patient,split\nP1,training\n")
-    with pytest.raises(DataError, match=r"patient P1 in split 'training'"):
+    with pytest.raises(DataError, match=r"has split 'training' in row 2;"):
         read_split_file(path, patient_column="patient")
     path.write_text("patient,split,fold\nP1,train,first\n")
     with pytest.raises(DataError, match=r"has fold 'first'"):
