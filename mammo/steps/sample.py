@@ -9,6 +9,7 @@ import numpy as np
 from mammo.errors import ConfigError, DataError
 from mammo.generators import METHODS, method
 from mammo.run import Result, Run
+from mammo.seeds import derive
 from mammo.settings import Count, NonNegativeFloat, PositiveInt, one_of
 
 if TYPE_CHECKING:
@@ -182,12 +183,14 @@ def _write(
             "sampling": dict(settings),
         },
     )
+    # the same seed drawn in another way is another image, and may be mixed with the first
+    how = f"{derive(0, *(settings[name] for name in ('guidance', 'steps', 'sampler'))):016x}"[-6:]
     rejected = 0
     for label, seed, image in images:
         if not np.isfinite(image).all() or np.ptp(image) < FLAT:
             rejected += 1
             continue
-        short = f"{model.run_id[:12]}-{label}-{seed}"
+        short = f"{model.run_id[:12]}-{how}-{label}-{seed}"
         writer.add(
             np.rint(image * np.iinfo(dtype).max).astype(dtype),
             {

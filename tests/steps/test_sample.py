@@ -69,6 +69,13 @@ def test_a_later_first_seed_continues_the_series(tmp_path, model):
     assert last.manifest["image_id"][0] == all_of_them.manifest["image_id"][2]
 
 
+def test_the_same_seed_under_another_guidance_is_another_image(tmp_path, model):
+    plain, _, _ = draw(tmp_path / "plain", model[0], counts="benign=2")
+    guided, _, _ = draw(tmp_path / "guided", model[0], counts="benign=2", guidance=3.0)
+    assert not set(plain.manifest["image_id"]) & set(guided.manifest["image_id"])
+    assert plain.manifest["sample_seed"].equals(guided.manifest["sample_seed"])
+
+
 def test_the_stored_image_is_the_sampled_one_rounded(tmp_path, model):
     drawn, _, _ = draw(tmp_path, model[0], counts="malignant=1", first_seed=4, guidance=2.0)
     image = load_generator(model[0], device="cpu").sample(
