@@ -15,6 +15,7 @@ from mammo.evaluation.predictions import (
     predict,
     refuse_other_classes,
     refuse_seen,
+    unseen,
     validation_rows,
 )
 from mammo.evaluation.report import Section, Tile
@@ -93,6 +94,7 @@ def _thresholds(
 ) -> tuple[dict[str, float], list[pd.DataFrame], str]:
     """Threshold by rule, the validation predictions that chose it, and where they came from."""
     rows = validation_rows(data, classifier.saved.about)
+    rows = unseen(classifier.saved, data, rows)  # scores of patients it knows are too good
     if len(rows):
         frame = predict(classifier, data, rows, split="val", batch_size=batch_size)
         found = choose_thresholds(

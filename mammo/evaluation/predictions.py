@@ -77,21 +77,35 @@ def refuse_seen(saved: SavedModel, data: Dataset, rows: Rows) -> str:
 
     Patients can be compared where both sides salted their ids alike; pixels always can.
     """
-    frame, trained = data.manifest.iloc[rows], saved.training
-    trained = trained[~trained["is_synthetic"]]
-    salt = str(data.about.get("salt") or "")
-    same_salt = bool(salt) and salt == str(saved.about.get("salt") or "")
-    for column, what in (("group_id", "patient"), ("sha256", "image")):
-        if column == "group_id" and not same_salt:
-            continue
-        seen = frame[frame[column].isin(set(trained[column]))]
+    frame = data.manifest.iloc[rows]
+    for column, known in _known(saved, data).items():
+        what = {"group_id": "patient", "sha256": "image"}[column]
+        seen = frame[frame[column].isin(known)]
         if len(seen):
             raise DataError(
                 f"{what} {seen.iloc[0][column]} of dataset {data.name} was in the training of "
                 f"model {saved.run_id or saved.folder} ({seen[column].nunique()} such {what}s); "
                 "evaluate on patients it has not seen"
             )
+    same_salt = "group_id" in _known(saved, data)
     return "by patient and by pixels" if same_salt else "by pixels alone, for the salts differ"
+
+
+def unseen(saved: SavedModel, data: Dataset, rows: Rows) -> Rows:
+    """Those of `rows` that show no patient and no image of the model's training."""
+    frame = data.manifest.iloc[rows]
+    for column, known in _known(saved, data).items():
+        frame = frame[~frame[column].isin(known)]
+    return frame.index.to_numpy(np.int64)
+
+
+def _known(saved: SavedModel, data: Dataset) -> dict[str, set[str]]:
+    """What the model was trained on that can be compared with `data`, by column of the manifest."""
+    trained = saved.training[~saved.training["is_synthetic"]]
+    salt = str(data.about.get("salt") or "")
+    same_salt = bool(salt) and salt == str(saved.about.get("salt") or "")
+    columns = ("group_id", "sha256") if same_salt else ("sha256",)
+    return {column: set(trained[column]) for column in columns}
 
 
 def refuse_other_classes(saved: SavedModel, data: Dataset) -> None:

@@ -178,6 +178,13 @@ def test_without_validation_rows_the_models_own_threshold_serves(tmp_path):
         run(tmp_path, data, model=model, operating="specificity")
 
 
+def test_validation_patients_whom_the_model_knows_choose_no_threshold(tmp_path):
+    data = write_dataset(tmp_path)
+    rows = np.flatnonzero(data.manifest["split"] != "test")
+    tracked, _ = run(tmp_path, data, model=write_model(tmp_path, data, rows=rows))
+    assert tracked.tables["operating_points"]["threshold"].tolist() == [0.5]  # the model's own
+
+
 def test_a_better_model_beats_its_baseline_by_the_difference_of_their_aucs(tmp_path):
     data = write_dataset(tmp_path, patients=60, effect=0.1)
     model = write_model(tmp_path, data, rows=training_of(data))
