@@ -96,7 +96,7 @@ def unseen(saved: SavedModel, data: Dataset, rows: Rows) -> Rows:
     frame = data.manifest.iloc[rows]
     for column, known in _known(saved, data).items():
         frame = frame[~frame[column].isin(known)]
-    return frame.index.to_numpy(np.int64)
+    return np.asarray(frame.index, np.int64)
 
 
 def _known(saved: SavedModel, data: Dataset) -> dict[str, set[str]]:
