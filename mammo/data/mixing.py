@@ -120,6 +120,11 @@ def check_settings(
         raise ConfigError(
             "real_percentage 0 and synthetic_multiplier 0 leave no image; raise one of them"
         )
+    if balance == "equal" and not synthetic:
+        raise ConfigError(
+            "balance equal fills the smaller classes with synthetic images, and synthetic is empty; "
+            "name a synthetic dataset, or balance the batches with sampler balanced"
+        )
     needed = synthetic_multiplier > 0 if mix_mode == "append" else real_percentage < 1
     if needed and not synthetic:
         what = "synthetic_multiplier" if mix_mode == "append" else "real_percentage"

@@ -202,6 +202,7 @@ def test_replace_at_one_needs_no_synthetic_images():
         ({"mix_mode": "target_share", "real_percentage": 0.0}, "infinitely many"),
         ({"mix_mode": "swap"}, r"unknown mix_mode 'swap'; choose one of append, replace"),
         ({"balance": "half"}, "choose one of keep, equal"),
+        ({"balance": "equal", "synthetic": ""}, "synthetic is empty; name a synthetic dataset"),
         ({"on_shortage": "ignore"}, "choose one of error, clamp"),
         ({"synthetic": "", "real_percentage": 0.5}, "real_percentage 0.5 .* synthetic is empty"),
         (
