@@ -122,8 +122,8 @@ def check_settings(
         )
     if balance == "equal" and not synthetic:
         raise ConfigError(
-            "balance equal fills the smaller classes with synthetic images, and synthetic is empty; "
-            "name a synthetic dataset, or balance the batches with sampler balanced"
+            "balance equal fills the smaller classes with synthetic images, and synthetic is "
+            "empty; name a synthetic dataset, or balance the batches with sampler balanced"
         )
     needed = synthetic_multiplier > 0 if mix_mode == "append" else real_percentage < 1
     if needed and not synthetic:
