@@ -131,7 +131,15 @@ def make_parser(step: str) -> Any:
     parser.add_argument("--work_dir", type=str, default="", help=work)
     for group, function, skip in _functions(step):
         parser.add_function_arguments(function, group or None, skip=skip, as_group=bool(group))
+    for name, value in _without_effect(step).items():
+        parser.add_argument(f"--{name}", type=type(value), default=value, help="no effect here")
     return parser
+
+
+def _without_effect(step: str) -> dict[str, Any]:
+    """Defaults of the settings that every entry point takes and this one has no use for."""
+    used = inspect.signature(driver.step_module(step).run).parameters
+    return {name: value for name, value in driver.EVERYWHERE.items() if name not in used}
 
 
 def _functions(step: str) -> Iterator[tuple[str, Any, set[int | str]]]:
@@ -146,6 +154,7 @@ def _functions(step: str) -> Iterator[tuple[str, Any, set[int | str]]]:
 def _kinds(step: str) -> tuple[dict[str, Any], list[str]]:
     """The type of every setting of a step, and the names of those that must be given."""
     kinds: dict[str, Any] = {name: type(value) for name, value in driver.COMMON.items()}
+    kinds |= {name: type(value) for name, value in _without_effect(step).items()}
     kinds["config"] = str
     required = []
     for group, function, skip in _functions(step):

@@ -37,6 +37,8 @@ STEPS = (
     "promote",
 )
 COMMON: dict[str, Any] = {"launcher": "local", "run_name": "", "reuse": True, "work_dir": ""}
+# Settings that every entry point takes, also where they have nothing to say.
+EVERYWHERE: dict[str, Any] = {"seed": 0, "device": "auto"}
 # Settings that do not change what a step computes, and so stay out of its fingerprint.
 OPERATIONAL = frozenset({*COMMON, "workers", "device", "storage"})
 
@@ -300,7 +302,8 @@ def _launch(
 ) -> Result:
     """Run `step` in this process as a child run of `parent`, which hands on its `reuse`."""
     module = step_module(step)
-    given = {**defaults(module), **COMMON, "reuse": reuse, **settings, "run_name": name or step}
+    given = {**EVERYWHERE, **defaults(module), **COMMON, "reuse": reuse, **settings}
+    given["run_name"] = name or step
     for nested, other in getattr(module, "NESTED", {}).items():
         given[nested] = {**defaults(step_module(other)), **settings.get(nested, {})}
     check(module, given)

@@ -150,6 +150,16 @@ def test_a_wrong_config_file_is_refused(
         cli.parse("evaluate", ["--config", str(tmp_path / "settings.yaml")])
 
 
+@pytest.mark.parametrize("step", driver.STEPS)
+def test_every_entry_point_takes_the_common_settings(step: str) -> None:
+    required = [
+        f"--{name}={'phantom' if name == 'dataset' else 'x'}" for name in cli._kinds(step)[1]
+    ]
+    common = ["--seed=3", "--device=cpu", "--run_name=r", "--launcher=local", "--reuse=false"]
+    found = cli.parse(step, [*required, *common])
+    assert (found["seed"], found["device"], found["reuse"]) == (3, "cpu", False)
+
+
 def test_config_without_its_file_is_one_line(client: Any, capsys: Any) -> None:
     assert call("--config") == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -99,6 +99,7 @@ def run(
     source: str = "",
     profile: ProfileName = "demo",
     seed: int = 0,
+    device: str = "auto",
     step_settings: Mapping[str, Mapping[str, Any]],
 ) -> Result:
     """Run every step, from preprocess to promote, as child runs of one parent.
@@ -108,13 +109,14 @@ def run(
         source: folder of the release on disk.
         profile: small settings for a demonstration, or each step's own defaults.
         seed: seed of every step that has none of its own.
+        device: of every step that has none of its own: auto, cpu, cuda or cuda:<number>.
     """
 
     def chosen(step: str) -> dict[str, Any]:
         return _chosen(step, {**step_settings, "profile": profile})
 
     def launch(step: str, name: str = "", **wired: Any) -> Result:
-        given = {"seed": seed} | chosen(step) | wired
+        given = {"seed": seed, "device": device} | chosen(step) | wired
         LOG.info("main: %s", name or step)
         result = tracked.launch(step, given, name=name)
         found = {f"{name or step}/{key}": value for key, value in result.metrics.items()}

@@ -83,6 +83,7 @@ def run(
     pruner: PrunerName = "median",
     timeout_s: Count = 0,
     seed: int = 0,
+    device: str = "auto",
     step_settings: Mapping[str, Mapping[str, Any]],
 ) -> Result:
     """Search for the settings of train_classifier with the best validation metric.
@@ -100,6 +101,7 @@ def run(
         pruner: who stops an unpromising one.
         timeout_s: no new trial after so many seconds; 0 for no limit.
         seed: seed of the search and of every training.
+        device: of every training: auto (train_classifier.device), cpu, cuda or cuda:<number>.
     """
     base = {**step_settings.get("train_classifier", {}), "data": data, "synthetic": synthetic}
     dimensions = read_space(space, synthetic=bool(synthetic))
@@ -114,6 +116,8 @@ def run(
     for anchor in anchors(dimensions, base) if not study.trials else []:
         study.enqueue_trial(anchor)
     base["seed"] = seed
+    if device != "auto":
+        base["device"] = device
     for trial in left_behind(study, tracked.folder.name):
         _one_trial(tracked, study, trial, dimensions, base, metric)
     deadline = time.monotonic() + (timeout_s or float("inf"))
