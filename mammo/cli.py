@@ -1,6 +1,7 @@
 """Typed command lines from the signatures of the steps; a user's error is one line and exit 2."""
 
 import argparse
+import importlib
 import inspect
 import json
 import logging
@@ -13,14 +14,12 @@ from types import ModuleType
 from typing import Any
 
 from mammo import driver
+from mammo.commands import COMMANDS
 from mammo.errors import ConfigError, MammoError
 from mammo.mistakes import explain
 from mammo.run import Stopped
 
-USAGE = """usage: mammo ENTRY [--name value ...]     (mammo ENTRY --help shows the settings)
-       mammo lineage RUN                  what a run was made from, and what was made from it
-
-entry points:"""
+USAGE = "usage: mammo ENTRY [--name value ...]     (mammo ENTRY --help shows the settings)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,14 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = [f"  {step:17} {_headline(driver.step_module(step))}" for step in driver.STEPS]
-        print(USAGE, *lines, sep="\n")
+        others = [f"  {name:17} {text}" for name, text in COMMANDS.items()]
+        print(USAGE, "", "entry points:", *lines, "", "commands:", *others, sep="\n")
         return 0 if arguments else 2
-    if arguments[0] == "lineage":
-        from mammo.lineage import command
-
-        return guarded("lineage", lambda: command(arguments[1:]))
+    if arguments[0] in COMMANDS:
+        module = importlib.import_module(f"mammo.commands.{arguments[0]}")
+        return guarded(arguments[0], lambda: module.command(arguments[1:]))
     if arguments[0] not in driver.STEPS:
-        known = ", ".join((*driver.STEPS, "lineage"))
+        known = ", ".join((*driver.STEPS, *COMMANDS))
         print(f"mammo: unknown entry {arguments[0]!r}; choose one of {known}", file=sys.stderr)
         return 2
     return run_entry(arguments[0], arguments[1:])

@@ -1,4 +1,4 @@
-"""Where a run comes from and what became of it: `mammo lineage RUN`."""
+"""Where a run comes from and what became of it, from the tags of all runs."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -87,19 +87,3 @@ class Graph:
                     seen.add(other)
                     todo.append(other)
         return seen
-
-
-def command(arguments: Sequence[str]) -> int:
-    """Print the lineage of a run."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        asked = arguments[:1] in (["-h"], ["--help"])
-        print("usage: mammo lineage RUN    (a run id or runs:/<id>/<path>)")
-        return 0 if asked else 2
-    from mammo.tracking import Tracking
-
-    tracking = Tracking()
-    run_id = arguments[0].removeprefix("runs:/").partition("/")[0]
-    tags = tracking.get(run_id).data.tags
-    run_id = tags.get("mammo.reused") or tags.get("mammo.continues") or run_id
-    print("\n".join(Graph(tracking.nodes()).tree(run_id)))
-    return 0

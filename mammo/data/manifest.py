@@ -33,6 +33,15 @@ COLUMNS: dict[str, tuple[str, Any]] = {
     "sample_seed": ("int64", -1),
     "shard": ("str", ""),  # file of the pixels; "<digest>/<file>" in another dataset
     "index": ("int64", -1),  # position in the shard
+    # What the file was, for the doctor: a confound shows here first
+    "flags": ("str", ""),  # of release.FLAGS, and wall_differs; with semicolons
+    "file_height": ("int64", -1),
+    "file_width": ("int64", -1),
+    "file_bits": ("int64", -1),  # stored bits of a pixel
+    "grey_low": ("float64", float("nan")),  # the file's value, after its modality transform,
+    "grey_high": ("float64", float("nan")),  # that is stored as 0, and as the brightest value
+    "background": ("float64", float("nan")),  # median grey outside the breast, in [0, 1]
+    "marks": ("float64", float("nan")),  # share of the file that shines outside the breast
 }
 SPLITS = ("train", "val", "test")
 _PLACE = ("shard", "index")  # where pixels lie is not part of what they are

@@ -19,6 +19,8 @@ from mammo.data.pixels import Header, Picture, bits_of, read_pixels, stretch
 from mammo.data.release import Record
 from mammo.errors import DataError
 
+FRAMES = ("refuse", "central", "maximum")  # central slice, or the maximum over all slices
+FOR_PROCESSING = ("refuse", "log")  # log: -log of the detector's values, as for a display
 _AHEAD = 4  # images in flight for each process; more would only fill memory
 
 
@@ -30,6 +32,10 @@ class Recipe:
     crop: str = "breast"
     intensity: str = "header"
     dtype: str = "uint16"
+    fixed_range: tuple[float, float] | None = None  # of intensity "fixed", in modality units
+    frames: str = "refuse"  # of a multi-frame file: of FRAMES
+    for_processing: str = "refuse"  # of raw detector values: of FOR_PROCESSING
+    exclude: frozenset[str] = frozenset()  # flags of a file's header that leave it out
 
 
 @dataclass(frozen=True)

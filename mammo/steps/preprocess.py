@@ -5,12 +5,14 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mammo.data.release import FLAGS
 from mammo.data.sources import ADAPTERS, check_request, open_adapter
 from mammo.errors import ConfigError, DataError
 from mammo.run import Result, Run
@@ -21,6 +23,7 @@ LOG = logging.getLogger("mammo")
 SCALES = {
     "header": "output range of the header's modality and VOI transform; full depth without one",
     "percentile": "0.5 and 99.5 percentile of the breast's pixels",
+    "fixed": "fixed_range, in the file's units after its modality transform",
     "none": "full range of the stored bits, VOI left out",
 }
 _DIM = 0.25  # a brightest pixel below it looks like 12 bits stored in 16, which reach 0.06
@@ -30,17 +33,25 @@ if TYPE_CHECKING:
 
     from mammo.data.dataset import Dataset
     from mammo.data.intake import Intake
-    from mammo.data.release import Record
+    from mammo.data.release import Record, Release
 
     DatasetName = str
     Intensity = str
     CropName = str
+    FramesName = str
+    RawName = str
     GroupName = str
+    NewPatients = str
 else:
     DatasetName = one_of(ADAPTERS)
     Intensity = one_of(SCALES)
     CropName = one_of(("auto", "breast", "film", "none"))
-    GroupName = one_of(("patient", "image"))
+    FramesName = one_of(("auto", "refuse", "central", "maximum"))
+    RawName = one_of(("refuse", "log"))
+    GroupName = one_of(("patient", "patient_laterality", "image"))
+    NewPatients = one_of(("error", "train"))
+
+STRATA = ("label", "vendor", "subset", "density", "birads")  # of `stratify_by`
 
 # Settings that only some adapters take, with the value that means "not given".
 OPTIONS: dict[str, Any] = {
@@ -50,6 +61,7 @@ OPTIONS: dict[str, Any] = {
     "patient_column": "",
     "label_column": "",
     "class_map": "",
+    "label_kind": "",
     "positive": "",
     "laterality_column": "",
     "view_column": "",
@@ -72,6 +84,14 @@ def check(settings: Mapping[str, Any]) -> None:
     if settings["source"] and not Path(settings["source"]).expanduser().is_dir():
         raise DataError(f"source {settings['source']} is not a folder")
     parse_size(str(settings["image_size"]))
+    _check_grey(str(settings["intensity"]), str(settings["fixed_range"]))
+    unknown = sorted(_listed(str(settings["exclude"])) - set(FLAGS))
+    if unknown:
+        raise ConfigError(f"exclude {unknown[0]!r} is no flag; choose of {', '.join(FLAGS)}")
+    stratify = [part.strip() for part in str(settings["stratify_by"]).split(",")]
+    strange = sorted(set(stratify) - set(STRATA))
+    if strange:
+        raise ConfigError(f"stratify_by {strange[0]!r}; choose of {', '.join(STRATA)}")
     if settings["k_folds"] == 1:
         raise ConfigError("k_folds 1 is no cross-validation; give 2 or more, or 0 for a hold-out")
     if settings["val_fraction"] + settings["test_fraction"] >= 1:
@@ -112,12 +132,20 @@ def run(
     image_size: str = "128",
     channels: str = "",
     intensity: Intensity = "header",
+    fixed_range: str = "",
     crop: CropName = "auto",
+    frames: FramesName = "auto",
+    for_processing: RawName = "refuse",
+    exclude: str = "implant,magnification,spot,biopsy",
+    subset: str = "",
     val_fraction: Fraction = 0.15,
     test_fraction: Fraction = 0.2,
     k_folds: Count = 0,
     group_by: GroupName = "patient",
+    stratify_by: str = "label",
     split_file: str = "",
+    new_patients: NewPatients = "error",
+    warmup_negatives: Count = 0,
     limit: Count = 0,
     strict: bool = True,
     csv: str = "",
@@ -125,6 +153,7 @@ def run(
     patient_column: str = "",
     label_column: str = "",
     class_map: str = "",
+    label_kind: str = "",
     positive: str = "",
     laterality_column: str = "",
     view_column: str = "",
@@ -146,13 +175,21 @@ def run(
         task: what the label is, as malignancy2, density2, view; label takes the names as they are
         image_size: side in pixels, or HxW
         channels: cesm: pictures of a breast stored as channels, as low_energy,subtracted
-        intensity: grey scale by the header's VOI, by the breast's percentiles, or as stored
+        intensity: grey scale by header (VOI), breast's percentiles, fixed_range, or as stored
+        fixed_range: what intensity fixed maps to black and white, as 0,4095
         crop: to the breast, to the breast on film, none; auto is what the adapter says
+        frames: which frame of a multi-frame file; auto is what the adapter says
+        for_processing: refuse raw detector values, or turn them by -log
+        exclude: flags that leave an image out, with commas; empty takes all
+        subset: named parts of the release to take, with commas; empty takes all
         val_fraction: part of the patients for validation
         test_fraction: part of the patients for the test
         k_folds: folds of the patients outside the test, instead of a validation split; 0 for none
-        group_by: patient; image ignores patients and leaks, for showing what that does
+        group_by: patient; patient_laterality and image tear patients and leak, to show what it does
+        stratify_by: columns whose values each split shares alike, as label,vendor
         split_file: a splits.csv of an earlier run to follow
+        new_patients: of a split_file that does not name a patient: error, or train
+        warmup_negatives: negative patients for each positive one in a warm-up subset; 0 for none
         limit: patients to take; 0 for all
         strict: stop at an image that cannot be used; false leaves it out and lists it
         csv: csv: the file in source; the only one there by default
@@ -160,6 +197,7 @@ def run(
         patient_column: csv: column of the patient; without it each image is its own
         label_column: csv: column of the label
         class_map: csv, folder: classes of values, as malignant=1,benign=0
+        label_kind: csv, folder, nifti: pathology, birads, follow-up, reader or acquisition
         positive: csv, folder: the positive class when task is label
         laterality_column: csv: column of L or R
         view_column: csv: column of CC or MLO
@@ -179,18 +217,29 @@ def run(
     from mammo.data.manifest import make_manifest
     from mammo.data.partition import partition, take_patients
     from mammo.data.prepare import Recipe, depth_of
+    from mammo.data.release import select
 
     given = _options(locals())
     adapter = open_adapter(dataset)
     folder = Path(source).expanduser() if source else _generate(tracked, dataset, given, seed)
     release = adapter.read(folder, task=task, options=given if source else {})
+    select(release, subsets=_listed(subset), exclude=_listed(exclude))
     records = take_patients(release.records, limit, seed)
     if not records:
         raise DataError(f"no images for task {task!r} in {folder}")
     if strict and release.rejected:
         raise _unusable(tracked, release.rejected)
     crop = getattr(adapter, "CROP", "breast") if crop == "auto" else crop
-    recipe = Recipe(parse_size(image_size), crop, intensity, depth_of(records))
+    recipe = Recipe(
+        parse_size(image_size),
+        crop,
+        intensity,
+        depth_of(records),
+        fixed_range=_check_grey(intensity, fixed_range),
+        frames=getattr(adapter, "FRAMES", "refuse") if frames == "auto" else frames,
+        for_processing=for_processing,
+        exclude=_listed(exclude),
+    )
     names = Names(load_salt(tracked.work), dataset)
     divide = functools.partial(
         partition,
@@ -210,7 +259,11 @@ def run(
         shape=(len(records[0].paths), *recipe.size),
         dtype=recipe.dtype,
         about={
-            "intensity": {"policy": intensity, "scale": SCALES[intensity]},
+            "intensity": {
+                "policy": intensity,
+                "scale": SCALES[intensity],
+                **({"range": list(recipe.fixed_range)} if recipe.fixed_range else {}),
+            },
             "split_seed": seed,
             "salt": fingerprint(names.salt),
             "task": task,
@@ -238,7 +291,7 @@ def run(
     finally:
         writer.discard()  # nothing is left of it once the dataset has its final name
     _keep_names(tracked, data, intake.kept)
-    _say(tracked, data, release.notes, intake, group_by)
+    _say(tracked, data, release, intake, group_by)
     return _report(tracked, data, intake, rejected, rate)
 
 
@@ -262,6 +315,28 @@ def parse_size(text: str) -> tuple[int, int]:
     if len(parts) > 2 or not all(part.isdecimal() and 8 <= int(part) <= 8192 for part in parts):
         raise ConfigError(f"image_size {text!r}: give a side or HxW, each from 8 to 8192 pixels")
     return int(parts[0]), int(parts[-1])
+
+
+def _check_grey(intensity: str, fixed_range: str) -> tuple[float, float] | None:
+    """The two ends of `fixed_range`, which belongs to intensity fixed alone."""
+    if (intensity == "fixed") != bool(fixed_range):
+        raise ConfigError(
+            f"intensity {intensity} and fixed_range {fixed_range!r}: give fixed_range, as 0,4095, "
+            "with intensity fixed and with no other"
+        )
+    if not fixed_range:
+        return None
+    try:
+        low, high = (float(part) for part in fixed_range.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise ConfigError(f"fixed_range {fixed_range!r}: two rising numbers are needed, as 0,4095")
+    return low, high
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in text.split(",") if part.strip())
 
 
 def _options(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -323,10 +398,13 @@ def _keep_names(tracked: Run, data: "Dataset", kept: "list[Record]") -> None:
 
 
 def _say(
-    tracked: Run, data: "Dataset", notes: Mapping[str, str], intake: "Intake", group_by: str
+    tracked: Run, data: "Dataset", release: "Release", intake: "Intake", group_by: str
 ) -> None:
     """Tell what a reader of the run must know: how patients were told apart, what looks wrong."""
-    notes = {"group": group_by, **notes}
+    notes = {"group": group_by, **release.notes}
+    if release.left_out:
+        counted = [f"{count} {reason}" for reason, count in sorted(release.left_out.items())]
+        notes["left_out"] = ", ".join(filter(None, [notes.get("left_out"), *counted]))
     tracked.tags({f"mammo.{name}": text for name, text in notes.items()})
     for name, text in notes.items():
         LOG.info("preprocess: %s: %s", name, text)

@@ -3,7 +3,8 @@
 An adapter is a module with `read(folder, *, task, options) -> Release` and these constants:
 `OFFERS`, the tasks it has labels for, and `OPTIONS`, the settings it understands (without them
 `read` itself refuses what it does not know); `CROP`, the crop that suits its pictures;
-`GENERATES`, where `generate(folder, *, options)` can make the release.
+`FRAMES`, what to take of its multi-frame files (of prepare.FRAMES); `GENERATES`, where
+`generate(folder, *, options)` can make the release.
 """
 
 import importlib
