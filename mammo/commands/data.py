@@ -1,0 +1,22 @@
+"""`mammo data plan|fetch|export`: public collections, and the layouts of other systems."""
+
+import importlib
+from collections.abc import Sequence
+
+from mammo.commands import call
+from mammo.errors import ConfigError
+
+# First word -> module with a function of that name, which holds the work.
+ACTIONS = {"plan": "mammo.data.collections", "fetch": "mammo.data.collections"}
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Hand the words after `data` to the function that the first of them names."""
+    action = arguments[0] if arguments else "nothing"
+    if action in ("-h", "--help"):
+        print(f"usage: mammo data {'|'.join(ACTIONS)} ... --help")
+        return 0
+    if action not in ACTIONS:
+        raise ConfigError(f"data {action!r}: give one of {', '.join(ACTIONS)} after it")
+    function = getattr(importlib.import_module(ACTIONS[action]), action)
+    return call(f"data {action}", function, arguments[1:])
