@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from mammo.errors import DataError
 
@@ -28,6 +30,7 @@ COLUMNS: dict[str, tuple[str, Any]] = {
     "mask_sha256": ("str", ""),  # of the stored mask, empty where there is none
     "split": ("str", ""),  # train, val or test
     "fold": ("int64", -1),  # -1 outside cross-validation
+    "warmup": ("bool", False),  # of the training patients that a warm-up starts with
     "is_synthetic": ("bool", False),
     "generator_run_id": ("str", ""),
     "sample_seed": ("int64", -1),
@@ -98,12 +101,45 @@ def check_groups(frame: pd.DataFrame) -> None:
 
 
 def manifest_digest(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
-    """Digest of all rows, their pixels (through sha256) and `about` (class map, size, ...)."""
-    content = frame.drop(columns=list(_PLACE)).sort_values("image_id", kind="stable")
-    content = content[sorted(content.columns)]
-    text = content.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-    head = "\n".join(f"{key}={about[key]}" for key in sorted(about))
-    return hashlib.sha256(f"{head}\n{text}".encode()).hexdigest()[:32]
+    """Digest of all rows, their pixels (through sha256) and `about` (class map, size, ...).
+
+    The order of the rows counts, because seeded draws follow it; where pixels lie does not.
+    """
+    head = "".join(f"{key}={about[key]}\n" for key in sorted(about))
+    rows = rows_digest(frame.drop(columns=list(_PLACE)))
+    return hashlib.sha256(f"{head}{rows}".encode()).hexdigest()[:32]
+
+
+def rows_digest(frame: pd.DataFrame) -> str:
+    """Digest of names, values and order of rows; neither the order of columns nor files matter."""
+    digest = hashlib.sha256()
+    for name in sorted(frame.columns):
+        digest.update(f"{name}\0{_column_digest(frame[name])}\n".encode())
+    return digest.hexdigest()
+
+
+def _column_digest(column: pd.Series) -> str:
+    """sha256 of a column's values: numbers as 8 little-endian bytes, texts as lengths and UTF-8.
+
+    Only bytes that this file defines are hashed, so that no library's format is part of it.
+    """
+    kinds = pd.api.types
+    if kinds.is_bool_dtype(column.dtype) or kinds.is_integer_dtype(column.dtype):
+        return hashlib.sha256(b"int" + column.to_numpy("<i8").tobytes()).hexdigest()
+    if kinds.is_float_dtype(column.dtype):
+        values = column.to_numpy("<f8") + 0.0  # -0.0 becomes 0.0
+        values[np.isnan(values)] = np.nan  # of the many patterns of NaN, one
+        return hashlib.sha256(b"float" + values.tobytes()).hexdigest()
+    texts = pa.array(column.astype("str"), type=pa.large_string())
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    _, ends, content = texts.buffers()
+    ends = np.frombuffer(ends, "<i8")[texts.offset : texts.offset + len(texts) + 1]
+    lengths = np.diff(ends)
+    lengths[texts.is_null().to_numpy(zero_copy_only=False)] = -1
+    digest = hashlib.sha256(b"text" + lengths.astype("<i8").tobytes())
+    digest.update(memoryview(content or b"")[ends[0] : ends[-1]])
+    return digest.hexdigest()
 
 
 def _refuse(offenders: pd.DataFrame, column: str, right: str) -> None:
