@@ -10,8 +10,9 @@ from statistics import median
 import numpy as np
 
 from mammo.data.classes import TASKS
-from mammo.data.dataset import Dataset, DatasetWriter
+from mammo.data.dataset import Dataset
 from mammo.data.loading import training_batches
+from mammo.data.writer import DatasetWriter
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mammo.data.classes import TASKS, ClassMap
-from mammo.data.dataset import Dataset, DatasetWriter
+from mammo.data.dataset import Dataset
 from mammo.data.manifest import make_manifest
+from mammo.data.writer import DatasetWriter
 
 TWO = TASKS["malignancy2"]
 SHAPE = (1, 8, 8)

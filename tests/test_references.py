@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import small
 
-from mammo.data.dataset import Dataset, seal
+from mammo.data.dataset import Dataset
+from mammo.data.writer import seal
 from mammo.errors import ConfigError, TrackingError
 from mammo.references import check_form, resolve
 from mammo.run import Reference

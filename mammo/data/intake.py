@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mammo.data.dataset import DatasetWriter
 from mammo.data.identity import Names
 from mammo.data.prepare import Prepared, Recipe, Refused, prepare_all
 from mammo.data.release import Record
+from mammo.data.writer import DatasetWriter
 
 LOG = logging.getLogger("mammo")
 _REPORT_S = 20.0  # seconds between two lines of progress

@@ -108,7 +108,7 @@ def _seal(
     tracked: Run, data: "Dataset", others: list["Dataset"], mixed: Mixed, fold: str
 ) -> "Dataset":
     """Write the mixed manifest, which points into the shards of its parents, as a dataset."""
-    from mammo.data.dataset import seal
+    from mammo.data.writer import seal
 
     partial = tracked.folder / "dataset.partial"
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed

@@ -211,13 +211,13 @@ def run(
         workers: processes that decode; 0 for one a core
         seed: of splits, of the limit and of a phantom
     """
-    from mammo.data.dataset import DatasetWriter
     from mammo.data.identity import Names, fingerprint, load_salt
     from mammo.data.intake import take_in
     from mammo.data.manifest import make_manifest
     from mammo.data.partition import partition, take_patients
     from mammo.data.prepare import Recipe, depth_of
     from mammo.data.release import select
+    from mammo.data.writer import DatasetWriter
 
     given = _options(locals())
     adapter = open_adapter(dataset)

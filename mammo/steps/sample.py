@@ -166,7 +166,7 @@ def _write(
     settings: Mapping[str, Any],
 ) -> tuple["Dataset", int]:
     """The dataset of all images that show something, and how many did not."""
-    from mammo.data.dataset import DatasetWriter
+    from mammo.data.writer import DatasetWriter
 
     name = f"{model.about['data_name']}-synthetic"
     dtype = np.dtype(model.about["dtype"])

@@ -8,9 +8,10 @@ import numpy as np
 import small
 
 from mammo.data.classes import TASKS
-from mammo.data.dataset import Dataset, DatasetWriter
+from mammo.data.dataset import Dataset
 from mammo.data.manifest import make_manifest
 from mammo.data.splits import assign_folds, hold_out
+from mammo.data.writer import DatasetWriter
 from mammo.run import MemoryRun, Reference
 from mammo.steps import train_classifier
 

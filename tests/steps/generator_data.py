@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from mammo.data.classes import TASKS
-from mammo.data.dataset import Dataset, DatasetWriter
+from mammo.data.dataset import Dataset
+from mammo.data.writer import DatasetWriter
 from mammo.run import MemoryRun, Reference
 
 SIDE = 8

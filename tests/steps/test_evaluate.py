@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mammo.data.classes import TASKS, ClassMap
-from mammo.data.dataset import DatasetWriter
+from mammo.data.writer import DatasetWriter
 from mammo.errors import ConfigError, DataError
 from mammo.evaluation.ranking import auc
 from mammo.models import SavedModel, open_model, save_model

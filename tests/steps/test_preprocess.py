@@ -14,8 +14,9 @@ import pytest
 from dicoms import half_breast, write_dicom
 from PIL import Image
 
-from mammo.data.dataset import Dataset, DatasetWriter
+from mammo.data.dataset import Dataset
 from mammo.data.manifest import check_manifest
+from mammo.data.writer import DatasetWriter
 from mammo.errors import ConfigError, DataError
 from mammo.run import MemoryRun
 from mammo.steps import main, preprocess
