@@ -63,10 +63,43 @@ TASKS: dict[str, ClassMap] = {
         _map("malignancy2", "benign malignant", "malignant"),
         _map("malignancy3", "benign malignant suspicious", "malignant"),
         _map("malignancy4", "benign malignant suspicious probably_benign", "malignant"),
+        # the same classes by the reader's assessment, which is no proof: another task
+        _map("malignancy2_birads", "benign malignant", "malignant", "birads"),
+        _map("malignancy3_birads", "benign malignant suspicious", "malignant", "birads"),
+        _map(
+            "malignancy4_birads",
+            "benign malignant suspicious probably_benign",
+            "malignant",
+            "birads",
+        ),
         _map("normal_benign_malignant", "normal benign malignant", "malignant"),
+        _map("cmmd_subtype4", "luminal_a luminal_b her2 triple_negative", "triple_negative"),
         _map("birads", "1 2 3 4 5 6", "5", "birads"),
         _map("density2", "not_dense dense", "dense", "reader"),
         _map("density4", "A B C D", "D", "reader"),
         _map("view", "CC MLO", "MLO", "acquisition"),
     )
 }
+
+_BY_BIRADS = {
+    "1": "benign", "2": "benign", "3": "probably_benign", "4": "suspicious",
+    "5": "malignant", "6": "malignant",
+}  # fmt: skip
+_DENSITY2 = {"A": "not_dense", "B": "not_dense", "C": "dense", "D": "dense"}
+
+
+def class_of_birads(task: str, grade: str) -> str:
+    """Class of BI-RADS `grade` (`4` or `4B`) in a malignancy task; empty where it has none.
+
+    0 is an assessment not yet finished and has no class; nor have 3 and 4 in a task that lacks
+    probably_benign and suspicious.
+    """
+    name = _BY_BIRADS.get(grade[:1], "")
+    return name if name in TASKS[task].names else ""
+
+
+def class_of_density(task: str, letter: str) -> str:
+    """Class of BI-RADS density `letter` (A to D) in density2 or density4; empty for other text."""
+    if letter not in _DENSITY2:
+        return ""
+    return _DENSITY2[letter] if task == "density2" else letter
