@@ -147,7 +147,9 @@ def test_names_of_folders_are_classes_or_mapped_to_them(tmp_path: Path) -> None:
     adapter = open_adapter("folder")
     made = adapter.read(tmp_path, task="label", options={"positive": "cat"}).classes
     assert (made.names, made.positive) == (("cat", "dog"), "cat")
-    with pytest.raises(DataError, match="class 'cat' is not of task 'malignancy2'"):
+    with pytest.raises(
+        DataError, match=r"is not of task 'malignancy2' \(benign, malignant\); 2 of 2"
+    ):
         read("folder", tmp_path, "malignancy2")
     mapped = read("folder", tmp_path, "malignancy2", class_map="malignant=cat,benign=dog")
     assert labels(mapped) == {"malignant": 1, "benign": 1}

@@ -10,14 +10,21 @@ An adapter is a module with `read(folder, *, task, options) -> Release` and thes
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from mammo.data.classes import TASKS, ClassMap
+from mammo.data.disclosure import sayable
 from mammo.errors import ConfigError, DataError
 
 ADAPTERS = tuple(sorted(found.name for found in pkgutil.iter_modules(__path__)))
-IMAGE_SUFFIXES = (".dcm", ".dicom", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff")
+VOLUME_SUFFIXES = (".nii", ".nii.gz")
+IMAGE_SUFFIXES = (
+    *(".dcm", ".dicom", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff"),
+    *VOLUME_SUFFIXES,
+)
+LEAVE_OUT = "leave_out"  # a class in a class_map: its images are no part of the task
 
 
 def open_adapter(name: str) -> ModuleType:
@@ -45,7 +52,7 @@ def find_images(folder: Path) -> list[Path]:
     found = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.name.lower().endswith(IMAGE_SUFFIXES)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
@@ -62,34 +69,38 @@ def require_file(folder: Path, name: str, what: str) -> Path:
     return path
 
 
-def class_map(task: str, names: list[str], positive: str) -> ClassMap:
+def class_map(task: str, names: list[str], positive: str, label_kind: str = "") -> ClassMap:
     """The map of a known task, or for task `label` one made of the release's own `names`.
 
     Those are sorted; the positive one is `positive`, else malignant if present, else the last.
+    `label_kind` says what told the classes apart; a task has its own, and for `label` it is reader.
     """
+    names = sorted(set(names) - {LEAVE_OUT})
     if task == "label":
-        ordered = tuple(sorted(names))
-        usual = "malignant" if "malignant" in ordered else ordered[-1]
-        return ClassMap("label", ordered, positive or usual, "reader")
+        if len(names) < 2:
+            raise DataError(f"task label needs 2 classes or more, there are {len(names)}")
+        usual = "malignant" if "malignant" in names else names[-1]
+        return ClassMap("label", tuple(names), positive or usual, label_kind or "reader")
     if task not in TASKS:
         raise ConfigError(f"unknown task {task!r}; choose label or one of {', '.join(TASKS)}")
     known = TASKS[task]
-    unknown = sorted(set(names) - set(known.names))
+    unknown = [name for name in names if name not in known.names]
     if unknown:
         raise DataError(
-            f"class {unknown[0]!r} is not of task {task!r} ({', '.join(known.names)}); "
-            "give task=label to take the names as they are, or a class_map"
+            f"class {sayable(unknown[0])} is not of task {task!r} ({', '.join(known.names)}); "
+            f"{len(unknown)} of {len(names)} are not: give a class_map, or task=label to take "
+            "the names as they are"
         )
     if positive and positive != known.positive:
         raise ConfigError(f"positive {positive!r}: task {task!r} has {known.positive!r}")
-    return known
+    return replace(known, label_kind=label_kind or known.label_kind)
 
 
 def parse_class_map(text: str, values: list[str]) -> dict[str, str]:
     """Class of each of the release's `values`; `text` is `malignant=1,benign=0,benign=2`.
 
     A pair may also be written the other way round (`1=malignant`); without a text each value is
-    its own class.
+    its own class. What is mapped to `leave_out` is no part of the task.
     """
     if not text:
         return {value: value for value in values}
@@ -101,5 +112,50 @@ def parse_class_map(text: str, values: list[str]) -> dict[str, str]:
     for mapping in (forth, back):
         if set(values) <= set(mapping):
             return {value: mapping[value] for value in values}
-    missing = sorted(set(values) - set(forth))
-    raise DataError(f"class_map {text!r} has no class for the label {missing[0]!r}")
+    missing = min((sorted(set(values) - set(each)) for each in (forth, back)), key=len)
+    raise DataError(
+        f"class_map {text!r} has no class for the label {sayable(missing[0])} "
+        f"({len(missing)} of {len(values)} labels); name it, or leave it out as {LEAVE_OUT}=…"
+    )
+
+
+class Inside:
+    """Paths below `folder`: what leads out of it, by its name or by a link, is refused."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = folder.resolve()
+        self._folder = folder
+        self._real: dict[Path, Path] = {}
+
+    def path(self, name: str, where: str) -> Path:
+        """`folder`/`name`; DataError says `where` the name stands, not the name."""
+        pure = PurePosixPath(name.strip().replace("\\", "/"))
+        if pure.is_absolute() or ".." in pure.parts or not pure.parts:
+            raise DataError(
+                f"a path in {where} is empty or leads out of source; give paths below it"
+            )
+        if any(len(part.encode()) > 255 for part in pure.parts) or "\0" in name:
+            raise DataError(
+                f"a path in {where} is longer than any file's name; is the column right?"
+            )
+        path = self._folder.joinpath(*pure.parts)
+        if self.leaves(path):
+            raise DataError(
+                f"a path in {where} is a link that leads out of source; copy the files there"
+            )
+        return path
+
+    def leaves(self, path: Path) -> bool:
+        """Whether a link on the way, or at its end, leads out of the folder."""
+        parent = path.parent
+        if parent not in self._real:
+            self._real[parent] = _resolved(parent)
+        end = _resolved(path) if path.is_symlink() else self._real[parent]
+        return not end.is_relative_to(self._root)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links that lead to each other
+        raise DataError("a folder or file of source is a link that leads to itself") from None
