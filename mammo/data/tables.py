@@ -1,0 +1,110 @@
+"""Reads the tables of a release, CSV or Excel, as rows of stripped text."""
+
+import csv
+import datetime
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mammo.errors import DataError
+
+_EXCEL = (".xlsx", ".xlsm")
+_LONGEST = 10_000_000  # characters of a field; csv's own 131,072 is less than a polygon may take
+
+
+def read_table(
+    path: Path,
+    *,
+    needs: Sequence[str],
+    delimiter: str = ",",
+    sheet: str = "",
+    keep: Sequence[str] = (),
+    kind: str = "table",
+) -> list[dict[str, str]]:
+    """Rows of the table at `path` by column; empty cells are "", rows without any are left out.
+
+    Its header must have the columns `needs`; `keep` bounds what is returned to columns of these
+    names (all of them if empty). `sheet` names the sheet of an Excel file (its first by default).
+    Errors say `kind` and never the file's own name.
+    """
+    lines = _excel(path, sheet, kind) if path.suffix.lower() in _EXCEL else _csv(path, delimiter)
+    try:
+        return _rows(lines, needs=needs, keep=frozenset(keep), kind=kind)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the {kind} is not UTF-8 text (byte {error.object[error.start]:#04x}); "
+            "save it as UTF-8"
+        ) from None
+    except csv.Error as error:
+        raise DataError(f"the {kind} is not CSV: {error}") from None
+    except OSError as error:
+        raise DataError(f"the {kind} cannot be read ({error.strerror})") from None
+
+
+def _rows(
+    lines: Iterable[Sequence[str]], *, needs: Sequence[str], keep: frozenset[str], kind: str
+) -> list[dict[str, str]]:
+    reading = iter(lines)
+    header = [name.strip() for name in next(reading, ())]
+    while header and not header[-1]:  # a comma too many at the end of the first line
+        header.pop()
+    if not header:
+        raise DataError(f"the {kind} is empty; a first line with the columns' names is needed")
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
+    if twice:
+        raise DataError(f"the {kind} has the column {twice[0]!r} twice")
+    for name in needs:
+        if name not in header:
+            raise DataError(f"the {kind} has no column {name!r}; it has {', '.join(header)}")
+    columns = [name if not keep or name in keep else "" for name in header]
+    rows = []
+    for number, line in enumerate(reading, start=2):
+        values = [value.strip() for value in line]
+        if not any(values):
+            continue
+        if any(values[len(header) :]):
+            raise DataError(
+                f"row {number} of the {kind} has {len(values)} fields, its header {len(header)}"
+            )
+        values += [""] * (len(header) - len(values))
+        rows.append({name: value for name, value in zip(columns, values, strict=False) if name})
+    return rows
+
+
+def _csv(path: Path, delimiter: str) -> Iterator[list[str]]:
+    csv.field_size_limit(_LONGEST)
+    # utf-8-sig also reads what Excel saves, with a byte order mark in front
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        yield from csv.reader(file, delimiter=delimiter, strict=True)
+
+
+def _excel(path: Path, sheet: str, kind: str) -> Iterator[list[str]]:
+    import zipfile
+
+    import openpyxl
+
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except (zipfile.BadZipFile, KeyError, ValueError, SyntaxError):  # XML's errors are the latter
+        raise DataError(f"the {kind} is not an Excel file, or a broken one") from None
+    try:
+        if sheet and sheet not in book.sheetnames:
+            raise DataError(
+                f"the {kind} has no sheet {sheet!r}; it has {', '.join(book.sheetnames)}"
+            )
+        for line in (book[sheet] if sheet else book.worksheets[0]).iter_rows(values_only=True):
+            yield [_text(value) for value in line]
+    finally:
+        book.close()
+
+
+def _text(value: Any) -> str:
+    """A cell as CSV would have it: whole numbers without a point, dates as year-month-day."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        return value.date().isoformat()
+    return str(value)

@@ -1,0 +1,36 @@
+"""What a builder of a fake release gives, and the pieces that several of them write."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Fake:
+    """How the adapter reads the release that a builder wrote."""
+
+    options: Mapping[str, str] = field(default_factory=dict)  # of the adapter
+    task: str = ""  # of the golden manifest; "" takes the first the adapter offers
+    labels: Sequence[str] = ()  # classes where the adapter has no OFFERS (task `label`)
+
+
+Builder = Callable[[Path], Fake]  # writes into an empty folder
+
+
+def picture(path: Path, *, shape: tuple[int, int] = (48, 32), level: int = 200) -> Path:
+    """Write an 8-bit picture of `shape` (rows, columns) with a bright left half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros(shape, np.uint8)
+    pixels[:, : shape[1] // 2] = level
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def text(path: Path, content: str, *, encoding: str = "utf-8") -> Path:
+    """Write `content`, making the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding=encoding)
+    return path
