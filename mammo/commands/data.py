@@ -7,7 +7,7 @@ from mammo.commands import call
 from mammo.errors import ConfigError
 
 # First word -> module with a function of that name, which holds the work.
-ACTIONS = {"plan": "mammo.data.collections", "fetch": "mammo.data.collections"}
+ACTIONS = {"plan": "mammo.data.collections", "fetch": "mammo.data.fetching"}
 
 
 def command(arguments: Sequence[str]) -> int:
