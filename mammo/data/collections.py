@@ -134,16 +134,15 @@ def select(collection: Collection, *, masks: bool, limit: int) -> "pd.DataFrame"
     return series
 
 
-def plan(name: str, *, masks: bool = False, limit: Count = 0) -> int:
-    """Print what `mammo data fetch NAME` would bring: counts, size, license. Needs no network.
+def plan(name: str, *, masks: bool = False, limit: Count = 0) -> list[str]:
+    """Say what `mammo data fetch NAME` would bring: counts, size, license. Needs no network.
 
     NAME is cbis_ddsm, cmmd, bcs_dbt or ea1141; masks: of cbis_ddsm, the lesion masks too;
     limit: patients to take, 0 for all.
     """
     collection = find(name)
     series = select(collection, masks=masks, limit=limit)
-    print("\n".join(describe(collection, series)))
-    return 0
+    return describe(collection, series)
 
 
 def describe(collection: Collection, series: "pd.DataFrame") -> list[str]:

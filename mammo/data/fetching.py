@@ -39,7 +39,7 @@ class Series:
 
 def fetch(
     name: str, *, output: str = "", limit: Count = 0, masks: bool = False, endpoint: str = ""
-) -> int:
+) -> Iterator[str]:
     """Download collection NAME into the folder `output`; the same command continues.
 
     output: folder, one subfolder a patient; limit: patients to take, 0 for all;
@@ -50,14 +50,14 @@ def fetch(
     if not output:
         raise ConfigError(f"output is missing; give --output and a folder for {collection.id}")
     selected = select(collection, masks=masks, limit=limit)
-    print("\n".join(describe(collection, selected)))
+    yield from describe(collection, selected)
     client, endpoint = _client(endpoint)
     folder = Path(output).expanduser()
     with _only_process_in(folder):
         _check_state(folder, collection.id)
         wanted = _series_of(selected)
         todo = [each for each in wanted if not _is_whole(folder / each.place, each)]
-        print(f"{'there':11} {len(wanted) - len(todo):,} of {len(wanted):,} series")
+        yield f"{'there':11} {len(wanted) - len(todo):,} of {len(wanted):,} series"
         if todo:
             _check_room(folder, todo, collection.id)
             _check_reachable(endpoint, collection.id)
@@ -70,8 +70,7 @@ def fetch(
             f"{endpoint}; what did is kept, the same command continues"
         )
     shutil.rmtree(folder / _PARTIAL, ignore_errors=True)
-    print(f"{'done':11} {folder}")
-    return 0
+    yield f"{'done':11} {folder}"
 
 
 def _series_of(selected: "pd.DataFrame") -> list[Series]:
