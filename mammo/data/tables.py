@@ -21,16 +21,18 @@ def read_table(
     sheet: str = "",
     keep: Sequence[str] = (),
     kind: str = "table",
+    number_as: str = "",
 ) -> list[dict[str, str]]:
     """Rows of the table at `path` by column; empty cells are "", rows without any are left out.
 
     Its header must have the columns `needs`; `keep` bounds what is returned to columns of these
     names (all of them if empty). `sheet` names the sheet of an Excel file (its first by default).
+    `number_as`, where given, gets a row's number as a spreadsheet shows it, the header being 1.
     Errors say `kind` and never the file's own name.
     """
     lines = _excel(path, sheet, kind) if path.suffix.lower() in _EXCEL else _csv(path, delimiter)
     try:
-        return _rows(lines, needs=needs, keep=frozenset(keep), kind=kind)
+        return _rows(lines, needs=needs, keep=frozenset(keep), kind=kind, number_as=number_as)
     except UnicodeDecodeError as error:
         raise DataError(
             f"the {kind} is not UTF-8 text (byte {error.object[error.start]:#04x}); "
@@ -43,7 +45,12 @@ def read_table(
 
 
 def _rows(
-    lines: Iterable[Sequence[str]], *, needs: Sequence[str], keep: frozenset[str], kind: str
+    lines: Iterable[Sequence[str]],
+    *,
+    needs: Sequence[str],
+    keep: frozenset[str],
+    kind: str,
+    number_as: str,
 ) -> list[dict[str, str]]:
     reading = iter(lines)
     header = [name.strip() for name in next(reading, ())]
@@ -68,7 +75,10 @@ def _rows(
                 f"row {number} of the {kind} has {len(values)} fields, its header {len(header)}"
             )
         values += [""] * (len(header) - len(values))
-        rows.append({name: value for name, value in zip(columns, values, strict=False) if name})
+        row = {name: value for name, value in zip(columns, values, strict=False) if name}
+        if number_as:
+            row[number_as] = str(number)
+        rows.append(row)
     return rows
 
 

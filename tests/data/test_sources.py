@@ -1,6 +1,5 @@
 """What each adapter makes of its release: names, labels, sides, patients."""
 
-import csv
 from collections import Counter
 from pathlib import Path
 
@@ -164,88 +163,3 @@ def test_a_class_map_reads_both_ways_and_misses_no_value() -> None:
     assert parse_class_map("1=malignant,0=benign", ["0", "1"]) == {"0": "benign", "1": "malignant"}
     with pytest.raises(DataError, match="has no class for the label '3'"):
         parse_class_map("malignant=1,benign=0", ["0", "1", "3"])
-
-
-COLUMNS = {
-    "path_column": "image",
-    "patient_column": "who",
-    "label_column": "cancer",
-    "class_map": "malignant=1,benign=0",
-}
-
-
-@pytest.fixture
-def listed(tmp_path: Path) -> Path:
-    """Four images of three patients, with a table."""
-    rows = ["image,who,cancer,side,view,part,scanner,age"]
-    for number, (who, cancer, part) in enumerate(
-        [("p", 1, "train"), ("p", 0, "train"), ("q", 0, "valid"), ("r", 1, "test")]
-    ):
-        picture(tmp_path / f"images/{number}.png")
-        rows.append(f"images/{number}.png,{who},{cancer},left,mlo,{part},X,5{number}")
-    table(tmp_path / "list.csv", "\n".join(rows) + "\n")
-    return tmp_path
-
-
-def test_a_table_with_any_column_names(listed: Path) -> None:
-    records = read(
-        "csv", listed, "malignancy2", laterality_column="side", view_column="view",
-        split_column="part", keep_columns="scanner,age", **COLUMNS,
-    )  # fmt: skip
-    assert [each.label for each in records] == ["malignant", "benign", "benign", "malignant"]
-    assert [each.split for each in records] == ["train", "train", "val", "test"]
-    assert (records[0].laterality, records[0].view, records[0].patient) == ("L", "MLO", "p")
-    assert records[0].extra == {"scanner": "X"}
-    assert records[3].age == 53
-
-
-def test_a_patient_in_two_splits_is_refused_unnamed(listed: Path) -> None:
-    text = (listed / "list.csv").read_text().replace("images/2.png,q", "images/2.png,p")
-    (listed / "list.csv").write_text(text)
-    with pytest.raises(DataError, match="'train' in row 2, 'valid' in row 4") as caught:
-        read("csv", listed, "malignancy2", split_column="part", **COLUMNS)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_image_in_two_rows_is_refused(listed: Path) -> None:
-    text = (listed / "list.csv").read_text().replace("images/2.png", "images/0.png")
-    (listed / "list.csv").write_text(text)
-    with pytest.raises(DataError, match=r"rows 2 and 4 of list.csv name the same image"):
-        read("csv", listed, "malignancy2", **COLUMNS)
-
-
-@pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd", "images/../../secret.png"])
-def test_a_path_out_of_the_source_is_refused(listed: Path, path: str) -> None:
-    text = (listed / "list.csv").read_text().replace("images/2.png", path)
-    (listed / "list.csv").write_text(text)
-    with pytest.raises(DataError, match="leads out of source"):
-        read("csv", listed, "malignancy2", **COLUMNS)
-
-
-@pytest.mark.parametrize("column", ["PatientName", "study_date", "image_id", "AccessionNo"])
-def test_columns_that_look_like_identifiers_are_not_kept(tmp_path: Path, column: str) -> None:
-    picture(tmp_path / "a.png")
-    table(tmp_path / "list.csv", f"image,who,cancer,{column}\na.png,p,1,x\nb.png,q,0,x\n")
-    with pytest.raises(ConfigError, match="looks like an identifier"):
-        read("csv", tmp_path, "malignancy2", keep_columns=column, **COLUMNS)
-
-
-def test_a_column_with_a_text_of_its_own_for_each_row_is_not_kept(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
-    with (tmp_path / "list.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "who", "cancer", "code"])
-        writer.writerows(["a.png", n, n % 2, f"x{n}"] for n in range(12))
-    with pytest.raises(ConfigError, match="looks like an identifier"):
-        read("csv", tmp_path, "malignancy2", keep_columns="code", **COLUMNS)
-
-
-def test_what_a_table_lacks_is_named(listed: Path) -> None:
-    with pytest.raises(ConfigError, match=r"needs path_column; list.csv has image, who"):
-        read("csv", listed, "malignancy2")
-    wrong = {**COLUMNS, "path_column": "file"}
-    with pytest.raises(ConfigError, match=r"path_column 'file' is not in list.csv"):
-        read("csv", listed, "malignancy2", **wrong)
-    table(listed / "more.csv", "image\n")
-    with pytest.raises(DataError, match=r"holds list.csv, more.csv; name it with --csv"):
-        read("csv", listed, "malignancy2", **COLUMNS)

@@ -134,10 +134,8 @@ class Inside:
             raise DataError(
                 f"a path in {where} is empty or leads out of source; give paths below it"
             )
-        if any(len(part.encode()) > 255 for part in pure.parts) or "\0" in name:
-            raise DataError(
-                f"a path in {where} is longer than any file's name; is the column right?"
-            )
+        if any(len(part.encode()) > 255 for part in pure.parts) or not name.isprintable():
+            raise DataError(f"a path in {where} is no file's name; is the column right?")
         path = self._folder.joinpath(*pure.parts)
         if self.leaves(path):
             raise DataError(

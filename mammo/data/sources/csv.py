@@ -1,30 +1,36 @@
-"""A table with a row for each image: its path, patient, label and more, in columns of any name."""
+"""Tables with a row for each image: its path, patient, label and more, in columns of any name."""
 
-import csv
-import math
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from mammo.data.disclosure import number, unlike_header, unlike_labels, unlike_measures
 from mammo.data.manifest import COLUMNS
 from mammo.data.release import Record, Release
-from mammo.data.sources import class_map, parse_class_map
+from mammo.data.sources import LEAVE_OUT, Inside, class_map, parse_class_map
+from mammo.data.tables import read_table
 from mammo.errors import ConfigError, DataError
 
 OPTIONS = (
     "csv",
     "path_column",
+    "path_pattern",
     "patient_column",
     "label_column",
     "class_map",
+    "label_kind",
     "positive",
     "laterality_column",
     "view_column",
     "mask_column",
     "split_column",
     "keep_columns",
+    "synthetic_origin",
 )
-_SPLITS = {
+SPLIT_WORDS = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
@@ -36,158 +42,236 @@ _IDENTIFYING = re.compile(
     r"hospital|path|file|filename|url|exam|study|series)(?:[^a-z0-9]|$)"
 )
 _KNOWN = ("birads", "density", "age", "vendor", "subset")  # kept columns the manifest has anyway
-Rows = list[dict[str, str]]
+_SIDES = {"l": "L", "left": "L", "r": "R", "right": "R"}
+_FIELD = re.compile(r"\{([^{}]*)\}")  # of a path_pattern
+_TABLE = "csv"  # the field that stands for the table's own name, without its suffix
+_ROW = "\0row"  # where `read_table` puts the row's number; no header can hold a NUL
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table: its cells by column, and where it stands, which names nobody."""
+
+    cells: Mapping[str, str]
+    table: Path
+
+    @property
+    def where(self) -> str:
+        return f"row {self.cells[_ROW]} of {self.table.name}"
 
 
 def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
-    """Read the table named by option `csv` (the only one in `folder` by default)."""
-    table = _table(folder, options.get("csv", ""))
-    rows, columns = _rows(table)
+    """Read the tables named by option `csv` (the only one in `folder` by default).
+
+    The paths of an image are in the columns `path_column` or made of other columns by
+    `path_pattern`, as `images/{patient_id}_{image_id}.png`; several of either, with commas, are
+    its channels. Several tables tell the split by their names, as train.csv and val.csv do.
+    """
+    inside = Inside(folder)
+    tables = _tables(folder, options.get("csv", ""), inside)
+    paths_of = _paths_of(options)
     names = {key: options[key] for key in options if key.endswith("_column")}
-    for key in ("path_column", "label_column"):
-        if key not in names:
-            raise ConfigError(f"dataset csv needs {key}; {table.name} has {', '.join(columns)}")
-    for key, name in names.items():
-        _require(name, key, columns, table)
-    keep = [part.strip() for part in options.get("keep_columns", "").split(",") if part.strip()]
-    _refuse_identifiers(keep, rows, columns, table)
-    labelled = [row for row in rows if row[names["label_column"]].strip()]
-    values = sorted({row[names["label_column"]].strip() for row in labelled})
+    names.pop("path_column", None)
+    keep = _listed(options.get("keep_columns", ""))
+    needed = [*names.items(), *(("keep_columns", name) for name in keep), *_fields(options)]
+    lines = [line for table in tables for line in _lines(table, needed)]
+    labelled = [line for line in lines if line.cells[names["label_column"]]]
+    _refuse_unlike_labels(labelled, names["label_column"])
+    _refuse_identifiers(keep, labelled, names.get("patient_column", ""))
+    values = sorted({line.cells[names["label_column"]] for line in labelled})
     class_of = parse_class_map(options.get("class_map", ""), values)
-    classes = class_map(task, sorted(set(class_of.values())), options.get("positive", ""))
-    _refuse_twice(labelled, names, table)
-    _refuse_torn(labelled, names, table)
+    classes = class_map(
+        task, list(class_of.values()), options.get("positive", ""), options.get("label_kind", "")
+    )
     release = Release([], classes)
+    release.left_out["without a label"] += len(lines) - len(labelled)
+    used = [line for line in labelled if class_of[line.cells[names["label_column"]]] != LEAVE_OUT]
+    release.left_out[f"of a label that is left out ({LEAVE_OUT})"] += len(labelled) - len(used)
+    split_of = _splits(used, tables, names.get("split_column", ""))
+    _refuse_torn(used, split_of, names.get("patient_column", ""))
     if "patient_column" not in names:
         release.notes["group"] = "image (no patient_column given)"
-    if len(labelled) < len(rows):
-        release.notes["left_out"] = f"{len(rows) - len(labelled)} rows have no label"
-    for row in labelled:
-        path = _inside(folder, row[names["path_column"]])
-        if not path.is_file():
-            release.rejected.append((row[names["path_column"]], "the file is missing"))
+    first: dict[tuple[Path, ...], str] = {}
+    for line in used:
+        texts = paths_of(line)
+        paths = tuple(inside.path(text, line.where) for text in texts)
+        _refuse_twice(first, paths, line.where)
+        if not all(path.is_file() for path in paths):
+            release.rejected.append((texts[0], "the file is missing"))
             continue
-        release.records.append(_record(folder, path, row, names, class_of, keep))
+        known = {key: line.cells[column] for key, column in names.items()}
+        masks = [part for part in known.get("mask_column", "").split(";") if part.strip()]
+        release.records.append(
+            Record(
+                paths=paths,
+                patient=known.get("patient_column") or texts[0],
+                image=texts[0],
+                label=class_of[known["label_column"]],
+                laterality=_SIDES.get(known.get("laterality_column", "").lower(), ""),
+                view=_view(known.get("view_column", "")),
+                masks=tuple(inside.path(mask, line.where) for mask in masks),
+                split=split_of(line),
+                **_kept(line, keep),
+            )
+        )
+    release.left_out += Counter()  # drops the counts of 0
     return release
 
 
-def _table(folder: Path, name: str) -> Path:
-    if name:
-        path = _inside(folder, name)
-        if not path.is_file():
-            raise DataError(f"csv {name} is not in {folder}")
-        return path
+def _tables(folder: Path, names: str, inside: Inside) -> list[Path]:
+    if names:
+        found = [inside.path(name, "csv") for name in _listed(names)]
+        for path, name in zip(found, _listed(names), strict=True):
+            if not path.is_file():
+                raise DataError(f"csv {name} is not in {folder}")
+        return found
     found = sorted(folder.glob("*.csv"))
     if len(found) != 1:
         listed = ", ".join(path.name for path in found) or "none"
         raise DataError(f"{folder} should hold one CSV file, it holds {listed}; name it with --csv")
-    return found[0]
+    return found
 
 
-def _rows(table: Path) -> tuple[Rows, list[str]]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = [{key: value or "" for key, value in row.items() if key} for row in reader]
-            columns = list(reader.fieldnames or [])
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{table.name} cannot be read as CSV: {error}") from None
+def _lines(table: Path, needed: Sequence[tuple[str, str]]) -> list[Line]:
+    """Rows of `table`, which must have the columns that settings name: (setting, column)."""
+    rows = read_table(table, needs=(), kind=table.name, number_as=_ROW)
     if not rows:
         raise DataError(f"no images in {table.name}: it has no rows")
-    return rows, columns
+    columns = [name for name in rows[0] if name != _ROW]
+    unlike = unlike_header(columns)
+    if unlike:
+        raise DataError(
+            f"the first row of {table.name} is no header ({unlike}); put the columns' names there"
+        )
+    for setting, name in needed:
+        if name not in columns:
+            raise ConfigError(
+                f"{setting} {name!r} is not in {table.name}; it has {', '.join(columns)}"
+            )
+    return [Line(row, table) for row in rows]
 
 
-def _record(
-    folder: Path,
-    path: Path,
-    row: Mapping[str, str],
-    names: Mapping[str, str],
-    class_of: Mapping[str, str],
-    keep: Sequence[str],
-) -> Record:
-    def told(column: str) -> str:
-        return row[names[column]].strip() if column in names else ""
+def _paths_of(options: Mapping[str, str]) -> Callable[[Line], list[str]]:
+    """How the paths of a line are found: one text a channel."""
+    if ("path_column" in options) == ("path_pattern" in options):
+        raise ConfigError(
+            "dataset csv needs either path_column, or path_pattern as images/{patient}_{image}.png"
+        )
+    if "label_column" not in options:
+        raise ConfigError("dataset csv needs label_column, the column of the label")
+    if "path_column" in options:
+        columns = _listed(options["path_column"])
+        return lambda line: [line.cells[column] for column in columns]
+    patterns = _listed(options["path_pattern"])
+    if not all(_FIELD.search(pattern) for pattern in patterns):
+        raise ConfigError(
+            f"path_pattern {options['path_pattern']!r} names no column; give it as {{column}}"
+        )
 
-    kept = {name: row[name].strip() for name in keep}
-    mask = told("mask_column")
-    return Record(
-        paths=(path,),
-        patient=told("patient_column") or told("path_column"),
-        image=told("path_column"),
-        label=class_of[told("label_column")],
-        laterality=told("laterality_column")[:1].upper(),
-        view=told("view_column").upper(),
-        masks=(_inside(folder, mask),) if mask else (),
-        split=_SPLITS.get(told("split_column").lower(), told("split_column")),
-        birads=kept.pop("birads", ""),
-        density=kept.pop("density", ""),
-        age=_number(kept.pop("age", "")),
-        vendor=kept.pop("vendor", ""),
-        subset=kept.pop("subset", ""),
-        extra=kept,
-    )
+    def fill(line: Line) -> list[str]:
+        cells = {**line.cells, _TABLE: line.table.stem}
+        return [_FIELD.sub(lambda found: cells[found[1]], pattern) for pattern in patterns]
+
+    return fill
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _fields(options: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Columns that the paths are made of, each with the setting that names it."""
+    if "path_column" in options:
+        return [("path_column", name) for name in _listed(options["path_column"])]
+    found = [each[1] for each in _FIELD.finditer(options.get("path_pattern", ""))]
+    return [("path_pattern", name) for name in found if name != _TABLE]
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """`folder`/`name`; refused when it would lead out of the folder."""
-    pure = PurePosixPath(name.strip().replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or not pure.parts:
-        raise DataError("a path in the CSV is empty or leads out of source; give paths below it")
-    return folder.joinpath(*pure.parts)
+def _splits(lines: Sequence[Line], tables: Sequence[Path], column: str) -> Callable[[Line], str]:
+    """How the split of a line is known: by its column, else by one table for each, else not."""
+    if column:
+        strange = [line for line in lines if line.cells[column].lower() not in SPLIT_WORDS]
+        if strange:
+            raise DataError(
+                f"split_column {column!r} has another value than train, val or test in "
+                f"{len(strange)} rows, first in {strange[0].where}"
+            )
+        return lambda line: SPLIT_WORDS[line.cells[column].lower()]
+    if len(tables) == 1:
+        return lambda line: ""
+    told = {table: _told_by_name(table) for table in tables}
+    return lambda line: told[line.table]
 
 
-def _require(name: str, key: str, columns: Sequence[str], table: Path) -> None:
-    if name not in columns:
-        raise ConfigError(f"{key} {name!r} is not in {table.name}; it has {', '.join(columns)}")
+def _told_by_name(table: Path) -> str:
+    parts = re.split("[^a-z]+", table.stem.lower())
+    words = {SPLIT_WORDS[part] for part in parts if part in SPLIT_WORDS}
+    if len(words) != 1:
+        raise ConfigError(
+            f"csv {table.name}: the name of each of several tables must tell its split, as "
+            "train.csv and val.csv do; rename it, or give split_column"
+        )
+    return words.pop()
 
 
-def _refuse_identifiers(
-    keep: Sequence[str], rows: Rows, columns: Sequence[str], table: Path
-) -> None:
+def _kept(line: Line, keep: Sequence[str]) -> dict[str, Any]:
+    """Fields of the record for the columns of `keep`."""
+    kept = {name: line.cells[name] for name in keep}
+    fields: dict[str, Any] = {name: kept.pop(name) for name in _KNOWN if name in kept}
+    if "age" in fields:
+        fields["age"] = number(str(fields["age"]))
+    return {**fields, "extra": kept}
+
+
+def _view(text: str) -> str:
+    """CC or MLO; another view is none of the two that a dataset names."""
+    return text.upper() if text.upper() in ("CC", "MLO") else ""
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _refuse_unlike_labels(lines: Sequence[Line], column: str) -> None:
+    """Refuse a label column that may hold names, dates or reports, without showing a value."""
+    unlike = unlike_labels([line.cells[column] for line in lines])
+    if unlike:
+        raise ConfigError(f"label_column {column!r} has {unlike}; name the column of the label")
+
+
+def _refuse_identifiers(keep: Sequence[str], lines: Sequence[Line], patient: str) -> None:
     """Refuse kept columns that look like identifiers, by their name or by their values."""
     for name in keep:
-        _require(name, "keep_columns", columns, table)
         parts = re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()
-        values = {row[name] for row in rows}
-        distinct = len(rows) >= 10 and len(values) == len(rows)
-        numbers = all(not math.isnan(_number(value)) for value in values)
-        if _IDENTIFYING.search(parts) or (distinct and not numbers):
+        if _IDENTIFYING.search(parts):
             raise ConfigError(
                 f"keep_columns {name!r} looks like an identifier; leave it out or rename it"
             )
         if name in COLUMNS and name not in _KNOWN:
             raise ConfigError(f"keep_columns {name!r} is a column of every manifest; rename it")
-
-
-def _refuse_twice(rows: Rows, names: Mapping[str, str], table: Path) -> None:
-    """Refuse a table with a row for each finding, which would put an image in it twice."""
-    first: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
-        start = first.setdefault(row[names["path_column"]].strip(), number)
-        if start != number:
-            raise DataError(
-                f"rows {start} and {number} of {table.name} name the same image; "
-                "give each image one row, with the label of its gravest finding"
+        if name == "age":
+            continue  # patients may well differ in it; what is above 89 is stored as 90
+        patients = [line.cells[patient] if patient else line.where for line in lines]
+        unlike = unlike_measures([line.cells[name] for line in lines], patients)
+        if unlike:
+            raise ConfigError(
+                f"keep_columns {name!r} looks like an identifier ({unlike}); leave it out"
             )
 
 
-def _refuse_torn(rows: Rows, names: Mapping[str, str], table: Path) -> None:
-    """Refuse a patient whom the table puts in two splits, without saying who it is."""
-    if "split_column" not in names or "patient_column" not in names:
-        return
-    first: dict[str, tuple[int, str]] = {}
-    for number, row in enumerate(rows, start=2):  # as a spreadsheet counts, the header being 1
-        patient, split = row[names["patient_column"]], row[names["split_column"]]
-        start, known = first.setdefault(patient, (number, split))
-        if known != split:
+def _refuse_twice(first: dict[tuple[Path, ...], str], paths: Iterable[Path], where: str) -> None:
+    """Refuse a table with a row for each finding, which would put an image in it twice."""
+    start = first.setdefault(tuple(paths), where)
+    if start != where:
+        raise DataError(
+            f"{start} and {where} name the same image; "
+            "give each image one row, with the label of its gravest finding"
+        )
+
+
+def _refuse_torn(lines: Sequence[Line], split_of: Callable[[Line], str], patient: str) -> None:
+    """Refuse a patient whom the tables put in two splits, without saying who it is."""
+    first: dict[str, Line] = {}
+    for line in lines if patient else ():
+        start = first.setdefault(line.cells[patient], line)
+        if line.cells[patient] and split_of(start) != split_of(line):
             raise DataError(
-                f"a patient is in two splits in {table.name}: {known!r} in row {start}, {split!r} "
-                f"in row {number}; all images of a patient belong in one split"
+                f"a patient is in two splits: {split_of(start)!r} in {start.where}, "
+                f"{split_of(line)!r} in {line.where}; all images of a patient belong in one split"
             )
