@@ -120,40 +120,6 @@ def test_cbis_labels_come_from_its_tables_in_both_spellings(tmp_path: Path) -> N
     assert found["P_00001", "L", "CC"].birads == "5"
 
 
-def test_a_folder_a_class(tmp_path: Path) -> None:
-    for name in (
-        "benign/a_1.png",
-        "benign/a_2.png",
-        "malignant/s/b_1.png",
-        "malignant/.hidden.png",
-    ):
-        picture(tmp_path / "original" / name)
-    picture(tmp_path / "synthetic_guide3" / "benign" / "x.png")
-    records = read("folder", tmp_path, "malignancy2", patient_pattern=r"([a-z]+)_\d")
-    assert labels(records) == {"benign": 2, "malignant": 1}
-    assert [record.patient for record in records] == ["a", "a", "b"]
-    alone = read("folder", tmp_path, "malignancy2")
-    assert len({record.patient for record in alone}) == 3
-    with pytest.raises(DataError, match="finds no patient in 3 of 3 paths"):
-        read("folder", tmp_path, "malignancy2", patient_pattern=r"(\d{9})")
-    with pytest.raises(ConfigError, match="has 0 groups; 1 is needed"):
-        read("folder", tmp_path, "malignancy2", patient_pattern="a")
-
-
-def test_names_of_folders_are_classes_or_mapped_to_them(tmp_path: Path) -> None:
-    for name in ("cat/1.png", "dog/2.png"):
-        picture(tmp_path / name)
-    adapter = open_adapter("folder")
-    made = adapter.read(tmp_path, task="label", options={"positive": "cat"}).classes
-    assert (made.names, made.positive) == (("cat", "dog"), "cat")
-    with pytest.raises(
-        DataError, match=r"is not of task 'malignancy2' \(benign, malignant\); 2 of 2"
-    ):
-        read("folder", tmp_path, "malignancy2")
-    mapped = read("folder", tmp_path, "malignancy2", class_map="malignant=cat,benign=dog")
-    assert labels(mapped) == {"malignant": 1, "benign": 1}
-
-
 def test_a_class_map_reads_both_ways_and_misses_no_value() -> None:
     assert parse_class_map("malignant=1,benign=0,benign=2", ["0", "1", "2"]) == {
         "0": "benign",
