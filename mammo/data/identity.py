@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from mammo.data.release import Record
+from mammo.data.release import STRATA, Record
+from mammo.errors import DataError
 
 
 def load_salt(work: Path) -> bytes:
@@ -27,9 +28,13 @@ def load_salt(work: Path) -> bytes:
     return path.read_bytes()
 
 
-def fingerprint(salt: bytes) -> str:
-    """Tells whether two datasets were hashed with the same salt, without telling the salt."""
-    return hashlib.sha256(salt).hexdigest()[:12]
+def fingerprint(salt: bytes, group_by: str = "patient") -> str:
+    """Tells whether the groups of two datasets can be compared, without telling the salt.
+
+    Hashes of patients and hashes of breasts never agree, so they count as of different salts.
+    """
+    own = salt if group_by == "patient" else salt + group_by.encode()
+    return hashlib.sha256(own).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,29 @@ class Names:
     dataset: str  # patient 1 of one data set is not patient 1 of another
 
     def group(self, record: Record, group_by: str = "patient") -> str:
-        """Whose images must stay together: the patient's, or by `group_by` image each alone."""
-        return (
-            self._hashed("patient", record.patient) if group_by == "patient" else self.image(record)
-        )
+        """Whose images must stay together: of a patient, of a patient_laterality, or an image."""
+        if group_by == "image":
+            return self.image(record)
+        if group_by == "patient_laterality":
+            return self._hashed("breast", record.patient, record.laterality)
+        return self.patient(record.patient)
 
     def groups(self, records: Sequence[Record], group_by: str = "patient") -> pd.DataFrame:
-        """Columns group_id and label of `records`."""
-        rows = [(self.group(record, group_by), record.label) for record in records]
-        return pd.DataFrame(rows, columns=["group_id", "label"])
+        """Columns group_id, label and those of `STRATA` of `records`."""
+        sides = sum(record.laterality != "" for record in records)
+        if group_by == "patient_laterality" and sides < len(records):
+            raise DataError(
+                f"group_by patient_laterality: {len(records) - sides} of {len(records)} images "
+                "have no laterality in the release; use group_by patient"
+            )
+        rows = [
+            (self.group(record, group_by), *(getattr(record, name) for name in STRATA))
+            for record in records
+        ]
+        return pd.DataFrame(rows, columns=["group_id", *STRATA])
+
+    def patient(self, original: str) -> str:
+        return self._hashed("patient", original)
 
     def exam(self, record: Record) -> str:
         return self._hashed("exam", record.patient, record.exam) if record.exam else ""

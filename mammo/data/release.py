@@ -19,6 +19,7 @@ FLAGS = (
     "biopsy",  # taken after a biopsy, or of a specimen
     "marked",  # lines, callipers or words drawn into the picture
 )
+STRATA = ("label", "vendor", "subset", "density", "birads")  # what patients can be stratified by
 
 
 @dataclass(frozen=True)

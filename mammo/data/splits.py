@@ -1,24 +1,20 @@
 """Who trains, validates and tests: partitions by patient, stratified by the patient's label."""
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mammo.data.counts import share
+from mammo.data.counts import apportion, share
 from mammo.data.dataset import Dataset
-from mammo.data.manifest import SPLITS
+from mammo.data.strata import LABEL, by_label
 from mammo.errors import ConfigError, DataError
 from mammo.seeds import derive
 
 NO_FOLD = "none"
-_COLUMNS = ["split", "fold"]
-_HEAD = 2  # row of a table's first line as a spreadsheet counts, the header being 1
 
 
 @dataclass(frozen=True)
@@ -37,12 +33,13 @@ def hold_out(
     test_fraction: float,
     seed: int,
     positive: str = "",
+    stratify_by: Sequence[str] = LABEL,
 ) -> pd.Series:
     """Split of every row of `frame` (columns group_id, label): train, val or test.
 
-    Each fraction is of the patients of a stratum, to within one patient, and at least one
-    patient where the fraction is above 0. A patient with any `positive` image is of the
-    positive stratum, any other of the rarest class among the patient's images.
+    Each fraction is of the patients of a label, to within one patient, and at least one patient
+    where the fraction is above 0; of a finer stratum (`stratify_by`) to within two patients.
+    What a patient's label is, and which strata are drawn together, says `strata.patients_of`.
     """
     if val_fraction + test_fraction >= 1:
         raise ConfigError(
@@ -52,43 +49,63 @@ def hold_out(
     asked = {"test": test_fraction, "val": val_fraction}
     asked = {split: fraction for split, fraction in asked.items() if fraction > 0}
     rng = np.random.default_rng(derive(seed, "hold_out"))
+    least = 1 + len(asked)
     split_of: dict[str, str] = {}
-    for label, groups in _strata(frame, positive, rng):
-        _require(label, len(groups), 1 + len(asked), f"train, {' and '.join(asked)}")
-        left = groups
+    for label, strata in by_label(
+        frame, positive=positive, stratify_by=stratify_by, least=least, rng=rng
+    ):
+        patients = left = sum(map(len, strata))
+        _require(label, patients, least, f"train, {' and '.join(asked)}")
         for place, (split, fraction) in enumerate(asked.items()):
-            room = len(left) - (len(asked) - place)  # one patient for each split to come, and train
-            count = min(max(1, share(fraction, len(groups))), room)
-            taken = _spread(left, count, rng)
-            split_of |= dict.fromkeys(taken, split)
-            left = [group for group in left if group not in split_of]
-        split_of |= dict.fromkeys(left, "train")
+            room = left - (len(asked) - place)  # one patient for each split to come, and train
+            count = min(max(1, share(fraction, patients)), room)
+            left -= count
+            parts = apportion(count, [len(stratum) for stratum in strata])
+            for stratum, part in zip(strata, parts, strict=True):
+                taken = _spread(stratum, part, rng)
+                split_of |= dict.fromkeys(taken, split)
+                stratum[:] = [group for group in stratum if group not in split_of]
+        split_of |= dict.fromkeys((group for stratum in strata for group in stratum), "train")
     return frame["group_id"].map(split_of).rename("split")
 
 
-def assign_folds(frame: pd.DataFrame, *, k: int, seed: int, positive: str = "") -> pd.Series:
+def assign_folds(
+    frame: pd.DataFrame,
+    *,
+    k: int,
+    seed: int,
+    positive: str = "",
+    stratify_by: Sequence[str] = LABEL,
+) -> pd.Series:
     """Fold (0 to k - 1) of every row of `frame` (columns group_id, label); strata as in `hold_out`.
 
-    Folds differ by at most one patient in each stratum, and by fewer images of a stratum than
-    twice its largest patient has.
+    Folds differ by at most one patient in each stratum and in each label, and by fewer images of
+    a stratum than twice its largest patient has. Stratified by label alone, the prevalence by
+    patient of a fold is therefore within 2 / n of that of all: 2 points with n = 100 patients a
+    fold; with fewer, one patient weighs more than that and nothing better exists.
     """
     if k < 2:
         raise ConfigError(f"k_folds {k} is too few; give 2 or more, or 0 for a hold-out")
     rng = np.random.default_rng(derive(seed, "folds", k))
     fold_of: dict[str, int] = {}
     patients = np.zeros(k, int)
-    for label, groups in _strata(frame, positive, rng):
-        _require(label, len(groups), k, f"{k} folds")
-        # Patients come largest first and go out in rounds of one to each fold, so the image
-        # counts of two folds differ by at most the size range, whatever the draw.
-        for start in range(0, len(groups), k):
-            dealt = groups[start : start + k]
-            folds = rng.permutation(k)
-            if len(dealt) < k:  # the remainder goes where the fewest patients are
-                folds = folds[np.argsort(patients[folds], kind="stable")]
-            for group, fold in zip(dealt, folds.tolist(), strict=False):
-                fold_of[group] = fold
-                patients[fold] += 1
+    for label, strata in by_label(
+        frame, positive=positive, stratify_by=stratify_by, least=k, rng=rng
+    ):
+        _require(label, sum(map(len, strata)), k, f"{k} folds")
+        of_label = np.zeros(k, int)
+        for groups in strata:
+            # Patients come largest first and go out in rounds of one to each fold, so the image
+            # counts of two folds differ by at most the size range, whatever the draw.
+            for start in range(0, len(groups), k):
+                dealt = groups[start : start + k]
+                folds = rng.permutation(k)
+                if len(dealt) < k:  # the remainder goes where the fewest patients are
+                    folds = folds[np.lexsort((patients[folds], of_label[folds]))]
+                for group, fold in zip(dealt, folds.tolist(), strict=False):
+                    fold_of[group] = fold
+                    of_label[fold] += 1
+                    patients[fold] += 1
     return frame["group_id"].map(fold_of).astype("int64").rename("fold")
 
 
@@ -133,66 +150,6 @@ def fold_numbers(data: Dataset) -> list[int]:
     return sorted(int(fold) for fold in folds[folds >= 0].unique())
 
 
-def write_split_file(frame: pd.DataFrame, path: Path) -> str:
-    """Write group_id, split and fold of each patient of `frame` as CSV; returns `split_digest`."""
-    table = _table(frame)
-    partial = path.with_name(path.name + ".partial")
-    table.to_csv(partial, lineterminator="\n")
-    partial.replace(path)
-    return split_digest(frame)
-
-
-def read_split_file(path: Path, *, patient_column: str = "group_id") -> pd.DataFrame:
-    """Columns split and fold by patient (index) of a CSV as `write_split_file` writes it.
-
-    `fold` may be missing (-1 then), further columns are ignored. DataError gives the rows of a
-    patient that the file puts in two places, not the id, which may be the original one.
-    """
-    try:
-        table = pd.read_csv(path, dtype={patient_column: "str", "split": "str"})
-    except (OSError, ValueError) as error:
-        raise DataError(f"split_file {path} cannot be read: {error}") from None
-    missing = [name for name in (patient_column, "split") if name not in table]
-    if missing:
-        raise DataError(f"split_file {path} lacks the column {missing[0]!r}; it has {[*table]}")
-    if "fold" not in table:
-        table["fold"] = -1
-    table["fold"] = _fold_column(table["fold"], path)
-    table = table[[patient_column, *_COLUMNS]].drop_duplicates()
-    wrong = table[~table["split"].isin(SPLITS)]
-    if len(wrong):
-        found = wrong.iloc[0]
-        raise DataError(
-            f"split_file {path} has split {found['split']!r} in row {wrong.index[0] + _HEAD}; "
-            "it should be one of train, val, test"
-        )
-    torn = table[table[patient_column].duplicated()]
-    if len(torn):
-        rows = table.index[table[patient_column] == torn.iloc[0][patient_column]] + _HEAD
-        raise DataError(
-            f"split_file {path} puts the patient of rows {rows[0]} and {rows[1]} in two splits or "
-            f"folds ({torn[patient_column].nunique()} such patients); give each patient one line"
-        )
-    return table.set_index(patient_column).sort_index()
-
-
-def apply_split_file(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Columns split and fold for every row of `frame` (column group_id) from `read_split_file`."""
-    unknown = frame[~frame["group_id"].isin(table.index)]
-    if len(unknown):
-        raise DataError(
-            f"split file has no line for patient {unknown.iloc[0]['group_id']} "
-            f"({unknown['group_id'].nunique()} such patients)"
-        )
-    return table.loc[frame["group_id"], _COLUMNS].set_axis(frame.index)
-
-
-def split_digest(frame: pd.DataFrame) -> str:
-    """Hash of who is where: of the sorted (group_id, split, fold) of the real rows of `frame`."""
-    text = _table(frame).to_csv(lineterminator="\n")
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
 def _hold_out_rows(data: Dataset) -> Partition:
     frame = data.manifest
     split = frame["split"].to_numpy()
@@ -228,42 +185,15 @@ def _fold_number(data: Dataset, fold: str | int) -> int:
     return int(text)
 
 
-def _strata(
-    frame: pd.DataFrame, positive: str, rng: np.random.Generator
-) -> Iterator[tuple[str, list[str]]]:
-    """Label and patients of each stratum, patients with most images first, equals shuffled.
-
-    Depends on the patients' ids and labels, not on the order of rows.
-    """
-    frequency = frame["label"].value_counts()
-    rank = {label: (label != positive, int(n), str(label)) for label, n in frequency.items()}
-    by_group = frame.groupby("group_id", sort=True)["label"]
-    labels = by_group.agg(lambda values: min(values, key=rank.__getitem__))
-    sizes = by_group.size()
-    for label in sorted(labels.unique()):
-        members = labels.index[labels == label].to_numpy()
-        members = members[rng.permutation(len(members))]
-        order = np.argsort(-sizes[members].to_numpy(), kind="stable")
-        yield str(label), members[order].tolist()
-
-
 def _spread(ordered: list[str], count: int, rng: np.random.Generator) -> list[str]:
     """Draw `count` of `ordered`, one from each of as many equal stretches.
 
     With patients ordered by size, the draw has its share of large and of small ones.
     """
+    if not count:
+        return []
     edges = [place * len(ordered) // count for place in range(count + 1)]
     return [ordered[int(rng.integers(low, high))] for low, high in pairwise(edges)]
-
-
-def _fold_column(values: pd.Series, path: Path) -> pd.Series:
-    numbers = pd.to_numeric(values, errors="coerce").fillna(-1)
-    wrong = values[(numbers % 1 != 0) | (numbers < -1) | (values.notna() & (numbers != values))]
-    if len(wrong):
-        raise DataError(
-            f"split_file {path} has fold {wrong.iloc[0]!r}; give a number from 0, or nothing"
-        )
-    return numbers.astype("int64")
 
 
 def _require(label: str, patients: int, needed: int, parts: str) -> None:
@@ -272,8 +202,3 @@ def _require(label: str, patients: int, needed: int, parts: str) -> None:
             f"class {label!r} has {patients} patients, {needed} are needed for {parts}; "
             "lower k_folds or the number of splits, or merge classes"
         )
-
-
-def _table(frame: pd.DataFrame) -> pd.DataFrame:
-    real = frame[~frame["is_synthetic"]] if "is_synthetic" in frame else frame
-    return real.groupby("group_id", sort=True)[_COLUMNS].first()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mammo.data.release import FLAGS
+from mammo.data.release import FLAGS, STRATA
 from mammo.data.sources import ADAPTERS, check_request, open_adapter
 from mammo.errors import ConfigError, DataError
 from mammo.run import Result, Run
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from mammo.data.dataset import Dataset
     from mammo.data.intake import Intake
+    from mammo.data.partition import Divided
     from mammo.data.release import Record, Release
 
     DatasetName = str
@@ -50,8 +51,6 @@ else:
     RawName = one_of(("refuse", "log"))
     GroupName = one_of(("patient", "patient_laterality", "image"))
     NewPatients = one_of(("error", "train"))
-
-STRATA = ("label", "vendor", "subset", "density", "birads")  # of `stratify_by`
 
 # Settings that only some adapters take, with the value that means "not given".
 OPTIONS: dict[str, Any] = {
@@ -187,8 +186,8 @@ def run(
         k_folds: folds of the patients outside the test, instead of a validation split; 0 for none
         group_by: patient; patient_laterality and image tear patients and leak, to show what it does
         stratify_by: columns whose values each split shares alike, as label,vendor
-        split_file: a splits.csv of an earlier run to follow
-        new_patients: of a split_file that does not name a patient: error, or train
+        split_file: splits.csv of an earlier run to follow, or a CSV with patient, split, fold
+        new_patients: patients whom split_file does not name: error, or train
         warmup_negatives: negative patients for each positive one in a warm-up subset; 0 for none
         limit: patients to take; 0 for all
         strict: stop at an image that cannot be used; false leaves it out and lists it
@@ -214,9 +213,10 @@ def run(
     from mammo.data.identity import Names, fingerprint, load_salt
     from mammo.data.intake import take_in
     from mammo.data.manifest import make_manifest
-    from mammo.data.partition import partition, take_patients
+    from mammo.data.partition import partition, take_patients, warm_up
     from mammo.data.prepare import Recipe, depth_of
     from mammo.data.release import select
+    from mammo.data.split_file import read_split_file
     from mammo.data.writer import DatasetWriter
 
     given = _options(locals())
@@ -224,7 +224,8 @@ def run(
     folder = Path(source).expanduser() if source else _generate(tracked, dataset, given, seed)
     release = adapter.read(folder, task=task, options=given if source else {})
     select(release, subsets=_listed(subset), exclude=_listed(exclude))
-    records = take_patients(release.records, limit, seed)
+    positive_class = release.classes.positive
+    records = take_patients(release.records, limit, seed, positive=positive_class)
     if not records:
         raise DataError(f"no images for task {task!r} in {folder}")
     if strict and release.rejected:
@@ -241,17 +242,24 @@ def run(
         exclude=_listed(exclude),
     )
     names = Names(load_salt(tracked.work), dataset)
+    salt = fingerprint(names.salt, group_by)
+    hashed = names.patient if group_by == "patient" else None
+    file = Path(split_file).expanduser()
     divide = functools.partial(
         partition,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         k_folds=k_folds,
         seed=seed,
-        positive=release.classes.positive,
-        split_file=split_file,
+        positive=positive_class,
+        stratify_by=[part.strip() for part in stratify_by.split(",")],
+        assigned=read_split_file(file, salt=salt, hashed=hashed) if split_file else None,
+        new_patients=new_patients,
     )
-    # too few patients for the partition is told now, not after an hour of decoding
-    divide(names.groups(records, group_by), [record.split for record in records])
+    alone = release.notes.get("group", "").startswith("image")
+    if not (alone and split_file):  # which names only the first of copies, not yet known
+        # too few patients for the partition is told now, not after an hour of decoding
+        divide(names.groups(records, group_by), [record.split for record in records])
     writer = DatasetWriter(
         tracked.folder / "dataset.partial",
         name=dataset,
@@ -265,7 +273,7 @@ def run(
                 **({"range": list(recipe.fixed_range)} if recipe.fixed_range else {}),
             },
             "split_seed": seed,
-            "salt": fingerprint(names.salt),
+            "salt": salt,
             "task": task,
             "source": dataset,
             "group_by": group_by,
@@ -282,9 +290,12 @@ def run(
             raise _unusable(tracked, rejected)
         rate = len(records) / (time.monotonic() - started)
         frame = make_manifest(writer.rows)
-        alone = release.notes.get("group", "").startswith("image")
         frame["group_id"] = _groups(frame, without_patients=alone)
-        frame[["split", "fold"]] = divide(frame, [record.split for record in intake.kept])
+        divided = divide(frame, [record.split for record in intake.kept])
+        frame[["split", "fold"]] = divided.rows
+        if warmup_negatives:
+            asked = {"negatives": warmup_negatives, "positive": positive_class, "seed": seed}
+            frame["warmup"] = warm_up(frame, **asked)
         data = writer.finish(tracked.work / "datasets", manifest=frame)
     except OSError as error:
         raise _explained(error, tracked.work) from None
@@ -292,6 +303,7 @@ def run(
         writer.discard()  # nothing is left of it once the dataset has its final name
     _keep_names(tracked, data, intake.kept)
     _say(tracked, data, release, intake, group_by)
+    _say_splits(tracked, data, divided)
     return _report(tracked, data, intake, rejected, rate)
 
 
@@ -401,6 +413,8 @@ def _say(
     tracked: Run, data: "Dataset", release: "Release", intake: "Intake", group_by: str
 ) -> None:
     """Tell what a reader of the run must know: how patients were told apart, what looks wrong."""
+    from mammo.data.partition import RISKS
+
     notes = {"group": group_by, **release.notes}
     if release.left_out:
         counted = [f"{count} {reason}" for reason, count in sorted(release.left_out.items())]
@@ -408,8 +422,8 @@ def _say(
     tracked.tags({f"mammo.{name}": text for name, text in notes.items()})
     for name, text in notes.items():
         LOG.info("preprocess: %s: %s", name, text)
-    if group_by == "image":
-        LOG.warning("preprocess: images of one patient may be in several splits (group_by=image)")
+    if group_by in RISKS:
+        LOG.warning("preprocess: %s", RISKS[group_by])
     if intake.disagreements:
         LOG.warning(
             "preprocess: the chest wall of %d of %d images is not at the side that header or "
@@ -425,6 +439,22 @@ def _say(
         )
 
 
+def _say_splits(tracked: Run, data: "Dataset", divided: "Divided") -> None:
+    """Tell what a reader of the splits must know; the file that another run can follow."""
+    from mammo.data.partition import warm_up_table
+    from mammo.data.split_file import write_split_file
+
+    for note in divided.notes:
+        LOG.warning("preprocess: %s", note)
+    if len(divided.missing):
+        tracked.table("missing_patients", divided.missing)
+    frame = data.manifest
+    if frame["warmup"].any():
+        tracked.table("warmup", warm_up_table(frame, positive=data.classes.positive))
+    write_split_file(frame, tracked.folder / "splits.csv", salt=data.about["salt"])
+    tracked.artifacts(tracked.folder / "splits.csv")
+
+
 def _report(
     tracked: Run,
     data: "Dataset",
@@ -436,7 +466,6 @@ def _report(
     from PIL import Image
 
     from mammo.data.sheet import contact_sheet
-    from mammo.data.splits import write_split_file
 
     frame = data.manifest
     metrics = {
@@ -458,8 +487,6 @@ def _report(
     if rejected:
         path = _list_privately(tracked, rejected)
         LOG.warning("preprocess: %d images left out; their names are in %s", len(rejected), path)
-    write_split_file(frame, tracked.folder / "splits.csv")
-    tracked.artifacts(tracked.folder / "splits.csv")
     Image.fromarray(contact_sheet(data)).save(tracked.folder / "preview.png")
     tracked.artifacts(tracked.folder / "preview.png")
     tracked.artifacts(data.folder, "dataset")

@@ -10,16 +10,15 @@ import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammo.data.splits import (
+from mammo.data import strata as strata_module
+from mammo.data.split_file import (
     apply_split_file,
-    assign_folds,
-    fold_numbers,
-    hold_out,
+    missing_patients,
     read_split_file,
     split_digest,
-    training_rows,
     write_split_file,
 )
+from mammo.data.splits import assign_folds, fold_numbers, hold_out, training_rows
 from mammo.errors import ConfigError, DataError
 
 
@@ -27,68 +26,128 @@ def patients_of(labels: dict[str, int], images: int = 1) -> pd.DataFrame:
     return small.frame(small.real_rows({label: [images] * n for label, n in labels.items()}))
 
 
+VENDORS = ("", "A", "B", "C")
+
+
 @st.composite
 def manifests(draw: st.DrawFn) -> pd.DataFrame:
-    """20 to 60 patients of 1 to 6 images; 7 or more have only benign, 7 or more a malignant one."""
+    """20 to 60 patients of 1 to 6 images from up to 4 vendors; 7 or more are of each class."""
     sizes = draw(st.lists(st.integers(1, 6), min_size=20, max_size=60))
     positive = draw(st.integers(7, len(sizes) - 7))
-    rows = [
+    salt = draw(st.integers(0, 2**16))
+    patient = np.repeat(np.arange(len(sizes)), sizes)
+    image = np.concatenate([np.arange(size) for size in sizes])
+    # a positive patient may have benign images too: of the other breast
+    malignant = (patient < positive) & (image <= patient % 3)
+    turn = np.random.default_rng(salt).permutation(len(patient))
+    return pd.DataFrame(
         {
-            "group_id": f"p{number:02d}",
-            "image_id": f"p{number:02d}-{image}",
-            # a positive patient may have benign images too: of the other breast
-            "label": "malignant" if number < positive and image <= number % 3 else "benign",
-            "split": "train",
+            "group_id": hashed(patient, salt),
+            "label": np.where(malignant, "malignant", "benign"),
+            "vendor": np.asarray(VENDORS)[(patient * 7 + salt) % 11 % 4],
         }
-        for number, size in enumerate(sizes)
-        for image in range(size)
-    ]
-    return small.frame(draw(st.permutations(rows)))
+    ).iloc[turn].reset_index(drop=True)  # fmt: skip
+
+
+def hashed(patients: np.ndarray, salt: int) -> list[str]:
+    """An id for each patient number, in another order with another salt."""
+    return [f"{(int(each) * 2654435761 + salt * 40503) % 2**32:08x}" for each in patients]
 
 
 def strata(frame: pd.DataFrame) -> pd.Series:
     return (frame["label"] == "malignant").groupby(frame["group_id"]).any()
 
 
-@settings(max_examples=40, deadline=None)
-@given(frame=manifests(), seed=st.integers(0, 2**31), test=st.sampled_from([0.1, 0.2, 0.35]))
-def test_a_hold_out_keeps_patients_whole_and_honours_fractions_to_a_patient(frame, seed, test):
-    split = hold_out(frame, val_fraction=0.15, test_fraction=test, seed=seed, positive="malignant")
+# 1,000 manifests in all: half are drawn by label, half by label and vendor
+@settings(max_examples=1000, deadline=None)
+@given(
+    frame=manifests(),
+    seed=st.integers(0, 2**31),
+    test=st.sampled_from([0.1, 0.2, 0.35]),
+    k=st.integers(2, 7),
+    finer=st.booleans(),
+)
+def test_no_patient_is_in_two_splits_or_folds_and_strata_are_shared_alike(
+    frame, seed, test, k, finer
+):
+    asked = {"seed": seed, "positive": "malignant"}
+    asked["stratify_by"] = ("label", "vendor") if finer else ("label",)
+    split = hold_out(frame, val_fraction=0.15, test_fraction=test, **asked)
+    fold = assign_folds(frame, k=k, **asked)
+    drawn = pd.DataFrame({"split": split, "fold": fold}).groupby(frame["group_id"])
+    assert drawn.nunique().eq(1).all(axis=None)
+    drawn = drawn.first()
     assert set(split) == {"train", "val", "test"}
-    by_group = split.groupby(frame["group_id"]).agg(["nunique", "first"])
-    assert (by_group["nunique"] == 1).all()
-    for _, members in strata(frame).groupby(strata(frame)):
-        counts = Counter(by_group["first"][members.index])
+    assert set(fold) == set(range(k))
+    total = drawn["fold"].value_counts()
+    if not finer:
+        assert total.max() - total.min() <= 1
+    positive = strata(frame)
+    for _, members in positive.groupby(positive):
+        mine = drawn.loc[members.index]
+        counts = Counter(mine["split"])
         assert abs(counts["test"] - test * len(members)) <= 1
         assert abs(counts["val"] - 0.15 * len(members)) <= 1
-
-
-@settings(max_examples=40, deadline=None)
-@given(frame=manifests(), seed=st.integers(0, 2**31), k=st.integers(2, 7))
-def test_folds_keep_patients_whole_and_differ_by_a_patient_in_each_stratum(frame, seed, k):
-    fold = assign_folds(frame, k=k, seed=seed, positive="malignant")
-    by_group = fold.groupby(frame["group_id"]).agg(["nunique", "first"])
-    assert (by_group["nunique"] == 1).all()
-    assert set(fold) == set(range(k))
-    sizes = frame["group_id"].value_counts()
-    total = by_group["first"].value_counts()
-    assert total.max() - total.min() <= 1
-    for _, members in strata(frame).groupby(strata(frame)):
-        patients = by_group["first"][members.index].value_counts().reindex(range(k), fill_value=0)
+        patients = mine["fold"].value_counts().reindex(range(k), fill_value=0)
         assert patients.max() - patients.min() <= 1
-        images = sizes[members.index].groupby(by_group["first"][members.index]).sum()
-        assert images.max() - images.min() < 2 * sizes[members.index].max()
+        if not finer:
+            sizes = frame["group_id"].value_counts()[members.index]
+            images = sizes.groupby(mine["fold"]).sum()
+            assert images.max() - images.min() < 2 * sizes.max()
+    if finer:
+        check_vendors(frame, drawn, positive, test=test, k=k)
+    else:
+        prevalence = positive.groupby(drawn["fold"]).agg(["mean", "size"])
+        bound = np.maximum(0.02, 2 / prevalence["size"])  # a patient more or less
+        assert (abs(prevalence["mean"] - positive.mean()) < bound).all()
 
 
-@settings(max_examples=25, deadline=None)
-@given(frame=manifests(), seed=st.integers(0, 2**31))
-def test_partitions_follow_from_ids_and_seed_not_from_the_order_of_rows(frame, seed):
+def check_vendors(frame, drawn, positive, *, test: float, k: int) -> None:
+    """Vendors large enough are shared alike within a label (every patient has one vendor)."""
+    vendor = frame.groupby("group_id")["vendor"].first()
+    for _, members in drawn.groupby([positive, vendor]):
+        counts = Counter(members["split"])
+        if len(members) >= 3 and not small_beside(positive, vendor, members, least=3):
+            assert abs(counts["test"] - test * len(members)) < 2
+            assert abs(counts["val"] - 0.15 * len(members)) < 2
+        if len(members) >= k and not small_beside(positive, vendor, members, least=k):
+            patients = members["fold"].value_counts().reindex(range(k), fill_value=0)
+            assert patients.max() - patients.min() <= 1
+
+
+def small_beside(positive, vendor, members, *, least: int) -> bool:
+    """Whether the label has a vendor of fewer than `least` patients, which may join `members`."""
+    label = positive[members.index[0]]
+    return bool((vendor[positive == label].value_counts() < least).any())
+
+
+@settings(max_examples=60, deadline=None)
+@given(frame=manifests(), seed=st.integers(0, 2**31), salt=st.integers(0, 2**16))
+def test_partitions_follow_from_seed_and_release_and_not_from_the_salt(frame, seed, salt):
     asked = {"seed": seed, "positive": "malignant"}
-    turned = frame.iloc[::-1]
+    number = pd.factorize(frame["group_id"])[0]
+    other = frame.assign(group_id=hashed(number, salt))
     split = hold_out(frame, val_fraction=0.2, test_fraction=0.2, **asked)
-    assert split.equals(hold_out(turned, val_fraction=0.2, test_fraction=0.2, **asked).sort_index())
+    assert split.equals(hold_out(other, val_fraction=0.2, test_fraction=0.2, **asked))
     folds = assign_folds(frame, k=5, **asked)
-    assert folds.equals(assign_folds(turned, k=5, **asked).sort_index())
+    assert folds.equals(assign_folds(other, k=5, **asked))
+    # images may come in any order as long as the patients appear in the same one
+    together = frame.iloc[np.argsort(number, kind="stable")]
+    assert folds.equals(assign_folds(together, k=5, **asked).sort_index())
+
+
+def test_strata_with_too_few_patients_are_drawn_together_within_their_label():
+    frame = patients_of({"benign": 20, "malignant": 10})
+    frame["vendor"] = [*["A"] * 12, *["B"] * 6, "C", "D", *["A"] * 7, *["B"] * 2, "C"]
+    found = strata_module.patients_of(
+        frame, positive="malignant", stratify_by=("label", "vendor"), least=5
+    )
+    merged = found[found["stratum"] == ""]
+    # benign C and D are two, B's 6 join them; malignant B and C are three, A's 7 join them
+    assert merged["label"].value_counts().to_dict() == {"benign": 8, "malignant": 10}
+    fold = assign_folds(frame, k=5, seed=0, stratify_by=("label", "vendor"))
+    counts = fold[frame["vendor"].eq("A") & frame["label"].eq("benign")].value_counts()
+    assert sorted(counts) == [2, 2, 2, 3, 3]
 
 
 def test_prevalence_by_image_differs_by_less_than_two_points_between_folds():
@@ -206,11 +265,17 @@ def test_folds_beside_synthetic_images_are_refused(tmp_path):
         training_rows(data, fold=0)
 
 
-def test_a_split_file_gives_the_same_partition_back(tmp_path):
-    frame = patients_of({"benign": 9, "malignant": 9}, images=2)
+def divided(sizes: int = 9) -> pd.DataFrame:
+    frame = patients_of({"benign": sizes, "malignant": sizes}, images=2)
     frame["split"] = hold_out(frame, val_fraction=0.2, test_fraction=0.2, seed=0)
-    digest = write_split_file(frame, tmp_path / "split.csv")
-    table = read_split_file(tmp_path / "split.csv")
+    return frame
+
+
+def test_a_split_file_gives_the_same_partition_back(tmp_path):
+    frame = divided()
+    digest = write_split_file(frame, tmp_path / "split.csv", salt="abc")
+    assert (tmp_path / "split.csv").read_text().startswith(f"# mammo splits {digest} salt abc\n")
+    table = read_split_file(tmp_path / "split.csv", salt="abc")
     again = frame.drop(columns=["split", "fold"]).iloc[::-1]
     again[["split", "fold"]] = apply_split_file(again, table)
     assert again["split"].sort_index().equals(frame["split"])
@@ -219,32 +284,92 @@ def test_a_split_file_gives_the_same_partition_back(tmp_path):
     assert split_digest(frame) != digest
 
 
-def test_a_split_file_with_a_patient_in_two_splits_is_refused(tmp_path):
+def test_an_edited_split_file_is_refused_until_its_first_line_is_gone(tmp_path):
     path = tmp_path / "split.csv"
-    path.write_text("patient,split\nP1,train\nP2,val\nP1,test\n")
-    with pytest.raises(DataError, match=r"the patient of rows 2 and 4 in two splits or folds \(1"):
-        read_split_file(path, patient_column="patient")
-    path.write_text("patient,split\nP1,training\n")
-    with pytest.raises(DataError, match=r"has split 'training' in row 2;"):
-        read_split_file(path, patient_column="patient")
-    path.write_text("patient,split,fold\nP1,train,first\n")
-    with pytest.raises(DataError, match=r"has fold 'first'"):
-        read_split_file(path, patient_column="patient")
-    path.write_text("patient,fold\nP1,1\n")
-    with pytest.raises(DataError, match=r"lacks the column 'split'"):
-        read_split_file(path, patient_column="patient")
+    write_split_file(divided(), path, salt="abc")
+    text = path.read_text()
+    path.write_bytes(text.replace("\n", "\r\n").encode())  # as a spreadsheet's machine saves it
+    assert len(read_split_file(path, salt="abc")) == 18
+    edited = text.replace("train", "test", 1)
+    path.write_text(edited)
+    with pytest.raises(DataError, match=r"was changed after mammo wrote it: .* remove the first"):
+        read_split_file(path, salt="abc")
+    path.write_text(edited.partition("\n")[2])
+    assert (read_split_file(path, salt="abc")["split"] == "test").sum() == 1 + 4
+
+
+def test_a_split_file_of_another_salt_is_refused(tmp_path):
+    write_split_file(divided(), tmp_path / "split.csv", salt="abc")
+    with pytest.raises(DataError, match=r"another salt or group_by \(abc, here def\)"):
+        read_split_file(tmp_path / "split.csv", salt="def")
+
+
+def test_a_file_made_by_hand_names_patients_as_the_release_does(tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_text("patient,remark,split,fold\n007, x,train,1\n 8 ,y,test,\n9,,train,2.0\n")
+    found = read_split_file(path, hashed=lambda patient: f"hash of {patient}")
+    assert found["split"].to_dict() == {
+        "hash of 007": "train",
+        "hash of 8": "test",
+        "hash of 9": "train",
+    }
+    assert found["fold"].tolist() == [1, -1, 2]
+    with pytest.raises(DataError, match="which goes with group_by patient"):
+        read_split_file(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "patient,split\nSECRET,train\nP2,val\nSECRET,test\n",
+            r"the patient of rows 2 and 4 in two splits or folds \(1 such",
+        ),
+        ("patient,split\nSECRET,training\n", r"has split 'training' in row 2;"),
+        ("patient,split,fold\nSECRET,train,first\n", r"has fold 'first' in row 2"),
+        ("patient,split,fold\nSECRET,test,1\n", r"puts a fold to a test patient in row 2"),
+        ("patient,split\nSECRET,val\n,val\n", r"has no patient in row 3"),
+        ("patient,fold\nSECRET,1\n", r"lacks the column 'split'"),
+        ("who,split\nSECRET,val\n", r"lacks the column 'patient'"),
+        ("", r"cannot be read"),
+    ],
+)
+def test_a_wrong_split_file_is_one_line_that_gives_the_row_and_not_the_patient(
+    tmp_path, text, message
+):
+    path = tmp_path / "split.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message) as refused:
+        read_split_file(path, hashed=str.lower)
+    assert "SECRET" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_split_file_that_is_absent_or_no_text_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match=r"cannot be read"):
         read_split_file(tmp_path / "absent.csv")
+    (tmp_path / "latin.csv").write_bytes(b"patient,split\nM\xfcller,train\n")
+    with pytest.raises(DataError, match=r"cannot be read"):
+        read_split_file(tmp_path / "latin.csv")
 
 
-def test_a_patient_of_a_split_file_without_a_fold_has_none(tmp_path):
-    path = tmp_path / "split.csv"
-    path.write_text("group_id,split,fold\n007,train,1\n008,test,\n")
-    assert read_split_file(path)["fold"].to_dict() == {"007": 1, "008": -1}
-
-
-def test_a_patient_without_a_line_in_the_split_file_is_named(tmp_path):
-    frame = patients_of({"benign": 2})
-    table = pd.DataFrame({"split": ["train"], "fold": [-1]}, index=["benign-0"])
-    with pytest.raises(DataError, match=r"no line for patient benign-1 \(1 such"):
+def test_new_patients_are_counted_and_train_on_request_alone():
+    frame = patients_of({"benign": 3})
+    table = pd.DataFrame({"split": ["test"], "fold": [-1]}, index=["benign-1"])
+    with pytest.raises(DataError, match=r"no line for 2 of 3 patients .* --new_patients train"):
         apply_split_file(frame, table)
+    found = apply_split_file(frame, table, new_patients="train")
+    assert found["split"].tolist() == ["train", "test", "train"]
+    assert found["fold"].tolist() == [-1, -1, -1]
+    folded = table.assign(split="train", fold=1)
+    with pytest.raises(DataError, match=r"2 patients, who would be in no fold"):
+        apply_split_file(frame, folded, new_patients="train")
+
+
+def test_patients_of_a_split_file_that_are_not_in_the_data_are_listed():
+    table = pd.DataFrame(
+        {"split": ["train", "val"], "fold": [-1, -1]},
+        index=pd.Index(["benign-0", "gone"], name="group_id"),
+    )
+    found = missing_patients(patients_of({"benign": 1}), table)
+    assert found.to_dict("records") == [{"group_id": "gone", "split": "val", "fold": -1}]
