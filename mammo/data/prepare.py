@@ -1,13 +1,9 @@
 """From a record to what is stored: decoded, cropped, turned, resized and quantised."""
 
 import math
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -21,7 +17,6 @@ from mammo.errors import DataError
 
 FRAMES = ("refuse", "central", "maximum")  # central slice, or the maximum over all slices
 FOR_PROCESSING = ("refuse", "log")  # log: -log of the detector's values, as for a display
-_AHEAD = 4  # images in flight for each process; more would only fill memory
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,33 @@ class Prepared:
     expected_wall: str  # as header or laterality have it
     breast_share: float  # of the file's area
     peak: float  # brightest value, in [0, 1]
+    file_shape: tuple[int, int]  # height and width of the file's picture
+    file_bits: int  # stored bits of a pixel of the file
+    grey_low: float = math.nan  # the file's value, after its modality transform, that 0 stands for
+    grey_high: float = math.nan  # and 1; of the first channel
+    background: float = math.nan  # median grey outside the breast, in [0, 1]
+    marks: float = math.nan  # share of the file that shines outside the breast
+    flags: tuple[str, ...] = ()  # of the release and of the header, and wall_differs
+
+    def file_columns(self) -> dict[str, Any]:
+        """What the manifest keeps of the file, by the name of its column."""
+        return {
+            "flags": ";".join(self.flags),
+            "file_height": self.file_shape[0],
+            "file_width": self.file_shape[1],
+            "file_bits": self.file_bits,
+            "grey_low": self.grey_low,
+            "grey_high": self.grey_high,
+            "background": self.background,
+            "marks": self.marks,
+        }
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why an image is no part of the task, though nothing is wrong with its file."""
+
+    reason: str  # names no one; counted, never an error
 
 
 @dataclass(frozen=True)
@@ -59,30 +81,7 @@ class Refused:
     reason: str
 
 
-def prepare_all(
-    records: Sequence[Record], recipe: Recipe, *, workers: int = 1
-) -> Iterator[Prepared | Refused]:
-    """Prepare `records` in their order on `workers` processes, with bounded memory."""
-    work = partial(prepare, recipe=recipe)
-    workers = min(workers, len(records))
-    if workers <= 1:
-        yield from map(work, records)
-        return
-    # spawned, not forked: the parent may hold threads of MLflow and torch
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting: deque[Future[Prepared | Refused]] = deque()
-        try:
-            for record in records:
-                waiting.append(pool.submit(work, record))
-                if len(waiting) >= _AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def prepare(record: Record, recipe: Recipe) -> Prepared | Refused:
+def prepare(record: Record, recipe: Recipe) -> Prepared | Refused | LeftOut:
     """Prepare one record; the first channel decides where the breast is for all of them."""
     try:
         return _prepare(record, recipe)
@@ -118,6 +117,9 @@ def _prepare(record: Record, recipe: Recipe) -> Prepared:
         expected_wall=expected,
         breast_share=frame.breast_share,
         peak=float(max(picture.values.max() for picture in pictures)),
+        file_shape=(first.values.shape[0], first.values.shape[1]),
+        file_bits=first.bits,
+        flags=record.flags,
     )
 
 

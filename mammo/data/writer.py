@@ -37,14 +37,7 @@ class DatasetWriter:
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
-        self.about = {
-            "schema_version": SCHEMA_VERSION,
-            "name": name,
-            "classes": classes.to_json(),
-            "shape": list(shape),
-            "dtype": dtype,
-            **(about or {}),
-        }
+        self.about = described(name, classes, shape, dtype) | dict(about or {})
         self.classes = classes
         self.rows: list[dict[str, Any]] = []
         self._shape = shape
@@ -97,6 +90,26 @@ class DatasetWriter:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def described(
+    name: str, classes: ClassMap, shape: tuple[int, int, int], dtype: str
+) -> dict[str, Any]:
+    """What dataset.json says of every dataset; `seal` adds digest and counts."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "classes": classes.to_json(),
+        "shape": list(shape),
+        "dtype": dtype,
+    }
+
+
+def digest_of(
+    frame: pd.DataFrame, about: Mapping[str, Any], generator_training: pd.DataFrame | None = None
+) -> str:
+    """Digest of the dataset that `seal` would make of the same."""
+    return manifest_digest(frame, essence(about, generator_training))
+
+
 def seal(
     folder: Path,
     datasets: Path,
@@ -110,9 +123,9 @@ def seal(
     if not len(frame):
         raise DataError(f"dataset {about['name']!r} would be empty: no image was accepted")
     check_manifest(frame, classes.names)
-    digest = manifest_digest(frame, essence(about, generator_training))
+    digest = digest_of(frame, about, generator_training)
     counts = frame.groupby(["split", "label"]).size()
-    described = {
+    content = {
         **about,
         "digest": digest,
         "images": len(frame),
@@ -123,7 +136,7 @@ def seal(
     frame.to_parquet(folder / "manifest.parquet", index=False)
     if generator_training is not None and len(generator_training):
         generator_training.to_parquet(folder / "generator_training.parquet", index=False)
-    (folder / "dataset.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
+    (folder / "dataset.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     final = datasets / digest
     datasets.mkdir(parents=True, exist_ok=True)
     try:

@@ -211,13 +211,12 @@ def run(
         seed: of splits, of the limit and of a phantom
     """
     from mammo.data.identity import Names, fingerprint, load_salt
-    from mammo.data.intake import take_in
-    from mammo.data.manifest import make_manifest
+    from mammo.data.intake import preparation_of, take_in
     from mammo.data.partition import partition, take_patients, warm_up
     from mammo.data.prepare import Recipe, depth_of
     from mammo.data.release import select
     from mammo.data.split_file import read_split_file
-    from mammo.data.writer import DatasetWriter
+    from mammo.data.writer import described, digest_of, seal
 
     given = _options(locals())
     adapter = open_adapter(dataset)
@@ -260,51 +259,60 @@ def run(
     if not (alone and split_file):  # which names only the first of copies, not yet known
         # too few patients for the partition is told now, not after an hour of decoding
         divide(names.groups(records, group_by), [record.split for record in records])
-    writer = DatasetWriter(
-        tracked.folder / "dataset.partial",
-        name=dataset,
-        classes=release.classes,
-        shape=(len(records[0].paths), *recipe.size),
-        dtype=recipe.dtype,
-        about={
-            "intensity": {
-                "policy": intensity,
-                "scale": SCALES[intensity],
-                **({"range": list(recipe.fixed_range)} if recipe.fixed_range else {}),
-            },
-            "split_seed": seed,
-            "salt": salt,
-            "task": task,
-            "source": dataset,
-            "group_by": group_by,
-            "crop": crop,
-        },
+    preparation = preparation_of(
+        tracked.folder,
+        records,
+        recipe,
+        names,
+        label_kind=release.classes.label_kind,
+        group_by=group_by,
+        strict=strict,
     )
+    slots, datasets = preparation.slots, tracked.work / "datasets"
+    about = {
+        **described(dataset, release.classes, slots.shape, slots.dtype),
+        "intensity": {
+            "policy": intensity,
+            "scale": SCALES[intensity],
+            **({"range": list(recipe.fixed_range)} if recipe.fixed_range else {}),
+        },
+        "split_seed": seed,
+        "salt": salt,
+        "task": task,
+        "source": dataset,
+        "group_by": group_by,
+        "crop": crop,
+    }
     started = time.monotonic()
     try:
-        intake = take_in(
-            writer, records, recipe, names, group_by=group_by, strict=strict, workers=workers
-        )
+        preparation.open(datasets)
+        before = preparation.journal.decoded
+        intake = take_in(records, preparation, workers=workers)
         rejected = release.rejected + intake.refused
         if intake.refused and (strict or not intake.kept):
             raise _unusable(tracked, rejected)
-        rate = len(records) / (time.monotonic() - started)
-        frame = make_manifest(writer.rows)
+        decoded = preparation.journal.decoded
+        rate = (decoded - before) / (time.monotonic() - started)
+        release.left_out.update(intake.left_out)
+        frame = intake.frame
         frame["group_id"] = _groups(frame, without_patients=alone)
         divided = divide(frame, [record.split for record in intake.kept])
         frame[["split", "fold"]] = divided.rows
         if warmup_negatives:
             asked = {"negatives": warmup_negatives, "positive": positive_class, "seed": seed}
             frame["warmup"] = warm_up(frame, **asked)
-        data = writer.finish(tracked.work / "datasets", manifest=frame)
-    except OSError as error:
+        preparation.journal.sealing(digest_of(frame, about))
+        data = seal(slots.folder, datasets, frame, release.classes, about)
+    except (DataError, OSError) as error:  # the user changes something: another run
+        preparation.discard()
         raise _explained(error, tracked.work) from None
-    finally:
-        writer.discard()  # nothing is left of it once the dataset has its final name
     _keep_names(tracked, data, intake.kept)
     _say(tracked, data, release, intake, group_by)
     _say_splits(tracked, data, divided)
-    return _report(tracked, data, intake, rejected, rate)
+    speed = {"images_per_second": rate, "images_decoded": float(decoded)}
+    result = _report(tracked, data, intake, rejected, speed)
+    preparation.discard()
+    return result
 
 
 def _groups(frame: "pd.DataFrame", *, without_patients: bool) -> "pd.Series":
@@ -386,9 +394,9 @@ def _list_privately(tracked: Run, rejected: list[tuple[str, str]]) -> Path:
     )
 
 
-def _explained(error: OSError, work: Path) -> Exception:
+def _explained(error: DataError | OSError, work: Path) -> Exception:
     """A full disk as one line for the user; any other error as it is."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(
             f"the disk of {work} is full; free space there or choose another --work_dir "
             "(what was half written has been removed)"
@@ -460,7 +468,7 @@ def _report(
     data: "Dataset",
     intake: "Intake",
     rejected: list[tuple[str, str]],
-    images_per_second: float,
+    speed: Mapping[str, float],
 ) -> Result:
     import pandas as pd
     from PIL import Image
@@ -473,7 +481,7 @@ def _report(
         "patients": float(frame["group_id"].nunique()),
         "rejected": float(len(rejected)),
         **{f"count/{name}": float((frame["label"] == name).sum()) for name in data.classes.names},
-        "images_per_second": images_per_second,
+        **speed,
     }
     tracked.metrics(metrics)
     by = ["split", "fold", "label"]

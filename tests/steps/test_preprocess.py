@@ -16,7 +16,7 @@ from PIL import Image
 
 from mammo.data.dataset import Dataset
 from mammo.data.manifest import check_manifest
-from mammo.data.writer import DatasetWriter
+from mammo.data.slots import Slots
 from mammo.errors import ConfigError, DataError
 from mammo.run import MemoryRun
 from mammo.steps import main, preprocess
@@ -241,11 +241,11 @@ def test_without_strict_a_truncated_dicom_is_listed(tmp_path: Path, release: Pat
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     tmp_path: Path, release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: DatasetWriter, *_: Any, **__: Any) -> None:
+    def full(self: Slots, *_: Any, **__: Any) -> None:
         (self.folder / "images-0000.npy").write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(DatasetWriter, "add", full)
+    monkeypatch.setattr(Slots, "put", full)
     with pytest.raises(DataError, match="is full; free space"):
         run(tmp_path / "work", source=str(release), **SMALL)
     assert not list((tmp_path / "work").rglob("*.npy"))
