@@ -2,8 +2,9 @@
 
 import csv
 import datetime
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,17 @@ def read_table(
         raise DataError(f"the {kind} is not CSV: {error}") from None
     except OSError as error:
         raise DataError(f"the {kind} cannot be read ({error.strerror})") from None
+
+
+def refuse_repeated(rows: Iterable[Mapping[str, str]], column: str, *, kind: str) -> None:
+    """DataError where two rows have the same text in `column`."""
+    counts = Counter(row[column] for row in rows)
+    again = sum(count > 1 for count in counts.values())
+    if again:
+        raise DataError(
+            f"{again} values of column {column!r} stand in several rows of the {kind}; "
+            "keep one row for each"
+        )
 
 
 def _rows(
@@ -90,23 +102,26 @@ def _csv(path: Path, delimiter: str) -> Iterator[list[str]]:
 
 
 def _excel(path: Path, sheet: str, kind: str) -> Iterator[list[str]]:
+    import warnings
     import zipfile
 
     import openpyxl
 
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (zipfile.BadZipFile, KeyError, ValueError, SyntaxError):  # XML's errors are the latter
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of styles and validations, which no value needs
+            book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+            if sheet and sheet not in book.sheetnames:
+                raise DataError(
+                    f"the {kind} has no sheet {sheet!r}; it has {', '.join(book.sheetnames)}"
+                )
+            lines = (book[sheet] if sheet else book.worksheets[0]).iter_rows(values_only=True)
+            found = [[_text(value) for value in line] for line in lines]
+            book.close()
+    # a broken file shows itself anywhere in it; XML's errors are SyntaxErrors
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, IndexError, SyntaxError):
         raise DataError(f"the {kind} is not an Excel file, or a broken one") from None
-    try:
-        if sheet and sheet not in book.sheetnames:
-            raise DataError(
-                f"the {kind} has no sheet {sheet!r}; it has {', '.join(book.sheetnames)}"
-            )
-        for line in (book[sheet] if sheet else book.worksheets[0]).iter_rows(values_only=True):
-            yield [_text(value) for value in line]
-    finally:
-        book.close()
+    yield from found
 
 
 def _text(value: Any) -> str:
