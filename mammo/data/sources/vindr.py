@@ -1,0 +1,122 @@
+"""VinDr-Mammo: 5,000 screening examinations with BI-RADS and findings, no pathology (Nguyen 2023).
+
+The release names no patients; its studies are taken for one patient each, as its authors do.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from mammo.data.classes import TASKS, class_of_birads, class_of_density
+from mammo.data.disclosure import number, sayable
+from mammo.data.release import Record, Release
+from mammo.data.sources import Inside, require_file
+from mammo.data.tables import read_table
+from mammo.errors import DataError
+
+OFFERS = (
+    "malignancy2_birads",
+    "malignancy3_birads",
+    "malignancy4_birads",
+    "birads",
+    "density2",
+    "density4",
+    "view",
+)
+OPTIONS: tuple[str, ...] = ()
+_BREASTS = "breast-level_annotations.csv"
+_FINDINGS = "finding_annotations.csv"
+_METADATA = "metadata.csv"  # of the headers
+_NEEDS = (
+    "study_id", "image_id", "laterality", "view_position", "breast_birads", "breast_density",
+    "split",
+)  # fmt: skip
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_SPLITS = {"training": "train", "test": "test"}
+Box = tuple[float, float, float, float]
+
+
+def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
+    """Read images/<study>/<image>.dicom by the breast-level table; findings give the boxes."""
+    table = require_file(folder, _BREASTS, "a row for each image")
+    boxes = _boxes(require_file(folder, _FINDINGS, "a row for each finding"))
+    vendors = _vendors(folder / _METADATA)
+    release = Release(
+        [],
+        TASKS[task],
+        notes={"labels": "BI-RADS of radiologists, no pathology: 5 stands for malignant"},
+    )
+    inside = Inside(folder)
+    for place, row in enumerate(read_table(table, needs=_NEEDS, kind=_BREASTS), start=2):
+        if row["split"] not in _SPLITS:
+            raise DataError(
+                f"{_BREASTS} has split {sayable(row['split'])} in row {place}; "
+                "training or test is needed"
+            )
+        path = inside.path(f"images/{row['study_id']}/{row['image_id']}.dicom", _BREASTS)
+        record = _record(path, row, boxes, vendors, task)
+        if not record.label:
+            release.left_out[f"without a class of {task}"] += 1
+        elif not path.is_file():
+            release.rejected.append((str(path.relative_to(folder)), "the file is missing"))
+        else:
+            release.records.append(record)
+    return release
+
+
+def _record(
+    path: Path,
+    row: Mapping[str, str],
+    boxes: Mapping[str, list[Box]],
+    vendors: Mapping[str, str],
+    task: str,
+) -> Record:
+    birads = row["breast_birads"].removeprefix("BI-RADS ")
+    density = row["breast_density"].removeprefix("DENSITY ")
+    if task == "view":
+        label = row["view_position"]
+    elif task == "birads":
+        label = birads
+    elif task.startswith("density"):
+        label = class_of_density(task, density)
+    else:
+        label = class_of_birads(task, birads)
+    return Record(
+        paths=(path,),
+        patient=row["study_id"],
+        exam=row["study_id"],
+        image=row["image_id"],
+        label=label if label in TASKS[task].names else "",
+        laterality=row["laterality"],
+        view=row["view_position"],
+        birads=birads,
+        density=density,
+        vendor=vendors.get(row["image_id"], ""),
+        boxes=tuple(boxes.get(row["image_id"], ())),
+        split=_SPLITS[row["split"]],
+    )
+
+
+def _boxes(table: Path) -> dict[str, list[Box]]:
+    """Boxes of the findings of each image, in file pixels; `No Finding` has none."""
+    boxes: defaultdict[str, list[Box]] = defaultdict(list)
+    columns = ("image_id", *_CORNERS)
+    rows = read_table(table, needs=columns, keep=columns, kind=_FINDINGS)
+    for place, row in enumerate(rows, start=2):
+        corners = [number(row[name]) for name in _CORNERS]
+        if any(row[name] for name in _CORNERS) and not all(map(math.isfinite, corners)):
+            raise DataError(f"{_FINDINGS} has a corner that is no number in row {place}")
+        if math.isfinite(corners[0]):
+            x0, y0, x1, y1 = corners
+            boxes[row["image_id"]].append((x0, y0, x1, y1))
+    return dict(boxes)
+
+
+def _vendors(table: Path) -> dict[str, str]:
+    """Manufacturer of each image where metadata.csv is there; the files' headers tell it too."""
+    if not table.is_file():
+        return {}
+    columns = ("SOP Instance UID", "Manufacturer")
+    rows = read_table(table, needs=columns[:1], keep=columns, kind=_METADATA)
+    return {row["SOP Instance UID"]: row.get("Manufacturer", "") for row in rows}

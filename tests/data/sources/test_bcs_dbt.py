@@ -1,0 +1,110 @@
+"""BCS-DBT: one slice a volume, boxes in a table of their own, three official parts."""
+
+from pathlib import Path
+
+import pytest
+from goldens import expected, told
+from releases_b import bcs_dbt
+
+from mammo.data.release import Release
+from mammo.data.sources import open_adapter
+from mammo.errors import DataError
+
+
+def read(folder: Path, task: str = "malignancy2") -> Release:
+    return open_adapter("bcs_dbt").read(folder, task=task, options={})
+
+
+def test_the_golden_manifest(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    assert told(read(tmp_path).records, tmp_path) == expected("bcs_dbt")
+
+
+def test_three_classes_and_their_parts(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    release = read(tmp_path, "normal_benign_malignant")
+    found = [(each.image.split("_")[-1], each.label, each.split) for each in release.records]
+    assert found == [
+        ("lcc", "malignant", "train"),
+        ("lmlo2", "malignant", "train"),
+        ("rcc", "normal", "train"),
+        ("rmlo", "benign", "train"),
+        ("rcc", "benign", "val"),
+        ("lmlo", "malignant", "test"),
+    ]
+    assert release.left_out == {"actionable: called back, nothing proven": 1}
+
+
+def test_normal_volumes_are_no_part_of_benign_against_malignant(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    assert read(tmp_path).left_out == {
+        "actionable: called back, nothing proven": 1,
+        "without a class of malignancy2": 1,
+    }
+
+
+def test_a_slice_is_never_chosen_by_whether_there_is_a_lesion(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    for task in ("normal_benign_malignant", "view"):
+        records = read(tmp_path, task).records
+        assert {(each.slice_index, each.boxes) for each in records} == {(-1, ())}
+
+
+def test_side_and_view_come_from_the_column_view(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    found = {each.image.split("_")[-1]: each for each in read(tmp_path, "view").records}
+    again = found["lmlo2"]  # taken a second time
+    assert (again.laterality, again.view, again.label) == ("L", "MLO", "MLO")
+
+
+def test_files_are_found_by_their_series_where_folders_have_other_names(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    old = tmp_path / "Breast-Cancer-Screening-DBT/DBT-P00004/1.9/2.6"
+    new = tmp_path / "breast_cancer_screening_dbt/DBT-P00004/1.9/MG_2.6"
+    new.parent.mkdir(parents=True)
+    old.rename(new)
+    paths = {each.patient: each.paths[0] for each in read(tmp_path).records}
+    assert paths["DBT-P00004"] == new / "1-1.dcm"
+
+
+def test_a_part_without_labels_is_left_out(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    (tmp_path / "BCS-DBT-labels-test-v2.csv").unlink()
+    release = read(tmp_path)
+    assert "DBT-P00005" not in {each.patient for each in release.records}
+    assert release.left_out["without a label"] == 1
+
+
+def test_the_licence_is_told(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    assert "CC BY-NC" in read(tmp_path).notes["licence"]
+
+
+def test_a_missing_volume_is_listed(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    (tmp_path / "Breast-Cancer-Screening-DBT/DBT-P00004/1.9/2.6/1-1.dcm").unlink()
+    assert [reason for _, reason in read(tmp_path).rejected] == ["the file is missing"]
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new", "message"),
+    [
+        ("file-paths-train-v2", "classic_path", "path", "no column 'classic_path'"),
+        ("labels-train-v2", "Cancer", "Malignant", "no column 'Cancer'"),
+        ("boxes-train-v2", ",30,12,16", ",30,?,16", "no whole numbers in row 2"),
+        ("file-paths-train-v2", "Breast-Cancer-Screening-DBT/", "/root/", "leads out of source"),
+    ],
+)
+def test_tables_that_cannot_be_used(
+    tmp_path: Path, table: str, old: str, new: str, message: str
+) -> None:
+    bcs_dbt(tmp_path)
+    file = tmp_path / f"BCS-DBT-{table}.csv"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(DataError, match=message):
+        read(tmp_path)
+
+
+def test_another_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no BCS-DBT-file-paths-train-v2\.csv"):
+        read(tmp_path)
