@@ -155,7 +155,7 @@ path_severity,age_at_study,GENDER_DESC
 8,10000005,5007,2017-03-02,MG Diagnostic Right w/CAD,1,R,K,1.0,O,,,,48.0,Female
 """
 EMBED_MODIFIER = "0_ViewCodeSequence_0_ViewModifierCodeSequence_CodeMeaning"
-_NAS = "/mnt/NAS2/mammo/anon_dicom"
+_NAS = "/nas/mammo/anon_dicom"
 EMBED_METADATA = f"""\
 ,empi_anon,acc_anon,anon_dicom_path,study_date_anon,FinalImageType,ImageLateralityFinal,\
 ViewPosition,spot_mag,num_roi,ROI_coords,match_level,BreastImplantPresent,Manufacturer,{EMBED_MODIFIER}

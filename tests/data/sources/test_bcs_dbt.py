@@ -92,7 +92,7 @@ def test_a_missing_volume_is_listed(tmp_path: Path) -> None:
         ("file-paths-train-v2", "classic_path", "path", "no column 'classic_path'"),
         ("labels-train-v2", "Cancer", "Malignant", "no column 'Cancer'"),
         ("boxes-train-v2", ",30,12,16", ",30,?,16", "no whole numbers in row 2"),
-        ("file-paths-train-v2", "Breast-Cancer-Screening-DBT/", "/root/", "leads out of source"),
+        ("file-paths-train-v2", "Breast-Cancer-Screening-DBT/", "/elsewhere/", "leads out of source"),
     ],
 )
 def test_tables_that_cannot_be_used(
