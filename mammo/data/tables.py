@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mammo.data.disclosure import unlike_header
 from mammo.errors import DataError
 
 _EXCEL = (".xlsx", ".xlsm")
@@ -56,6 +57,17 @@ def refuse_repeated(rows: Iterable[Mapping[str, str]], column: str, *, kind: str
         )
 
 
+def require_columns(columns: Sequence[str], needs: Iterable[str], *, kind: str) -> None:
+    """DataError that names the first of `needs` which is none of `columns`."""
+    for name in needs:
+        if name not in columns:
+            unlike = unlike_header(columns)  # a row of data in its place may name somebody
+            held = f"is its first row no header ({unlike})?" if unlike else "it has "
+            raise DataError(
+                f"the {kind} has no column {name!r}; {held}{'' if unlike else ', '.join(columns)}"
+            )
+
+
 def _rows(
     lines: Iterable[Sequence[str]],
     *,
@@ -72,14 +84,15 @@ def _rows(
         raise DataError(f"the {kind} is empty; a first line with the columns' names is needed")
     twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
-        raise DataError(f"the {kind} has the column {twice[0]!r} twice")
-    for name in needs:
-        if name not in header:
-            raise DataError(f"the {kind} has no column {name!r}; it has {', '.join(header)}")
+        name = "one" if unlike_header(twice) else repr(twice[0])
+        raise DataError(f"the {kind} has a column twice: {name}")
+    require_columns(header, needs, kind=kind)
     columns = [name if not keep or name in keep else "" for name in header]
     rows = []
     for number, line in enumerate(reading, start=2):
         values = [value.strip() for value in line]
+        if any("\0" in value for value in values):
+            raise DataError(f"row {number} of the {kind} holds a NUL; save it as UTF-8 text")
         if not any(values):
             continue
         if any(values[len(header) :]):

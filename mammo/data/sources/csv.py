@@ -54,10 +54,11 @@ class Line:
 
     cells: Mapping[str, str]
     table: Path
+    called: str  # the table's name where the user gave it; found by itself, it may name a person
 
     @property
     def where(self) -> str:
-        return f"row {self.cells[_ROW]} of {self.table.name}"
+        return f"row {self.cells[_ROW]} of {self.called}"
 
 
 def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
@@ -74,7 +75,8 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     names.pop("path_column", None)
     keep = _listed(options.get("keep_columns", ""))
     needed = [*names.items(), *(("keep_columns", name) for name in keep), *_fields(options)]
-    lines = [line for table in tables for line in _lines(table, needed)]
+    named = bool(options.get("csv"))
+    lines = [line for table in tables for line in _lines(table, needed, named)]
     labelled = [line for line in lines if line.cells[names["label_column"]]]
     _refuse_unlike_labels(labelled, names["label_column"])
     _refuse_identifiers(keep, labelled, names.get("patient_column", ""))
@@ -127,28 +129,27 @@ def _tables(folder: Path, names: str, inside: Inside) -> list[Path]:
         return found
     found = sorted(folder.glob("*.csv"))
     if len(found) != 1:
-        listed = ", ".join(path.name for path in found) or "none"
-        raise DataError(f"{folder} should hold one CSV file, it holds {listed}; name it with --csv")
+        held = len(found) or "none"
+        raise DataError(f"{folder} should hold one CSV file, it holds {held}; name it with --csv")
     return found
 
 
-def _lines(table: Path, needed: Sequence[tuple[str, str]]) -> list[Line]:
+def _lines(table: Path, needed: Sequence[tuple[str, str]], named: bool) -> list[Line]:
     """Rows of `table`, which must have the columns that settings name: (setting, column)."""
-    rows = read_table(table, needs=(), kind=table.name, number_as=_ROW)
+    called = table.name if named else "the table"
+    rows = read_table(table, needs=(), kind=called.removeprefix("the "), number_as=_ROW)
     if not rows:
-        raise DataError(f"no images in {table.name}: it has no rows")
+        raise DataError(f"no images in {called}: it has no rows")
     columns = [name for name in rows[0] if name != _ROW]
     unlike = unlike_header(columns)
     if unlike:
         raise DataError(
-            f"the first row of {table.name} is no header ({unlike}); put the columns' names there"
+            f"the first row of {called} is no header ({unlike}); put the columns' names there"
         )
     for setting, name in needed:
         if name not in columns:
-            raise ConfigError(
-                f"{setting} {name!r} is not in {table.name}; it has {', '.join(columns)}"
-            )
-    return [Line(row, table) for row in rows]
+            raise ConfigError(f"{setting} {name!r} is not in {called}; it has {', '.join(columns)}")
+    return [Line(row, table, called) for row in rows]
 
 
 def _paths_of(options: Mapping[str, str]) -> Callable[[Line], list[str]]:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mammo.data.disclosure import unlike_labels
 from mammo.data.pixels import is_dicom, read_header
 from mammo.data.release import Record, Release
 from mammo.data.sources import (
@@ -41,7 +42,13 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     files = [path for path in files if path.parent != root]
     masks = _masks(files)
     images, further = _firsts([path for path in files if not _MASK.search(_stem(path))], root)
-    named = sorted({path.relative_to(root).parts[0] for path in images})
+    kinds = [path.relative_to(root).parts[0] for path in images]
+    unlike = unlike_labels(kinds)
+    if unlike:
+        raise DataError(
+            f"the folders in {root} have {unlike}; put each image into the folder of its class"
+        )
+    named = sorted(set(kinds))
     class_of = parse_class_map(options.get("class_map", ""), named)
     classes = class_map(
         task, list(class_of.values()), options.get("positive", ""), options.get("label_kind", "")

@@ -131,21 +131,21 @@ def test_the_label_kind_is_the_users_to_say(listed: Path) -> None:
 
 def test_a_patient_in_two_splits_is_refused_unnamed(listed: Path) -> None:
     change(listed, "images/2.png,q", "images/2.png,p")
-    message = r"'train' in row 2 of list\.csv, 'val' in row 4 of list\.csv"
+    message = r"'train' in row 2 of the table, 'val' in row 4 of the table"
     with pytest.raises(DataError, match=message):
         read(listed, split_column="part", **COLUMNS)
 
 
 def test_a_row_keeps_its_number_behind_an_empty_one(listed: Path) -> None:
     change(listed, "images/2.png,q", ",,,,,,,\nimages/0.png,q")
-    with pytest.raises(DataError, match=r"row 2 of list.csv and row 5 of list.csv name the same"):
+    with pytest.raises(DataError, match=r"row 2 of the table and row 5 of the table name the same"):
         read(listed, **COLUMNS)
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd", "images/../../secret.png"])
 def test_a_path_out_of_the_source_is_refused(listed: Path, path: str) -> None:
     change(listed, "images/2.png", path)
-    with pytest.raises(DataError, match=r"row 4 of list\.csv is empty or leads out of source"):
+    with pytest.raises(DataError, match=r"row 4 of the table is empty or leads out of source"):
         read(listed, **COLUMNS)
 
 
@@ -256,7 +256,7 @@ def test_a_label_of_known_words_is_shown(listed: Path) -> None:
 
 def test_an_unknown_split_is_counted_and_not_shown(listed: Path) -> None:
     change(listed, "mlo,train", "mlo,Jane Doe")
-    message = r"in 2 rows, first in row 2 of list\.csv"
+    message = r"in 2 rows, first in row 2 of the table"
     with pytest.raises(DataError, match=message) as caught:
         read(listed, split_column="part", **COLUMNS)
     assert "Jane" not in str(caught.value)
@@ -264,14 +264,14 @@ def test_an_unknown_split_is_counted_and_not_shown(listed: Path) -> None:
 
 BROKEN: dict[str, tuple[bytes, str]] = {
     "Latin-1": (b"image,who,cancer\nM\xfcller.png,p,1\n", "is not UTF-8"),
-    "a NUL": (b"image,who,cancer\na\x00.png,p,1\n", "no file's name"),
-    "a column twice": (b"image,who,cancer,who\na.png,p,1,q\n", "has the column 'who' twice"),
+    "a NUL": (b"image,who,cancer\na\x00.png,p,1\n", "row 2 of the table holds a NUL"),
+    "a column twice": (b"image,who,cancer,who\na.png,p,1,q\n", "has a column twice: 'who'"),
     "a long row": (b"image,who,cancer\na.png,p,1,Doe\n", "row 2 of .* has 4 fields, its header 3"),
     "no rows": (b"image,who,cancer\n", "it has no rows"),
     "nothing": (b"", "is empty"),
     "an open quote": (b'image,who,cancer\n"a.png,p,1\n', "not CSV"),
     "no header": (b"a.png,48213001,1955-02-03\n" * 2, "no header .2 of its 3 cells are numbers"),
-    "a long name": (b"image,who,cancer\n" + b"a" * 300 + b".png,p,1\n", "no file's name"),
+    "a long name": (b"image,who,cancer\n" + b"a" * 300 + b".png,p,1\n", "row 2 of the table holds a NUL"),
 }
 
 
@@ -296,12 +296,12 @@ def test_what_a_table_lacks_is_named(listed: Path) -> None:
         read(listed)
     with pytest.raises(ConfigError, match="needs label_column"):
         read(listed, path_column="image")
-    with pytest.raises(ConfigError, match=r"path_column 'file' is not in list\.csv; it has image"):
+    with pytest.raises(ConfigError, match=r"path_column 'file' is not in the table; it has image"):
         read(listed, **{**COLUMNS, "path_column": "file"})
-    with pytest.raises(ConfigError, match=r"path_pattern 'nr' is not in list\.csv"):
+    with pytest.raises(ConfigError, match=r"path_pattern 'nr' is not in the table"):
         read(listed, path_pattern="images/{nr}.png", label_column="cancer")
     with pytest.raises(ConfigError, match="names no column"):
         read(listed, path_pattern="images/x.png", label_column="cancer")
     text(listed / "more.csv", "image\n")
-    with pytest.raises(DataError, match=r"holds list.csv, more.csv; name it with --csv"):
+    with pytest.raises(DataError, match=r"holds 2; name it with --csv"):
         read(listed, **COLUMNS)
