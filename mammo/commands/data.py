@@ -8,7 +8,11 @@ from mammo.commands import call
 from mammo.errors import ConfigError
 
 # First word -> module with a function of that name, which yields the lines to print.
-ACTIONS = {"plan": "mammo.data.collections", "fetch": "mammo.data.fetching"}
+ACTIONS = {
+    "plan": "mammo.data.collections",
+    "fetch": "mammo.data.fetching",
+    "export": "mammo.commands.export",
+}
 
 
 def command(arguments: Sequence[str]) -> int:

@@ -57,6 +57,7 @@ OPTIONS: dict[str, Any] = {
     "channels": "",
     "csv": "",
     "path_column": "",
+    "path_pattern": "",
     "patient_column": "",
     "label_column": "",
     "class_map": "",
@@ -68,6 +69,10 @@ OPTIONS: dict[str, Any] = {
     "split_column": "",
     "keep_columns": "",
     "patient_pattern": "",
+    "mask_file": "",
+    "slices": "",
+    "planes": "",
+    "synthetic_origin": "",
     "patients": 0,
     "contrast": 1.0,
     "variant": "",
@@ -98,6 +103,10 @@ def check(settings: Mapping[str, Any]) -> None:
             f"val_fraction {settings['val_fraction']:g} and test_fraction "
             f"{settings['test_fraction']:g} leave nothing to train on; their sum must be below 1"
         )
+    if settings["synthetic_origin"]:
+        from mammo.data.foreign import check_foreign
+
+        check_foreign(settings)
     file = str(settings["split_file"])
     if file and not Path(file).expanduser().is_file():
         raise DataError(f"split_file {file} does not exist")
@@ -149,6 +158,7 @@ def run(
     strict: bool = True,
     csv: str = "",
     path_column: str = "",
+    path_pattern: str = "",
     patient_column: str = "",
     label_column: str = "",
     class_map: str = "",
@@ -160,6 +170,10 @@ def run(
     split_column: str = "",
     keep_columns: str = "",
     patient_pattern: str = "",
+    mask_file: str = "",
+    slices: str = "",
+    planes: str = "",
+    synthetic_origin: str = "",
     patients: Count = 0,
     contrast: NonNegativeFloat = 1.0,
     variant: str = "",
@@ -173,7 +187,7 @@ def run(
         source: folder of the release; empty makes one where the adapter can (phantom)
         task: what the label is, as malignancy2, density2, view; label takes the names as they are
         image_size: side in pixels, or HxW
-        channels: cesm: pictures of a breast stored as channels, as low_energy,subtracted
+        channels: cesm, nifti: pictures stored as channels, as low_energy,subtracted or t1_pre,t1_gd
         intensity: grey scale by header (VOI), breast's percentiles, fixed_range, or as stored
         fixed_range: what intensity fixed maps to black and white, as 0,4095
         crop: to the breast, to the breast on film, none; auto is what the adapter says
@@ -191,25 +205,31 @@ def run(
         warmup_negatives: negative patients for each positive one in a warm-up subset; 0 for none
         limit: patients to take; 0 for all
         strict: stop at an image that cannot be used; false leaves it out and lists it
-        csv: csv: the file in source; the only one there by default
-        path_column: csv: column of the image's path below source
-        patient_column: csv: column of the patient; without it each image is its own
-        label_column: csv: column of the label
-        class_map: csv, folder: classes of values, as malignant=1,benign=0
+        csv: csv, nifti: the file in source; csv: several with commas, whose names tell the split
+        path_column: csv: column of the image's path below source; several with commas: channels
+        path_pattern: csv: the path made of columns, as images/{patient_id}_{image_id}.png
+        patient_column: csv, nifti: column of the patient; without it each image is its own
+        label_column: csv, nifti: column of the label
+        class_map: csv, folder, nifti: classes of values, as malignant=1,benign=0,leave_out=2
         label_kind: csv, folder, nifti: pathology, birads, follow-up, reader or acquisition
-        positive: csv, folder: the positive class when task is label
+        positive: csv, folder, nifti: the positive class when task is label
         laterality_column: csv: column of L or R
         view_column: csv: column of CC or MLO
-        mask_column: csv: column of the lesion mask's path
-        split_column: csv: column of the official split
+        mask_column: csv: column of the lesion masks' paths, with semicolons
+        split_column: csv, nifti: column of the official split
         keep_columns: csv: further columns for the manifest
         patient_pattern: folder: regular expression whose group is the patient in a file's path
+        mask_file: nifti: name of the mask volume beside the image; seg by default
+        slices: nifti: marked takes slices with a lesion alone, a number every so many
+        planes: nifti: what lies side by side in each file, as t1_pre,t1_gd,seg
+        synthetic_origin: csv, folder, nifti: who made these generated images; taken as synthetic
         patients: phantom: how many to make; 0 for the adapter's default
         contrast: phantom: contrast of the lesions, 0 for invisible ones
         variant: phantom: breast, or known for the known-answer test
         workers: processes that decode; 0 for one a core
         seed: of splits, of the limit and of a phantom
     """
+    from mammo.data.foreign import all_for_training, generator_of, mark_synthetic
     from mammo.data.identity import Names, fingerprint, load_salt
     from mammo.data.intake import preparation_of, take_in
     from mammo.data.partition import partition, take_patients, warm_up
@@ -240,11 +260,12 @@ def run(
         for_processing=for_processing,
         exclude=_listed(exclude),
     )
-    names = Names(load_salt(tracked.work), dataset)
+    name = f"{dataset}-{generator_of(synthetic_origin)[9:]}" if synthetic_origin else dataset
+    names = Names(load_salt(tracked.work), name)
     salt = fingerprint(names.salt, group_by)
     hashed = names.patient if group_by == "patient" else None
     file = Path(split_file).expanduser()
-    divide = functools.partial(
+    drawn = functools.partial(
         partition,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
@@ -255,6 +276,7 @@ def run(
         assigned=read_split_file(file, salt=salt, hashed=hashed) if split_file else None,
         new_patients=new_patients,
     )
+    divide = all_for_training if synthetic_origin else drawn
     alone = release.notes.get("group", "").startswith("image")
     if not (alone and split_file):  # which names only the first of copies, not yet known
         # too few patients for the partition is told now, not after an hour of decoding
@@ -270,7 +292,7 @@ def run(
     )
     slots, datasets = preparation.slots, tracked.work / "datasets"
     about = {
-        **described(dataset, release.classes, slots.shape, slots.dtype),
+        **described(name, release.classes, slots.shape, slots.dtype),
         "intensity": {
             "policy": intensity,
             "scale": SCALES[intensity],
@@ -282,6 +304,7 @@ def run(
         "source": dataset,
         "group_by": group_by,
         "crop": crop,
+        **({"synthetic_origin": synthetic_origin} if synthetic_origin else {}),
     }
     started = time.monotonic()
     try:
@@ -295,7 +318,10 @@ def run(
         rate = (decoded - before) / (time.monotonic() - started)
         release.left_out.update(intake.left_out)
         frame = intake.frame
-        frame["group_id"] = _groups(frame, without_patients=alone)
+        if synthetic_origin:
+            mark_synthetic(frame, synthetic_origin)
+        else:
+            frame["group_id"] = _groups(frame, without_patients=alone)
         divided = divide(frame, [record.split for record in intake.kept])
         frame[["split", "fold"]] = divided.rows
         if warmup_negatives:
@@ -424,6 +450,8 @@ def _say(
     from mammo.data.partition import RISKS
 
     notes = {"group": group_by, **release.notes}
+    if "synthetic_origin" in data.about:
+        notes["group"] = "none (generated images, each alone)"
     if release.left_out:
         counted = [f"{count} {reason}" for reason, count in sorted(release.left_out.items())]
         notes["left_out"] = ", ".join(filter(None, [notes.get("left_out"), *counted]))
@@ -478,7 +506,7 @@ def _report(
     frame = data.manifest
     metrics = {
         "images": float(len(frame)),
-        "patients": float(frame["group_id"].nunique()),
+        "patients": float(frame.loc[~frame["is_synthetic"], "group_id"].nunique()),
         "rejected": float(len(rejected)),
         **{f"count/{name}": float((frame["label"] == name).sum()) for name in data.classes.names},
         **speed,

@@ -255,7 +255,11 @@ def test_wrong_requests_are_one_line_each(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"dataset": "miass"}, ConfigError, "unknown dataset 'miass'; choose one of busi, cbis"),
+        (
+            {"dataset": "miass"},
+            ConfigError,
+            "unknown dataset 'miass'; choose one of bcs_dbt, busi",
+        ),
         ({"dataset": "mias"}, ConfigError, "needs --source"),
         ({"dataset": "mias", "source": "/nowhere"}, DataError, "/nowhere is not a folder"),
         ({"dataset": "folder", "source": str(empty)}, DataError, "no images in"),
@@ -308,8 +312,8 @@ def test_an_official_test_split_is_kept_and_validation_drawn_from_the_rest(tmp_p
     folder.mkdir()
     for n in range(16):
         Image.fromarray((half_breast() // 16).astype(np.uint8)).save(folder / f"{n}.png")
-    rows = [f"{n}.png,{n},{n % 2},{'test' if n < 4 else 'train'},{n}" for n in range(16)]
-    (folder / "list.csv").write_text("\n".join(["image,who,cancer,part,row", *rows]) + "\n")
+    rows = [f"{n}.png,{n},{n % 2},{'test' if n < 4 else 'train'}" for n in range(16)]
+    (folder / "list.csv").write_text("\n".join(["image,who,cancer,part", *rows]) + "\n")
     _, data = run(
         tmp_path / "work",
         dataset="csv",
@@ -320,11 +324,12 @@ def test_an_official_test_split_is_kept_and_validation_drawn_from_the_rest(tmp_p
         label_column="cancer",
         split_column="part",
         class_map="malignant=1,benign=0",
-        keep_columns="row",
+        keep_columns="part",
         crop="none",
     )
-    manifest = data.manifest.assign(row=data.manifest["row"].astype(int))
-    assert set(manifest.loc[manifest["split"] == "test", "row"]) == {0, 1, 2, 3}
+    manifest = data.manifest
+    assert (manifest["split"] == "test").sum() == 4
+    assert ((manifest["split"] == "test") == (manifest["part"] == "test")).all()
     # 15 % of 6 patients a class is one each
     assert manifest.loc[manifest["split"] == "val", "label"].value_counts().to_dict() == {
         "benign": 1,
