@@ -271,7 +271,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "is empty"),
     "an open quote": (b'image,who,cancer\n"a.png,p,1\n', "not CSV"),
     "no header": (b"a.png,48213001,1955-02-03\n" * 2, "no header .2 of its 3 cells are numbers"),
-    "a long name": (b"image,who,cancer\n" + b"a" * 300 + b".png,p,1\n", "row 2 of the table holds a NUL"),
+    "a long name": (b"image,who,cancer\n" + b"a" * 300 + b".png,p,1\n", "no file's name"),
 }
 
 
