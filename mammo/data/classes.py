@@ -73,6 +73,7 @@ TASKS: dict[str, ClassMap] = {
             "birads",
         ),
         _map("normal_benign_malignant", "normal benign malignant", "malignant"),
+        _map("cbis_pathology3", "benign malignant benign_without_callback", "malignant"),
         _map("cmmd_subtype4", "luminal_a luminal_b her2 triple_negative", "triple_negative"),
         _map("birads", "1 2 3 4 5 6", "5", "birads"),
         _map("density2", "not_dense dense", "dense", "reader"),

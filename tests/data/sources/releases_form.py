@@ -14,7 +14,7 @@ class Fake:
 
     options: Mapping[str, str] = field(default_factory=dict)  # of the adapter
     task: str = ""  # of the golden manifest; "" takes the first the adapter offers
-    labels: Sequence[str] = ()  # classes where the adapter has no OFFERS (task `label`)
+    tasks: Sequence[str] = ()  # tasks to read where the adapter has no OFFERS
 
 
 Builder = Callable[[Path], Fake]  # writes into an empty folder
