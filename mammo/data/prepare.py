@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,11 @@ def _prepare(record: Record, recipe: Recipe) -> Prepared:
     first = pictures[0]
     expected = first.header.wall or _usual_wall(record.laterality or first.header.laterality)
     frame: Frame = CROPS[recipe.crop](first.values, expected)
+    usual = _usual_wall(record.laterality)
+    if record.may_be_turned and usual and frame.wall not in ("", usual):
+        pictures = [_turned(picture) for picture in pictures]  # ROIs are drawn on upright pictures
+        first = pictures[0]
+        frame = CROPS[recipe.crop](first.values, usual)
     spacing = first.header.pixel_mm if math.isnan(record.pixel_mm) else record.pixel_mm
     return Prepared(
         image=np.stack([_store(picture, frame, recipe) for picture in pictures]),
@@ -126,6 +131,11 @@ def _prepare(record: Record, recipe: Recipe) -> Prepared:
 def _usual_wall(laterality: str) -> str:
     """Side of the chest wall in the usual hanging: at the left for a left breast."""
     return {"L": "left", "R": "right"}.get(laterality, "")
+
+
+def _turned(picture: Picture) -> Picture:
+    """`picture` turned by 180 degrees."""
+    return replace(picture, values=np.ascontiguousarray(picture.values[::-1, ::-1]))
 
 
 def _store(picture: Picture, frame: Frame, recipe: Recipe) -> NDArray[Any]:

@@ -117,6 +117,7 @@ def _record(
         split=split,
         boxes=tuple(each.box for each in found if best is not None and each.at == best.at),
         slice_index=-1 if best is None else best.at,
+        may_be_turned=True,  # the release's own reader turns such volumes before it draws boxes
     )
 
 

@@ -45,7 +45,10 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     release = Release(
         [],
         TASKS[task],
-        notes={"labels": "BI-RADS of radiologists, no pathology: 5 stands for malignant"},
+        notes={
+            "group": "study (the release names no patients, its authors take one study a patient)",
+            "labels": "BI-RADS of radiologists, no pathology: 5 stands for malignant",
+        },
     )
     inside = Inside(folder)
     for place, row in enumerate(read_table(table, needs=_NEEDS, kind=_BREASTS), start=2):

@@ -187,8 +187,9 @@ def embed(folder: Path) -> Fake:
     text(folder / "tables/EMBED_OpenData_clinical.csv", EMBED_CLINICAL)
     text(folder / "tables/EMBED_OpenData_metadata.csv", EMBED_METADATA)
     for line in EMBED_METADATA.splitlines()[1:]:
-        path = line.split(",")[3].removeprefix(f"{_NAS}/")
-        write_dicom(folder / "images" / path, half_breast(), PatientID="10000001")
+        path, side = line.split(",")[3].removeprefix(f"{_NAS}/"), line.split(",")[6]
+        pixels = half_breast(wall="right" if side == "R" else "left")
+        write_dicom(folder / "images" / path, pixels, PatientID="10000001")
     return Fake()
 
 
@@ -211,7 +212,8 @@ def csaw_cc(folder: Path) -> Fake:
     """The table, and the files in one folder."""
     text(folder / "CSAW-CC_breast_cancer_screening_data.csv", CSAW_TABLE)
     for line in CSAW_TABLE.splitlines()[1:]:
-        write_dicom(folder / "images" / line.split(",")[-1], half_breast())
+        wall = {"Left": "left", "Right": "right"}[line.split(",")[13]]
+        write_dicom(folder / "images" / line.split(",")[-1], half_breast(wall=wall))
     return Fake()
 
 

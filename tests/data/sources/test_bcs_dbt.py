@@ -1,12 +1,16 @@
 """BCS-DBT: one slice a volume, boxes in a table of their own, three official parts."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from dicoms import half_breast, write_dicom
 from goldens import expected, told
 from releases_b import bcs_dbt
 
-from mammo.data.release import Release
+from mammo.data.prepare import Prepared, Recipe, prepare
+from mammo.data.release import Record, Release
 from mammo.data.sources import open_adapter
 from mammo.errors import DataError
 
@@ -17,7 +21,9 @@ def read(folder: Path, task: str = "malignancy2") -> Release:
 
 def test_the_golden_manifest(tmp_path: Path) -> None:
     bcs_dbt(tmp_path)
-    assert told(read(tmp_path).records, tmp_path) == expected("bcs_dbt")
+    records = read(tmp_path).records
+    assert told(records, tmp_path) == expected("bcs_dbt")
+    assert all(each.may_be_turned for each in records)
 
 
 def test_three_classes_and_their_parts(tmp_path: Path) -> None:
@@ -57,6 +63,28 @@ def test_side_and_view_come_from_the_column_view(tmp_path: Path) -> None:
     assert (again.laterality, again.view, again.label) == ("L", "MLO", "MLO")
 
 
+def test_a_volume_that_is_stored_upside_down_is_turned_with_its_boxes(tmp_path: Path) -> None:
+    rows = np.linspace(0.5, 1, 96)[:, None]  # brighter towards the feet, so that up is not down
+    upright = (half_breast(wall="right", level=3000) * rows).astype(np.uint16)
+    write_dicom(tmp_path / "upright.dcm", upright, ImageLaterality="L")  # the header's is wrong
+    write_dicom(tmp_path / "turned.dcm", upright[::-1, ::-1], ImageLaterality="L")
+
+    def stored(name: str, **more: Any) -> Prepared:
+        path = tmp_path / f"{name}.dcm"
+        circle = (60.0, 30.0, 6.0)  # of the upright picture
+        record = Record((path,), "p", name, "CC", laterality="R", circles=(circle,), **more)
+        result = prepare(record, Recipe(size=(64, 48)))
+        assert isinstance(result, Prepared)
+        return result
+
+    wanted, found = stored("upright", may_be_turned=True), stored("turned", may_be_turned=True)
+    np.testing.assert_array_equal(found.image, wanted.image)
+    np.testing.assert_array_equal(found.mask, wanted.mask)
+    assert (found.wall, found.expected_wall) == ("right", "right")
+    as_it_is = stored("turned")  # of any other release: followed as the pixels show it
+    assert (as_it_is.wall, np.array_equal(as_it_is.image, wanted.image)) == ("left", False)
+
+
 def test_files_are_found_by_their_series_where_folders_have_other_names(tmp_path: Path) -> None:
     bcs_dbt(tmp_path)
     old = tmp_path / "Breast-Cancer-Screening-DBT/DBT-P00004/1.9/2.6"
@@ -92,7 +120,12 @@ def test_a_missing_volume_is_listed(tmp_path: Path) -> None:
         ("file-paths-train-v2", "classic_path", "path", "no column 'classic_path'"),
         ("labels-train-v2", "Cancer", "Malignant", "no column 'Cancer'"),
         ("boxes-train-v2", ",30,12,16", ",30,?,16", "no whole numbers in row 2"),
-        ("file-paths-train-v2", "Breast-Cancer-Screening-DBT/", "/elsewhere/", "leads out of source"),
+        (
+            "file-paths-train-v2",
+            "Breast-Cancer-Screening-DBT/",
+            "/elsewhere/",
+            "leads out of source",
+        ),
     ],
 )
 def test_tables_that_cannot_be_used(
