@@ -26,9 +26,10 @@ MAY_IMPORT = {
     "generators": FOUNDATION | LIBRARY,
     "classifiers": FOUNDATION | LIBRARY | {"evaluation"},
     "evaluation": FOUNDATION | {"data", "models"},
+    "doctor": FOUNDATION | {"data", "evaluation"},
     "tuning": FOUNDATION,
     "launch": FOUNDATION,
-    "commands": FOUNDATION | LIBRARY | {"evaluation"} | DRIVER,
+    "commands": FOUNDATION | LIBRARY | {"evaluation", "doctor"} | DRIVER,
     "steps": FOUNDATION | LIBRARY | {"generators", "classifiers", "evaluation", "tuning", "launch"},
 }
 # Their work is to print: commands that answer on stdout.

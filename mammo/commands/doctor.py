@@ -1,0 +1,57 @@
+"""`mammo doctor DATASET`: what is wrong with a dataset, as a page with pictures."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mammo.commands import call
+from mammo.data.dataset import Dataset
+from mammo.errors import ConfigError
+
+FATAL_EXIT = 1  # 2 is a mistake in the command, as everywhere
+
+
+def command(arguments: Sequence[str]) -> int:
+    return call("doctor", run, arguments)
+
+
+def run(dataset: str, *, output: str = "", against: str = "", seed: int = 0) -> int:
+    """Examine DATASET, a folder or a run's reference, and write doctor.html and doctor.json.
+
+    They go to --output (default: doctor/<digest> in the work folder); --against compares with
+    another dataset. The last line of stdout is JSON. The exit code is 0, or 1 when a finding is
+    fatal.
+    """
+    from mammo.doctor.examination import examine
+    from mammo.doctor.page import page
+    from mammo.driver import work_folder
+
+    data = _open(dataset, "dataset")
+    other = _open(against, "against") if against else None
+    place = Path(output).expanduser() if output else work_folder("") / "doctor" / data.digest
+    if place.exists() and not place.is_dir():
+        raise ConfigError(f"output {output} is a file; give a folder")
+    found = examine(data, other, seed=seed)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "doctor.html").write_text(page(found))
+    (place / "doctor.json").write_text(json.dumps(found.to_json(), indent=1) + "\n")
+    for finding in found.findings:
+        print(f"{finding.severity:8}{finding.name}: {finding.text}")
+    told = {"findings": len(found.findings), "fatal": found.fatal}
+    print(json.dumps({**told, "page": str(place / "doctor.html")}), flush=True)
+    return FATAL_EXIT if found.fatal else 0
+
+
+def _open(reference: str, setting: str) -> Dataset:
+    """The dataset that `reference` names; a folder needs no tracking store."""
+    from mammo.driver import work_folder
+    from mammo.references import check_form, resolve
+
+    check_form(reference, "dataset", setting)
+    if Path(reference).expanduser().is_dir():
+        folder = Path(reference).expanduser()
+        return Dataset(folder if (folder / "dataset.json").is_file() else folder / "dataset")
+    from mammo.tracking import Tracking
+
+    found = resolve(reference, "dataset", setting, tracking=Tracking(), work=work_folder(""))
+    return Dataset(found.path)
