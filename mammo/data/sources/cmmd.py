@@ -32,6 +32,7 @@ _SUBTYPES = {
     "her2enriched": "her2",
     "triplenegative": "triple_negative",
 }
+_LESIONS = ("mass", "calcification", "both")
 _NOTES = {
     "intensity": "the headers ask for SIGMOID 128/256, a placeholder that changes the contrast of "
     "8-bit pictures; --intensity none takes them as stored",
@@ -82,7 +83,8 @@ def _record(
     match = _PATIENT.fullmatch(patient)
     if match is None:
         raise DataError("its PatientID is none of CMMD, which are like D1-0001")
-    side, view = str(header.get("ImageLaterality") or ""), _view(header)
+    told, view = str(header.get("ImageLaterality") or ""), _view(header)
+    side = told if told in ("L", "R") else ""
     breast = breasts.get((patient, side))
     label, reason = {
         "malignancy2": (breast.malignancy if breast else "", "of a breast with two labels"),
@@ -136,7 +138,7 @@ def _breasts(table: Path) -> dict[tuple[str, str], Breast]:
         found = Breast(
             malignancy=row["classification"].lower(),
             subtype=_SUBTYPES.get(_letters(row["subtype"]), ""),
-            lesion=row["abnormality"],
+            lesion=row["abnormality"] if row["abnormality"] in _LESIONS else "",
             age=number(row["Age"]),
         )
         if found.malignancy not in TASKS["malignancy2"].names:

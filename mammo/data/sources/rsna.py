@@ -85,12 +85,12 @@ def _record(path: Path, row: Mapping[str, str], task: str) -> Record:
         exam=row["patient_id"],  # one examination a patient
         image=f"{row['patient_id']}_{row['image_id']}",
         label=_label(row, task),
-        laterality=row["laterality"],
+        laterality=row["laterality"] if row["laterality"] in ("L", "R") else "",
         view=row.get("view", ""),
         birads="" if math.isnan(birads) else f"{birads:g}",
-        density=row.get("density", ""),
+        density=class_of_density("density4", row.get("density", "")),
         age=number(row.get("age", "")),
-        vendor=f"machine {machine}" if machine else "",
-        subset=f"site {site}" if site else "",
+        vendor=f"machine {machine}" if machine.isdecimal() else "",
+        subset=f"site {site}" if site.isdecimal() else "",
         flags=("implant",) if number(row.get("implant", "")) == 1 else (),
     )

@@ -5,7 +5,7 @@ The release names no patients; its studies are taken for one patient each, as it
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mammo.data.classes import TASKS, class_of_birads, class_of_density
@@ -59,7 +59,9 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
             )
         path = inside.path(f"images/{row['study_id']}/{row['image_id']}.dicom", _BREASTS)
         record = _record(path, row, boxes, vendors, task)
-        if not record.label:
+        if not record.view:
+            release.left_out["of a view other than CC and MLO"] += 1
+        elif not record.label:
             release.left_out[f"without a class of {task}"] += 1
         elif not path.is_file():
             release.rejected.append((str(path.relative_to(folder)), "the file is missing"))
@@ -75,10 +77,11 @@ def _record(
     vendors: Mapping[str, str],
     task: str,
 ) -> Record:
-    birads = row["breast_birads"].removeprefix("BI-RADS ")
-    density = row["breast_density"].removeprefix("DENSITY ")
+    birads = _told(row["breast_birads"].removeprefix("BI-RADS "), TASKS["birads"].names)
+    density = _told(row["breast_density"].removeprefix("DENSITY "), TASKS["density4"].names)
+    view = _told(row["view_position"], TASKS["view"].names)
     if task == "view":
-        label = row["view_position"]
+        label = view
     elif task == "birads":
         label = birads
     elif task.startswith("density"):
@@ -90,15 +93,20 @@ def _record(
         patient=row["study_id"],
         exam=row["study_id"],
         image=row["image_id"],
-        label=label if label in TASKS[task].names else "",
-        laterality=row["laterality"],
-        view=row["view_position"],
+        label=label,
+        laterality=_told(row["laterality"], ("L", "R")),
+        view=view,
         birads=birads,
         density=density,
         vendor=vendors.get(row["image_id"], ""),
         boxes=tuple(boxes.get(row["image_id"], ())),
         split=_SPLITS[row["split"]],
     )
+
+
+def _told(text: str, known: Collection[str]) -> str:
+    """`text` where it is one of `known`, else empty: no other text comes into a manifest."""
+    return text if text in known else ""
 
 
 def _boxes(table: Path) -> dict[str, list[Box]]:

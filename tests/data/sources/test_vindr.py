@@ -72,6 +72,19 @@ def test_the_official_split_is_kept_and_holds_whole_studies(tmp_path: Path) -> N
         read(tmp_path)
 
 
+def test_what_is_no_side_view_or_grade_comes_into_no_record(tmp_path: Path) -> None:
+    vindr(tmp_path)
+    table = tmp_path / "breast-level_annotations.csv"
+    odd = VINDR_BREASTS.replace("1a01,L,CC", "1a01,L,Jane Doe").replace(
+        "1a08,R,CC,96,72,BI-RADS 2,DENSITY A", "1a08,Jane,CC,96,72,BI-RADS of Jane,by Jane"
+    )
+    table.write_text(odd)
+    release = read(tmp_path, "view")
+    assert release.left_out == {"of a view other than CC and MLO": 1}
+    last = release.records[-1]
+    assert (last.laterality, last.birads, last.density) == ("", "", "")
+
+
 def test_a_box_that_is_no_box_is_refused(tmp_path: Path) -> None:
     vindr(tmp_path)
     (tmp_path / "finding_annotations.csv").write_text(VINDR_FINDINGS.replace("20.25", "top"))
