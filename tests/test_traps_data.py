@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import small
 
+from mammo.data.identity import Names
 from mammo.data.manifest import check_manifest
-from mammo.data.mixing import MIXES, mix
+from mammo.data.mix_settings import MIXES, MixSettings
+from mammo.data.mixed import mix_training
+from mammo.data.mixing import mix
+from mammo.data.partition import RISKS
+from mammo.data.release import Record
 from mammo.data.samplers import SAMPLERS
-from mammo.data.splits import assign_folds, hold_out
+from mammo.data.splits import assign_folds, hold_out, training_rows
 from mammo.errors import DataError
 from mammo.run import MemoryRun, Reference
 from mammo.steps import mix as step
@@ -79,13 +84,42 @@ def test_trap_t2a_the_two_breasts_of_a_patient_stay_together():
         assert (tested["label"] == "malignant").sum() == 4
 
 
-def test_trap_t3a_synthetic_images_are_never_validated_or_tested_on():
+def test_trap_t2a_breasts_are_groups_on_request_alone_with_the_risk_in_words():
+    names = Names(b"salt", "release")
+    breasts = [
+        Record((Path(f"{side}.png"),), "patient", side, "benign", laterality=side) for side in "LR"
+    ]
+    assert names.groups(breasts)["group_id"].nunique() == 1
+    assert names.groups(breasts, "patient_laterality")["group_id"].nunique() == 2
+    assert "two breasts of a patient may be in two splits" in RISKS["patient_laterality"]
+
+
+def test_trap_t3a_synthetic_images_are_never_validated_or_tested_on(tmp_path: Path):
     rows = small.real_rows({"benign": [1] * 10, "malignant": [1] * 10})
     made = small.synthetic_rows({"benign": 5, "malignant": 5})
     for split in ("val", "test"):
         with pytest.raises(DataError, match=f"is synthetic and in split '{split}'"):
             check_manifest(small.frame([*rows, {**made[0], "split": split}]), small.TWO.names)
     mixed = mix(
-        small.frame(rows), small.frame(made), class_names=small.TWO.names, real_percentage=0.5
+        small.frame(rows),
+        [small.frame(made)],
+        MixSettings(real_percentage=0.5),
+        class_names=small.TWO.names,
     )
     assert len(mixed.synthetic) == 10  # drawn after the split, from a pool that is never split
+    # a generator that saw an image of the test is found out, whatever its patient is called
+    rows = [
+        {**row, "split": ("train", "train", "train", "val", "test")[number % 5]}
+        for number, row in enumerate(rows)
+    ]
+    real = small.dataset(tmp_path, rows, name="real")
+    tested = real.manifest.query("split == 'test'").iloc[0]
+    seen = [{"run_id": "run1", "salt": "other", "group_id": "x", "sha256": tested["sha256"]}]
+    synthetic = small.dataset(tmp_path, made, name="made", seen=seen)
+    with pytest.raises(DataError, match="generator run1 was trained on 1 of the 8 held-out"):
+        mix_training(
+            [real],
+            [synthetic],
+            [training_rows(real, fold="none")],
+            MixSettings(real_percentage=0.5),
+        )

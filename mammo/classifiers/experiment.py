@@ -17,12 +17,14 @@ from mammo.classifiers.cross_validation import summarise
 from mammo.classifiers.features import Features
 from mammo.classifiers.material import Material, rows_digest, write_partition
 from mammo.classifiers.pictures import draw_curves, preview
-from mammo.classifiers.recipe import MIXING, Recipe
+from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.scores import finite, pooled
 from mammo.classifiers.train import Trained, train_classifier
 from mammo.classifiers.weights import Weights, read_weights
 from mammo.data.dataset import Dataset
-from mammo.data.mixing import counts, mix_training
+from mammo.data.mix_settings import MixSettings
+from mammo.data.mixed import mix_training, write_mix
+from mammo.data.mixing import counts
 from mammo.data.splits import fold_numbers, training_rows
 from mammo.errors import ConfigError
 from mammo.evaluation.ranking import aggregate, bootstrap_auc, class_aucs, frame_auc
@@ -149,18 +151,12 @@ class Experiment:
     def _material(self, tracked: Run, fold: str, seed: int) -> Material:
         data = self.data
         rows = training_rows(data, fold=fold, val_fraction=self.recipe.val_fraction)
-        if self.synthetic:
-            given = {name: self.settings[name] for name in MIXING}
-            mixed = mix_training(data, self.synthetic, rows, **given, seed=seed)
+        asked = MixSettings.of(self.settings)
+        if self.synthetic or asked.thins_real:
+            mixed = mix_training([data], self.synthetic, [rows], asked, seed=seed)
             data, rows = mixed.data, mixed.partition
-            report = {
-                "classes": [asdict(each) for each in mixed.mix.report],
-                "realised_real_percentage": mixed.mix.realised_real_percentage,
-                "generators": mixed.generators,
-            }
-            path = tracked.folder / "mix.json"
-            path.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
-            tracked.artifacts(path)
+            for path in write_mix(mixed, tracked.folder):
+                tracked.artifacts(path)
             tracked.metrics(counts(mixed.mix))
         return Material(data, rows.train, rows.val, rows.scored, str(fold))
 

@@ -6,9 +6,6 @@ from typing import Any
 
 from mammo.errors import ConfigError
 
-# Settings of the mix, which belong to the training rows and not to the recipe
-MIXING = ("real_percentage", "mix_mode", "synthetic_multiplier", "balance", "on_shortage")
-
 
 @dataclass(frozen=True)
 class Recipe:

@@ -1,9 +1,10 @@
-"""What keeps a comparison honest: no held-out patient in what the generators were trained on."""
+"""What keeps a comparison honest: no held-out patient in what trains, nor in what made it."""
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from mammo.errors import DataError
 
@@ -13,15 +14,18 @@ if TYPE_CHECKING:
     from mammo.data.dataset import Dataset
 
 LOG = logging.getLogger("mammo")
+EXTERNAL = "external:"  # start of the generator_run_id of images that came from elsewhere
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checked:
     """How each generator run was compared with the held-out rows."""
 
-    by_patient: list[str]  # hashed with the same salt: patients and pixels were compared
-    by_pixels: list[str]  # another salt: pixel hashes alone could be compared
-    unknown: list[str]  # training rows not recorded: nothing could be compared
+    by_patient: list[str] = field(default_factory=list)  # same salt: patients and pixels compared
+    by_pixels: list[str] = field(default_factory=list)  # another salt: pixel hashes alone
+    unknown: list[str] = field(default_factory=list)  # training rows not recorded: nothing
+    external: list[str] = field(default_factory=list)  # made elsewhere: nothing
+    external_images: int = 0
 
 
 def check_generators(
@@ -34,12 +38,17 @@ def check_generators(
 ) -> Checked:
     """Refuse generators that were trained on a patient or an image of `held_out`.
 
-    `generator_training` has the columns run_id, salt, group_id and sha256; `held_out` the real
-    rows of the dataset `name` that must stay unseen; `salt` is its salt's fingerprint.
+    `generator_runs` has the run of every synthetic image, `generator_training` the columns
+    run_id, salt, group_id and sha256; `held_out` are the real rows of the dataset `name` that
+    must stay unseen; `salt` is its salt's fingerprint.
     """
-    checked = Checked([], [], [])
-    for run_id in sorted(set(generator_runs)):
+    checked = Checked()
+    for run_id, images in sorted(Counter(generator_runs).items()):
         seen = generator_training[generator_training["run_id"] == run_id]
+        if not len(seen) and run_id.startswith(EXTERNAL):
+            checked.external.append(run_id)
+            checked.external_images += images
+            continue
         if not len(seen):
             checked.unknown.append(run_id)
             continue
@@ -56,6 +65,87 @@ def check_generators(
                 f"(patient {rows.iloc[0]['group_id']}, split {rows.iloc[0]['split']!r}); train a "
                 "generator on the training rows of this dataset (of this fold: --fold) alone"
             )
+    _say(checked, name)
+    return checked
+
+
+def check_copies(synthetic: "pd.DataFrame", held_out: "pd.DataFrame", *, name: str) -> None:
+    """Refuse synthetic images that are held-out images of dataset `name`, to the pixel."""
+    copies = synthetic[synthetic["sha256"].isin(held_out["sha256"])]
+    if len(copies):
+        raise DataError(
+            f"{len(copies)} synthetic images are held-out images of dataset {name}, pixel by pixel "
+            f"({copies.iloc[0]['image_id']}); their source has copied them, leave it out"
+        )
+
+
+def check_synthetic(real: "Dataset", synthetic: "Dataset") -> None:
+    """Refuse a synthetic dataset that does not go with the real one."""
+    _check_alike(real, synthetic, "synthetic dataset")
+    rows = synthetic.manifest[~synthetic.manifest["is_synthetic"]]
+    if len(rows):
+        raise DataError(
+            f"synthetic dataset {synthetic.name} holds {len(rows)} real images "
+            f"({rows.iloc[0]['image_id']}); give the output of `sample`"
+        )
+
+
+def check_reals(
+    reals: Sequence["Dataset"], training: Sequence["pd.DataFrame"], held: Sequence["pd.DataFrame"]
+) -> None:
+    """Refuse real datasets that cannot be one: unlike each other, or one trains on another's test.
+
+    `training` and `held` are the rows of each that train, and that validate or test.
+    """
+    first = reals[0]
+    for each in reals[1:]:
+        _check_alike(first, each, "dataset")
+        if each.about.get("salt") != first.about.get("salt"):
+            raise DataError(
+                f"patients of dataset {each.name} are hashed with another salt or group_by than "
+                f"those of {first.name}; preprocess both in one work_dir, with one group_by"
+            )
+        grey, other = (_policy(data.about.get("intensity")) for data in (first, each))
+        if grey != other:
+            raise DataError(
+                f"dataset {each.name} has intensity {other}, {first.name} has {grey}; "
+                "preprocess both with one --intensity"
+            )
+    for one, rows in zip(reals, training, strict=True):
+        for other_data, unseen in zip(reals, held, strict=True):
+            if other_data is one:
+                continue
+            for column, what in (("group_id", "patients"), ("sha256", "images")):
+                leaked = unseen[unseen[column].isin(rows[column])]
+                if len(leaked):
+                    raise DataError(
+                        f"{leaked[column].nunique()} validation or test {what} of dataset "
+                        f"{other_data.name} train in dataset {one.name}; preprocess both with one "
+                        "--split_file, or leave one out"
+                    )
+
+
+def _check_alike(real: "Dataset", other: "Dataset", what: str) -> None:
+    if other.classes.names != real.classes.names:
+        raise DataError(
+            f"classes of {what} {other.name} are {list(other.classes.names)}, "
+            f"those of {real.name} {list(real.classes.names)}; they must be the same, in this order"
+        )
+    for word in ("label_kind", "positive"):
+        theirs, ours = getattr(other.classes, word), getattr(real.classes, word)
+        if theirs != ours:
+            raise DataError(
+                f"{word} of {what} {other.name} is {theirs!r}, that of {real.name} "
+                f"{ours!r}; mix data of one kind"
+            )
+    if other.shape != real.shape:
+        raise DataError(
+            f"images of {what} {other.name} are {_text(other.shape)}, those of "
+            f"{real.name} {_text(real.shape)} (channels x height x width); they must be the same"
+        )
+
+
+def _say(checked: Checked, name: str) -> None:
     if checked.by_pixels:
         LOG.info(
             "patients of generators %s are hashed with another salt than those of %s and cannot be "
@@ -70,34 +160,18 @@ def check_generators(
             ", ".join(checked.unknown),
             name,
         )
-    return checked
+    if checked.external:
+        LOG.warning(
+            "%d SYNTHETIC IMAGES COME FROM ELSEWHERE (%s) and nobody can tell which patients their "
+            "generators saw: if these were held-out patients of %s, its scores are too good",
+            checked.external_images,
+            ", ".join(checked.external),
+            name,
+        )
 
 
-def check_synthetic(real: "Dataset", synthetic: "Dataset") -> None:
-    """Refuse a synthetic dataset that does not go with the real one."""
-    if synthetic.classes.names != real.classes.names:
-        raise DataError(
-            f"classes of synthetic dataset {synthetic.name} are {list(synthetic.classes.names)}, "
-            f"those of {real.name} {list(real.classes.names)}; they must be the same, in this order"
-        )
-    for word in ("label_kind", "positive"):
-        theirs, ours = getattr(synthetic.classes, word), getattr(real.classes, word)
-        if theirs != ours:
-            raise DataError(
-                f"{word} of synthetic dataset {synthetic.name} is {theirs!r}, that of {real.name} "
-                f"{ours!r}; mix data of one kind"
-            )
-    if synthetic.shape != real.shape:
-        raise DataError(
-            f"images of synthetic dataset {synthetic.name} are {_text(synthetic.shape)}, those of "
-            f"{real.name} {_text(real.shape)} (channels x height x width); they must be the same"
-        )
-    rows = synthetic.manifest[~synthetic.manifest["is_synthetic"]]
-    if len(rows):
-        raise DataError(
-            f"synthetic dataset {synthetic.name} holds {len(rows)} real images "
-            f"({rows.iloc[0]['image_id']}); give the output of `sample`"
-        )
+def _policy(intensity: Any) -> str:
+    return str(intensity.get("policy", "")) if isinstance(intensity, dict) else str(intensity)
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -27,13 +27,22 @@ NESTED = {
         "promote",
     )
 }
+# What `mix` decides: the training that follows takes the mixed dataset as it is.
+OF_THE_MIX = (
+    "class_real_percentage",
+    "majority_to_minority_ratio",
+    "samples_per_class",
+    "synthetic_per_class",
+    "trim",
+    "synthetic_weights",
+)
 # Settings that `main` itself hands from one step to the next.
 WIRED = {
     "preprocess": ("dataset", "source"),
     "train_generator": ("data",),
     "sample": ("generator",),
     "mix": ("real", "synthetic"),
-    "train_classifier": ("data", "synthetic", "real_percentage", "mix_mode"),
+    "train_classifier": ("data", "synthetic", "real_percentage", "mix_mode", *OF_THE_MIX),
     "evaluate": ("model", "baseline", "data", "synthetic"),
     "tune": ("data", "synthetic", "step_settings"),
     "promote": ("model",),

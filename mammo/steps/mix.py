@@ -1,46 +1,39 @@
 """Mix real and synthetic training images into one dataset, exactly and without copying pixels."""
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mammo.data.mixing import BALANCES, MIXES, SHORTAGES, Mixed, check_settings, counts
+from mammo.data.mix_settings import BALANCES, MIXES, SHORTAGES, TRIMS, MixSettings
 from mammo.run import Result, Run
-from mammo.settings import Fraction, NonNegativeFloat, one_of
+from mammo.settings import Count, Fraction, NonNegativeFloat, one_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mammo.data.dataset import Dataset
+    from mammo.data.mixed import Mixed
     from mammo.data.splits import Partition
 
     MixMode = str
     Balance = str
     Shortage = str
+    Trim = str
 else:
     MixMode = one_of(MIXES)
     Balance = one_of(BALANCES)
     Shortage = one_of(SHORTAGES)
+    Trim = one_of(TRIMS)
 
 LOG = logging.getLogger("mammo")
 INPUTS = {"real": "dataset", "synthetic": "dataset"}
-SEVERAL = ("synthetic",)
+SEVERAL = ("real", "synthetic")
 PREVIEW = 8  # images of a class and source in preview.png
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    names = (
-        "synthetic",
-        "real_percentage",
-        "mix_mode",
-        "synthetic_multiplier",
-        "balance",
-        "on_shortage",
-    )
-    check_settings(**{name: settings[name] for name in names})
+    MixSettings.of(settings).check(str(settings["synthetic"]))
 
 
 def run(
@@ -49,9 +42,15 @@ def run(
     real: str,
     synthetic: str = "",
     real_percentage: Fraction = 1.0,
+    class_real_percentage: str = "",
     mix_mode: MixMode = "replace",
     synthetic_multiplier: NonNegativeFloat = 1.0,
     balance: Balance = "keep",
+    majority_to_minority_ratio: NonNegativeFloat = 0.0,
+    samples_per_class: Count = 0,
+    synthetic_per_class: Count = 0,
+    trim: Trim = "first",
+    synthetic_weights: str = "",
     on_shortage: Shortage = "error",
     fold: str = "none",
     val_fraction: Fraction = 0.15,
@@ -63,41 +62,42 @@ def run(
     its inner validation validates and the scored fold is the test split.
 
     Args:
-        real: dataset of real images.
+        real: datasets of real images, with commas between; each keeps its splits.
         synthetic: synthetic datasets, with commas between; empty for real images alone.
         real_percentage: share of real images kept (replace, append) or reached (target_share).
+        class_real_percentage: real_percentage of single classes, as malignant=0.5,benign=1.
         mix_mode: replace real images, append to them, or fill up to a target share of real ones.
         synthetic_multiplier: synthetic images for each real one kept (append).
         balance: keep the class shares, or fill every class up to the largest (equal).
-        on_shortage: what to do when there are too few synthetic images.
+        majority_to_minority_ratio: most real images for each of the smallest class; 0 for any.
+        samples_per_class: images of each class in the mix, real ones by the mode; 0 for any.
+        synthetic_per_class: images of each class to use of each synthetic dataset; 0 for all.
+        trim: of synthetic_per_class: the first images, or random ones.
+        synthetic_weights: parts of the synthetic datasets, as 0.7,0.3; empty makes them one pool.
+        on_shortage: what to do when there are too few images: error, or clamp to what there is.
         fold: none for a hold-out, or the number of the scored fold.
         val_fraction: share of the other folds' patients that validate, when fold is a number.
         seed: seed of the order in which patients and synthetic images are taken.
     """
+    asked = MixSettings.of(locals())
     from mammo.data.dataset import Dataset
-    from mammo.data.mixing import mix_training
+    from mammo.data.mixed import mix_training, write_mix
+    from mammo.data.mixing import counts
     from mammo.data.splits import training_rows
 
-    data = Dataset(tracked.inputs["real"][0].path)
+    reals = [Dataset(each.path) for each in tracked.inputs["real"]]
     others = [Dataset(each.path) for each in tracked.inputs.get("synthetic", [])]
-    partition = training_rows(data, fold=fold, val_fraction=val_fraction)
-    mixed = mix_training(
-        data,
-        others,
-        partition,
-        real_percentage=real_percentage,
-        mix_mode=mix_mode,
-        synthetic_multiplier=synthetic_multiplier,
-        balance=balance,
-        on_shortage=on_shortage,
-        seed=seed,
-    )
-    sealed = _seal(tracked, data, others, mixed, fold)
-    tracked.input(data.name, data.digest, len(partition.train), "training")
+    parts = [training_rows(each, fold=fold, val_fraction=val_fraction) for each in reals]
+    mixed = mix_training(reals, others, parts, asked, seed=seed)
+    sealed = _seal(tracked, reals, others, mixed, fold)
+    for data, part in zip(reals, parts, strict=True):
+        tracked.input(data.name, data.digest, len(part.train), "training")
     for each in others:
         tracked.input(each.name, each.digest, len(each), "synthetic")
     metrics = counts(mixed.mix)
     tracked.metrics(metrics)
+    for path in write_mix(mixed, tracked.folder):
+        tracked.artifacts(path)
     _explain(tracked, mixed, metrics)
     _preview(tracked, mixed)
     tracked.artifacts(sealed.folder, "dataset")
@@ -105,7 +105,7 @@ def run(
 
 
 def _seal(
-    tracked: Run, data: "Dataset", others: list["Dataset"], mixed: Mixed, fold: str
+    tracked: Run, reals: list["Dataset"], others: list["Dataset"], mixed: "Mixed", fold: str
 ) -> "Dataset":
     """Write the mixed manifest, which points into the shards of its parents, as a dataset."""
     from mammo.data.writer import seal
@@ -113,11 +113,12 @@ def _seal(
     partial = tracked.folder / "dataset.partial"
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     frame = _kept_rows(mixed.data.manifest, mixed.partition, fold)
+    data = mixed.data
     about = {key: value for key, value in data.about.items() if key not in _OF_ONE_DATASET}
     used = {str(shard).rpartition("/")[0] for shard in frame["shard"].unique()}
     parents: dict[str, dict[str, str]] = {}
     references = [*tracked.inputs["real"], *tracked.inputs.get("synthetic", [])]
-    for reference, each in zip(references, [data, *others], strict=True):
+    for reference, each in zip(references, [*reals, *others], strict=True):
         parents[each.digest] = {"digest": each.digest, "uri": reference.uri, "name": each.name}
         parents |= {parent["digest"]: parent for parent in each.about.get("parents", [])}
     about["parents"] = [parents[digest] for digest in parents if digest in used]
@@ -154,20 +155,12 @@ def _kept_rows(frame: "pd.DataFrame", partition: "Partition", fold: str) -> "pd.
     return frame.iloc[kept].assign(split=names[kept], fold=-1).reset_index(drop=True)
 
 
-def _explain(tracked: Run, mixed: Mixed, metrics: Mapping[str, float]) -> None:
-    """Log what was asked for and what came of it, by class, and how generators were checked."""
+def _explain(tracked: Run, mixed: "Mixed", metrics: Mapping[str, float]) -> None:
+    """Tabulate what was asked for and what came of it, by class and by dataset."""
     import pandas as pd
 
-    rows = [asdict(each) for each in mixed.mix.report]
-    tracked.table("mix", pd.DataFrame(rows))
-    path = tracked.folder / "mix.json"
-    said = {
-        "classes": rows,
-        "generators": mixed.generators,
-        "realised_real_percentage": metrics["realised_real_percentage"],
-    }
-    path.write_text(json.dumps(said, indent=2) + "\n")
-    tracked.artifacts(path)
+    tracked.table("mix", pd.DataFrame(mixed.said["classes"]))
+    tracked.table("sources", pd.DataFrame(mixed.said["sources"]))
     LOG.info(
         "mixed %d real and %d synthetic training images",
         metrics["real_images"],
@@ -175,7 +168,7 @@ def _explain(tracked: Run, mixed: Mixed, metrics: Mapping[str, float]) -> None:
     )
 
 
-def _preview(tracked: Run, mixed: Mixed) -> None:
+def _preview(tracked: Run, mixed: "Mixed") -> None:
     """Upload preview.png: a few images in a row for each class and source."""
     import numpy as np
     from PIL import Image

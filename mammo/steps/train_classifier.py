@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from mammo.classifiers.augment import AUGMENTS
 from mammo.classifiers.losses import LOSSES, POS_WEIGHTS
 from mammo.classifiers.plans import FINETUNES, OPTIMIZERS
-from mammo.classifiers.recipe import MIXING, Recipe, check_folds, seeds_of
+from mammo.classifiers.recipe import Recipe, check_folds, seeds_of
 from mammo.classifiers.weights import check_weights, weights_digest
-from mammo.data.mixing import BALANCES, MIXES, SHORTAGES, check_settings
+from mammo.data.mix_settings import BALANCES, MIXES, SHORTAGES, TRIMS, MixSettings
 from mammo.data.samplers import SAMPLERS
 from mammo.errors import ConfigError
 from mammo.run import Result, Run
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     MixMode = str
     Balance = str
     OnShortage = str
+    Trim = str
     PosWeight = str
     Aggregate = str
     PrecisionName = str
@@ -35,6 +36,7 @@ else:
     MixMode = one_of(MIXES)
     Balance = one_of(BALANCES)
     OnShortage = one_of(SHORTAGES)
+    Trim = one_of(TRIMS)
     PosWeight = one_of(POS_WEIGHTS)
     Aggregate = one_of(("mean", "max"))
     PrecisionName = one_of(("auto", "32", "bf16"))
@@ -48,7 +50,7 @@ def check(settings: Mapping[str, Any]) -> None:
     check_folds(settings["folds"])
     seeds_of(settings["seeds"], settings["seed"])
     check_weights(settings["weights"])
-    check_settings(**{name: settings[name] for name in ("synthetic", *MIXING)})
+    MixSettings.of(settings).check(str(settings["synthetic"]))
     if settings["finetune"] == "head" and settings["weights"] == "none":
         raise ConfigError(
             "finetune 'head' would keep a random backbone; give weights default or a file, "
@@ -69,9 +71,15 @@ def run(
     data: str,
     synthetic: str = "",
     real_percentage: Fraction = 1.0,
+    class_real_percentage: str = "",
     mix_mode: MixMode = "replace",
     synthetic_multiplier: NonNegativeFloat = 1.0,
     balance: Balance = "keep",
+    majority_to_minority_ratio: NonNegativeFloat = 0.0,
+    samples_per_class: Count = 0,
+    synthetic_per_class: Count = 0,
+    trim: Trim = "first",
+    synthetic_weights: str = "",
     on_shortage: OnShortage = "error",
     model_name: str = "resnet18",
     weights: str = "none",
@@ -108,10 +116,16 @@ def run(
         data: dataset of real images, or a mixed one: path, run id or runs:/<id>/dataset
         synthetic: datasets of synthetic images to mix in, with commas between; empty for none
         real_percentage: share of real images, 0 to 1, in the way that mix_mode says
+        class_real_percentage: real_percentage of single classes, as malignant=0.5,benign=1
         mix_mode: replace keeps the size, append adds to the real images, target_share aims
         synthetic_multiplier: synthetic images for each real one (append)
         balance: keep the class shares, or make classes equal
-        on_shortage: what too few synthetic images mean: error, or clamp to what there is
+        majority_to_minority_ratio: most real images for each of the smallest class; 0 for any
+        samples_per_class: images of each class to train on, real ones by the mode; 0 for any
+        synthetic_per_class: images of each class to use of each synthetic dataset; 0 for all
+        trim: of synthetic_per_class: the first images, or random ones
+        synthetic_weights: parts of the synthetic datasets, as 0.7,0.3; empty makes them one pool
+        on_shortage: what too few images mean: error, or clamp to what there is
         model_name: backbone, a name of timm or torchvision/<name>
         weights: none, default (the hub's), or the path of a state dict
         loss: ce, bce (each class against the rest) or focal

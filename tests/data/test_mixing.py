@@ -1,20 +1,25 @@
 """Mixes are exact to the image, nested, seeded, and refused when they would leak."""
 
+import inspect
+from dataclasses import asdict
 from decimal import ROUND_HALF_UP, Decimal
-from pathlib import Path
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import small
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammo.data.classes import TASKS, ClassMap
-from mammo.data.counts import share
-from mammo.data.mixing import MIXES, Mix, check_settings, counts, mix, mix_training
-from mammo.data.splits import training_rows
+from mammo.data.counts import apportion, share
+from mammo.data.mix_settings import MIXES, MIXING, MixSettings
+from mammo.data.mixing import Mix, counts
+from mammo.data.mixing import mix as mix_sets
 from mammo.errors import ConfigError, DataError
+from mammo.steps import mix as mix_step
+from mammo.steps import train_classifier
 
 NAMES = ("benign", "malignant")
 FRACTIONS = [number / 20 for number in range(21)]
@@ -33,6 +38,10 @@ def expected(mode: str, count: int, f: float, m: float) -> tuple[int, int]:
     if mode == "append":
         return real, half_up(times * (real if f else count))
     return count, half_up(Decimal(count) * (1 - share) / share)
+
+
+def mix(real: pd.DataFrame, *synthetic: pd.DataFrame, seed: int = 0, **asked: Any) -> Mix:
+    return mix_sets(real, synthetic, MixSettings(**asked), class_names=NAMES, seed=seed)
 
 
 def patients(*sizes: int, label: str = "benign") -> pd.DataFrame:
@@ -74,7 +83,6 @@ def test_ten_real_images_become(mode, f, m, real, synthetic):
     made = mix(
         patients(*[2] * 5),
         pool(benign=30),
-        class_names=NAMES,
         mix_mode=mode,
         real_percentage=f,
         synthetic_multiplier=m,
@@ -83,60 +91,84 @@ def test_ten_real_images_become(mode, f, m, real, synthetic):
     assert by_class(made) == {"benign": (real, synthetic), "malignant": (0, 0)}
 
 
-# 60 images at most in a class, 19 for each of them at real_percentage 0.05
-PLENTY = pool(benign=1200, malignant=1200)
+# 40 images at most in a class, 19 for each of them at real_percentage 0.05
+PLENTY = pool(benign=760, malignant=760)
+
+
+def table(columns: dict[str, Any]) -> pd.DataFrame:
+    """A manifest as far as a mix reads it; `small.frame` would take longer than the mix."""
+    return pd.DataFrame({"group_id": "", "image_id": "", **columns})
 
 
 @st.composite
 def sources(draw: st.DrawFn) -> tuple[pd.DataFrame, pd.DataFrame]:
-    sizes = st.lists(st.integers(1, 5), min_size=2, max_size=12)
-    real = small.frame(small.real_rows({name: draw(sizes) for name in NAMES}))
+    """2 to 10 patients of each class with 1 to 4 images, in any order, and synthetic plenty."""
+    sizes = st.lists(st.integers(1, 4), min_size=2, max_size=10)
+    benign, malignant = draw(sizes), draw(sizes)
+    patient = np.repeat(np.arange(len(benign) + len(malignant)), benign + malignant)
+    turn = np.random.default_rng(draw(st.integers(0, 99))).permutation(len(patient))
+    real = table(
+        {
+            "group_id": [f"p{each}" for each in patient[turn]],
+            "image_id": [f"i{each}" for each in turn],
+            "label": np.where(patient[turn] < len(benign), *NAMES),
+        }
+    )
     return real, PLENTY
 
 
-@settings(max_examples=40, deadline=None)
+# 1,000 manifests, each mixed at two shares
+@settings(max_examples=1000, deadline=None)
 @given(
     both=sources(),
     mode=st.sampled_from(sorted(MIXES)),
-    f=st.sampled_from(FRACTIONS[1:]),
-    m=st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5, 4.0]),
+    pair=st.tuples(*[st.sampled_from(FRACTIONS[1:])] * 2),
+    m=st.sampled_from([0.25, 0.5, 1.0, 1.5, 4.0]),
     seed=st.integers(0, 9),
 )
-def test_every_mode_meets_the_table_in_every_class(both, mode, f, m, seed):
+def test_every_mode_meets_the_table_in_every_class_and_smaller_shares_are_subsets(
+    both, mode, pair, m, seed
+):
     real, synthetic = both
-    asked = {"mix_mode": mode, "real_percentage": f, "synthetic_multiplier": m, "seed": seed}
-    table = {name: expected(mode, sum(real["label"] == name), f, m) for name in NAMES}
-    assume(any(map(sum, table.values())))
-    made = mix(real, synthetic, class_names=NAMES, **asked)
-    assert by_class(made) == table
-    assert len(set(made.real.tolist())) == len(made.real)
-    assert len(set(made.synthetic.tolist())) == len(made.synthetic)
-    for each in made.report:
-        assert sum(real["label"].iloc[made.real] == each.label) == each.real
-        assert sum(synthetic["label"].iloc[made.synthetic] == each.label) == each.synthetic
+    found = []
+    for f in sorted(pair):
+        asked = {"mix_mode": mode, "real_percentage": f, "synthetic_multiplier": m}
+        wanted = {name: expected(mode, sum(real["label"] == name), f, m) for name in NAMES}
+        if not any(map(sum, wanted.values())):
+            with pytest.raises(DataError, match="would be empty"):
+                mix(real, synthetic, seed=seed, **asked)
+            continue
+        made = mix(real, synthetic, seed=seed, **asked)
+        assert by_class(made) == wanted
+        for frame, rows, source in ((real, made.real, 0), (synthetic, made.synthetic, 1)):
+            assert len(np.unique(rows)) == len(rows)
+            labels = frame["label"].to_numpy()[rows]
+            for name in NAMES:
+                assert (labels == name).sum() == wanted[name][source]
+        found.append(made)
+    if len(found) == 2:
+        assert set(found[0].real.tolist()) <= set(found[1].real.tolist())
+        if mode == "replace":
+            assert set(found[1].synthetic.tolist()) <= set(found[0].synthetic.tolist())
 
 
-@settings(max_examples=25, deadline=None)
-@given(both=sources(), pair=st.tuples(*[st.sampled_from(FRACTIONS)] * 2), seed=st.integers(0, 9))
-def test_a_smaller_share_takes_subsets_and_the_order_of_rows_changes_nothing(both, pair, seed):
+@settings(max_examples=60, deadline=None)
+@given(both=sources(), f=st.sampled_from(FRACTIONS), seed=st.integers(0, 9))
+def test_a_mix_follows_from_seed_and_order_of_rows_and_not_from_ids(both, f, seed):
     real, synthetic = both
-    small_f, large_f = sorted(pair)
-    less, more = (
-        mix(real, synthetic, class_names=NAMES, real_percentage=f, seed=seed)
-        for f in (small_f, large_f)
+    made = mix(real, synthetic, real_percentage=f, seed=seed)
+    renamed = real.assign(
+        group_id=[f"{seed}-{each[::-1]}" for each in real["group_id"]],
+        image_id=[f"{seed}-{each[::-1]}" for each in real["image_id"]],
     )
-    assert set(less.real.tolist()) <= set(more.real.tolist())
-    assert set(more.synthetic.tolist()) <= set(less.synthetic.tolist())
-    turned = mix(
-        real.iloc[::-1], synthetic.iloc[::-1], class_names=NAMES, real_percentage=small_f, seed=seed
-    )
-    assert set(ids(real.iloc[::-1], turned.real)) == set(ids(real, less.real))
-    assert ids(synthetic.iloc[::-1], turned.synthetic) == ids(synthetic, less.synthetic)
+    again = mix(renamed, synthetic, real_percentage=f, seed=seed)
+    assert again.real.tolist() == made.real.tolist()
+    assert again.synthetic.tolist() == made.synthetic.tolist()
 
 
 def test_real_images_are_taken_by_whole_patients_but_for_the_last():
     real = patients(*[4] * 10)
-    made = mix(real, pool(benign=40), class_names=NAMES, real_percentage=0.45)  # 18 images
+    made = mix(real, pool(benign=40), real_percentage=0.45)  # 18 images
     taken = real.iloc[made.real]["group_id"].value_counts()
     assert sorted(taken) == [2, 4, 4, 4, 4]
     cut = taken.index[taken == 2][0]
@@ -145,9 +177,7 @@ def test_real_images_are_taken_by_whole_patients_but_for_the_last():
 
 def test_the_seed_chooses_patients_and_synthetic_images():
     real, synthetic = patients(*[1] * 40), pool(benign=40)
-    one, two, again = (
-        mix(real, synthetic, class_names=NAMES, real_percentage=0.5, seed=s) for s in (0, 1, 0)
-    )
+    one, two, again = (mix(real, synthetic, real_percentage=0.5, seed=s) for s in (0, 1, 0))
     assert one.real.tolist() == again.real.tolist() != two.real.tolist()
     assert one.synthetic.tolist() == again.synthetic.tolist() != two.synthetic.tolist()
 
@@ -155,13 +185,13 @@ def test_the_seed_chooses_patients_and_synthetic_images():
 def test_a_shortage_is_an_error_that_names_requested_and_available():
     real = small.frame(small.real_rows({"benign": [1] * 6, "malignant": [1] * 4}))
     with pytest.raises(DataError, match=r"class malignant: 4 requested, 2 available"):
-        mix(real, pool(6, 2), class_names=NAMES, real_percentage=0.0)
+        mix(real, pool(6, 2), real_percentage=0.0)
 
 
 def test_clamping_takes_what_there_is_warns_and_reports_both_numbers(caplog):
     real = small.frame(small.real_rows({"benign": [1] * 6, "malignant": [1] * 4}))
     made = mix(
-        real, pool(6, 2), class_names=NAMES, real_percentage=0.5, mix_mode="append",
+        real, pool(6, 2), real_percentage=0.5, mix_mode="append",
         synthetic_multiplier=2.0, on_shortage="clamp",
     )  # fmt: skip
     assert by_class(made) == {"benign": (3, 6), "malignant": (2, 2)}
@@ -180,10 +210,10 @@ def test_clamping_takes_what_there_is_warns_and_reports_both_numbers(caplog):
 
 def test_equal_balance_fills_every_class_up_to_the_largest():
     real = small.frame(small.real_rows({"benign": [1] * 10, "malignant": [1] * 4}))
-    made = mix(real, pool(20, 20), class_names=NAMES, real_percentage=1.0, balance="equal")
+    made = mix(real, pool(20, 20), real_percentage=1.0, balance="equal")
     assert by_class(made) == {"benign": (10, 0), "malignant": (4, 6)}
     made = mix(
-        real, pool(20, 20), class_names=NAMES, real_percentage=0.5, mix_mode="append",
+        real, pool(20, 20), real_percentage=0.5, mix_mode="append",
         balance="equal",
     )  # fmt: skip
     assert by_class(made) == {"benign": (5, 5), "malignant": (2, 8)}
@@ -191,7 +221,7 @@ def test_equal_balance_fills_every_class_up_to_the_largest():
 
 def test_replace_at_one_needs_no_synthetic_images():
     real = patients(3, 2)
-    made = mix(real, pool(), class_names=NAMES, real_percentage=1.0)
+    made = mix(real, pool(), real_percentage=1.0)
     assert made.real.tolist() == [0, 1, 2, 3, 4]
     assert made.realised_real_percentage == 1.0
 
@@ -201,9 +231,9 @@ def test_replace_at_one_needs_no_synthetic_images():
     [
         ({"mix_mode": "target_share", "real_percentage": 0.0}, "infinitely many"),
         ({"mix_mode": "swap"}, r"unknown mix_mode 'swap'; choose one of append, replace"),
-        ({"balance": "half"}, "choose one of keep, equal"),
+        ({"balance": "half"}, "choose keep or equal"),
         ({"balance": "equal", "synthetic": ""}, "synthetic is empty; name a synthetic dataset"),
-        ({"on_shortage": "ignore"}, "choose one of error, clamp"),
+        ({"on_shortage": "ignore"}, "choose error or clamp"),
         ({"synthetic": "", "real_percentage": 0.5}, "real_percentage 0.5 .* synthetic is empty"),
         (
             {"synthetic": "", "mix_mode": "append"},
@@ -213,146 +243,205 @@ def test_replace_at_one_needs_no_synthetic_images():
             {"mix_mode": "append", "real_percentage": 0.0, "synthetic_multiplier": 0.0},
             "leave no image",
         ),
+        (
+            {"mix_mode": "target_share", "class_real_percentage": "benign=0"},
+            "class_real_percentage of benign 0 .* infinitely many",
+        ),
+        (
+            {"synthetic": "", "class_real_percentage": "benign=0.5"},
+            "class_real_percentage of benign 0.5 .* synthetic is empty",
+        ),
+        ({"class_real_percentage": "benign"}, "'benign' should be <class>=<0 to 1>"),
+        ({"class_real_percentage": "benign=1.5"}, "'benign=1.5' should be"),
+        ({"class_real_percentage": "benign=nan"}, "'benign=nan' should be"),
+        ({"class_real_percentage": "benign=1,benign=0"}, "'benign=0' should be .* each class once"),
+        ({"majority_to_minority_ratio": 0.5}, "larger classes the smaller ones"),
+        ({"samples_per_class": 5, "balance": "equal"}, "samples_per_class 5 makes all classes eq"),
+        ({"samples_per_class": 5, "majority_to_minority_ratio": 2.0}, "makes all classes equal"),
+        ({"synthetic": "", "synthetic_per_class": 5}, "synthetic_per_class 5 has no effect"),
+        ({"synthetic": "", "synthetic_weights": "1"}, "synthetic_weights 1 has no effect"),
+        ({"trim": "random"}, "trim random has no effect without synthetic_per_class"),
+        ({"trim": "last"}, "choose first or random"),
+        ({"synthetic_weights": "1,2"}, "has 2 numbers for 1 synthetic datasets"),
+        ({"synthetic": "x,y", "synthetic_weights": "1,0"}, "give a number above 0 for each"),
+        ({"synthetic": "x,y", "synthetic_weights": "1,inf"}, "give a number above 0 for each"),
+        ({"synthetic": "x,y", "synthetic_weights": "1,1/0"}, "give a number above 0 for each"),
     ],
 )
 def test_settings_that_no_data_can_satisfy_are_refused(given, message):
-    sound = {"synthetic": "x", "real_percentage": 1.0, "mix_mode": "replace"}
+    synthetic = given.pop("synthetic", "x")
     with pytest.raises(ConfigError, match=message):
-        check_settings(**{"synthetic_multiplier": 1.0, **sound, **given})
+        MixSettings(**given).check(synthetic)
+
+
+def test_the_two_steps_that_mix_take_the_same_settings_with_the_same_defaults():
+    for step in (mix_step, train_classifier):
+        known = inspect.signature(step.run).parameters
+        assert {name: known[name].default for name in MIXING} == asdict(MixSettings())
+
+
+def test_a_count_is_split_by_weights_to_the_image():
+    """10 of 7:3 are 7 and 3; 5 of 7:3 are 3.5 and 1.5, of equal remainders the first gains."""
+    assert apportion(10, [7, 3]) == [7, 3]
+    assert apportion(5, [Fraction(7, 10), Fraction(3, 10)]) == [4, 1]
+    assert apportion(1, [1, 1, 1]) == [1, 0, 0]
+    assert apportion(0, [1, 2]) == [0, 0]
+
+
+def two_classes(benign: int, malignant: int) -> pd.DataFrame:
+    return small.frame(small.real_rows({"benign": [1] * benign, "malignant": [1] * malignant}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "benign", "malignant"),
+    [
+        ({"class_real_percentage": "malignant=0.5"}, (10, 0), (2, 2)),
+        ({"class_real_percentage": "malignant=0.5,benign=0.7"}, (7, 3), (2, 2)),
+        ({"class_real_percentage": "benign=0", "real_percentage": 0.5}, (0, 10), (2, 2)),
+        (
+            {"class_real_percentage": "malignant=0.25", "mix_mode": "target_share"},
+            (10, 0),
+            (4, 12),
+        ),
+        (
+            {"class_real_percentage": "malignant=0.5", "mix_mode": "append"},
+            (10, 10),
+            (2, 2),
+        ),
+        ({"majority_to_minority_ratio": 2.0}, (8, 0), (4, 0)),
+        ({"majority_to_minority_ratio": 1.0}, (4, 0), (4, 0)),
+        ({"majority_to_minority_ratio": 1.125}, (5, 0), (4, 0)),  # 4.5 goes up
+        ({"majority_to_minority_ratio": 9.0}, (10, 0), (4, 0)),
+        ({"majority_to_minority_ratio": 2.0, "real_percentage": 0.5}, (4, 4), (2, 2)),
+        ({"majority_to_minority_ratio": 1.5, "balance": "equal"}, (6, 0), (4, 2)),
+        ({"samples_per_class": 4}, (4, 0), (4, 0)),
+        ({"samples_per_class": 7, "real_percentage": 0.5}, (4, 3), (4, 3)),  # 3.5 goes up
+        ({"samples_per_class": 16, "real_percentage": 0.25}, (4, 12), (4, 12)),
+        (
+            {"samples_per_class": 6, "mix_mode": "append", "synthetic_multiplier": 2.0},
+            (2, 4),
+            (2, 4),
+        ),
+        ({"samples_per_class": 6, "mix_mode": "append", "real_percentage": 0.0}, (0, 6), (0, 6)),
+        (
+            {"samples_per_class": 8, "class_real_percentage": "benign=1", "real_percentage": 0.5},
+            (8, 0),
+            (4, 4),
+        ),
+    ],
+)  # fmt: skip
+def test_ten_benign_and_four_malignant_images_become(asked, benign, malignant):
+    made = mix(two_classes(10, 4), pool(30, 30), **asked)
+    assert by_class(made) == {"benign": benign, "malignant": malignant}
+
+
+def test_limits_work_without_synthetic_images():
+    made = mix(two_classes(10, 4), majority_to_minority_ratio=1.0)
+    assert by_class(made) == {"benign": (4, 0), "malignant": (4, 0)}
+    assert [each.real_in_data for each in made.report] == [10, 4]
+    assert [each.real_available for each in made.report] == [4, 4]
+    made = mix(two_classes(10, 4), samples_per_class=3)
+    assert by_class(made) == {"benign": (3, 0), "malignant": (3, 0)}
+
+
+def test_a_capped_class_keeps_the_first_patients_of_the_order():
+    real = patients(*[2] * 10)
+    both = pd.concat([real, patients(*[1] * 5, label="malignant")], ignore_index=True)
+    capped = mix(both, pool(30, 30), majority_to_minority_ratio=2.0)
+    halved = mix(both, pool(30, 30), real_percentage=0.5)
+    first = both.iloc[halved.real].query("label == 'benign'")["image_id"]
+    kept = both.iloc[capped.real].query("label == 'benign'")
+    assert set(kept["image_id"]) == set(first)  # the same 10 of 20
+    assert kept.groupby("group_id").size().eq(2).all()
+
+
+def test_too_few_real_images_for_samples_per_class_are_named():
+    with pytest.raises(
+        DataError, match=r"too few real images \(class malignant: 5 requested, 4 av"
+    ):
+        mix(two_classes(10, 4), samples_per_class=5)
+    made = mix(two_classes(10, 4), samples_per_class=5, on_shortage="clamp")
+    assert by_class(made) == {"benign": (5, 0), "malignant": (4, 0)}
+
+
+def test_a_class_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="names class 'cyst'; the classes are benign, malignant"):
+        mix(two_classes(2, 2), pool(2, 2), class_real_percentage="cyst=1")
+
+
+def sets(*sizes: int) -> list[pd.DataFrame]:
+    """Synthetic sets run0, run1, ... with as many images of each class."""
+    return [
+        small.frame(small.synthetic_rows(dict.fromkeys(NAMES, size), f"run{number}"))
+        for number, size in enumerate(sizes)
+    ]
+
+
+def drawn(made: Mix, frames: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(frames, ignore_index=True).iloc[made.synthetic]
+
+
+def test_weights_share_the_synthetic_images_of_each_class_among_the_sets():
+    frames = sets(40, 40, 40)
+    made = mix(two_classes(20, 11), *frames, real_percentage=0.0, synthetic_weights="0.5, 0.3,0.2")
+    taken = drawn(made, frames).groupby(["label", "generator_run_id"]).size()
+    assert taken["benign"].to_dict() == {"run0": 10, "run1": 6, "run2": 4}
+    # 5.5, 3.3 and 2.2 of 11: the largest remainder is the first's
+    assert taken["malignant"].to_dict() == {"run0": 6, "run1": 3, "run2": 2}
+    assert made.requested[2, "benign"] == 4
+
+
+def test_without_weights_the_sets_are_one_pool():
+    frames = sets(60, 30)
+    made = mix(two_classes(45, 45), *frames, real_percentage=0.0)
+    taken = drawn(made, frames)["generator_run_id"].value_counts()
+    assert sum(taken) == 90
+    # a third of each class's draws come from the smaller set: 30 of 90, give or take
+    assert 18 < taken["run1"] < 42
+    assert not made.requested
+
+
+def test_a_set_too_small_for_its_weight_is_named():
+    asked = {"real_percentage": 0.0, "synthetic_weights": "1,1"}
+    with pytest.raises(DataError, match=r"class benign of synthetic dataset 2: 5 requested, 3 av"):
+        mix(two_classes(10, 4), *sets(20, 3), **asked)
+    frames = sets(20, 3)
+    made = mix(two_classes(10, 4), *frames, **asked, on_shortage="clamp")
+    assert by_class(made) == {"benign": (0, 8), "malignant": (0, 4)}
+
+
+def test_each_set_is_trimmed_to_its_first_or_to_random_images_of_each_class():
+    frames = sets(30, 30)
+    asked = {"real_percentage": 0.0, "synthetic_per_class": 10}
+    made = mix(two_classes(20, 20), *frames, **asked)
+    assert set(drawn(made, frames)["sample_seed"]) == set(range(10))
+    assert len(made.synthetic) == 40
+    free = mix(two_classes(20, 20), *frames, **asked, trim="random")
+    kept = drawn(free, frames)
+    assert kept.groupby(["label", "generator_run_id"]).size().tolist() == [10] * 4
+    assert not set(kept["sample_seed"]) <= set(range(10))
+    with pytest.raises(
+        DataError, match=r"too few synthetic images \(class benign: 21 requested, 20"
+    ):
+        mix(two_classes(21, 20), *frames, **asked)
+    with pytest.raises(
+        DataError, match=r"dataset 1: 31 requested by synthetic_per_class, 30 avail"
+    ):
+        mix(two_classes(1, 1), *frames, **{**asked, "synthetic_per_class": 31})
 
 
 def test_the_same_synthetic_set_twice_is_refused():
     twice = pd.concat([pool(3), pool(3)], ignore_index=True)
     with pytest.raises(DataError, match="is there twice"):
-        mix(patients(2), twice, class_names=NAMES, real_percentage=0.5)
-
-
-def hold_out_rows() -> list[dict]:
-    """Per class: 4 training patients of 2 images, one validation and one test patient."""
-    rows = small.real_rows({name: [2] * 6 for name in NAMES})
-    split = {4: "val", 5: "test"}
-    return [{**r, "split": split.get(int(r["group_id"][-1]), "train")} for r in rows]
-
-
-@pytest.fixture
-def real(tmp_path: Path):
-    return small.dataset(tmp_path, hold_out_rows(), name="real")
-
-
-def mixed(data, synthetic, fold="none", **asked):
-    rows = training_rows(data, fold=fold, val_fraction=0.25)
-    return mix_training(data, synthetic, rows, **{"real_percentage": 0.5, **asked})
-
-
-def test_a_mix_on_the_fly_reads_the_pixels_of_each_source(real, tmp_path):
-    one = small.dataset(tmp_path, small.synthetic_rows({"benign": 9}, "run1"), name="one")
-    two = small.dataset(tmp_path, small.synthetic_rows({"malignant": 9}, "run2"), name="two")
-    made = mixed(real, [one, two])
-    assert len(made.partition.train) == 16
-    frame = made.data.manifest.iloc[made.partition.train]
-    assert frame.groupby(["label", "is_synthetic"]).size().tolist() == [4, 4, 4, 4]
-    stored = made.data.raw(made.partition.train)
-    for image_id, found in zip(frame["image_id"], stored, strict=True):
-        np.testing.assert_array_equal(found, small.pixels(image_id))
-    names = np.asarray(NAMES)[made.data.label_ids()[made.partition.train]]
-    assert names.tolist() == frame["label"].tolist()
-
-
-def test_a_mix_on_the_fly_leaves_held_out_rows_where_they_were(real, tmp_path):
-    synthetic = small.dataset(tmp_path, small.synthetic_rows({"benign": 9, "malignant": 9}))
-    made = mixed(real, [synthetic])
-    before = training_rows(real, fold="none")
-    np.testing.assert_array_equal(made.partition.val, before.val)
-    pd.testing.assert_frame_equal(
-        made.data.manifest.iloc[before.val].drop(columns="shard"),
-        real.manifest.iloc[before.val].drop(columns="shard"),
-    )
-
-
-def synthetic_set(folder: Path, seen: list[dict], **asked):
-    rows = small.synthetic_rows({"benign": 9, "malignant": 9})
-    return small.dataset(folder, rows, name="made", seen=seen, **asked)
-
-
-def test_a_generator_that_saw_training_patients_alone_is_accepted(real, tmp_path):
-    made = mixed(real, [synthetic_set(tmp_path, small.seen_by("run1", ["benign-0", "benign-1"]))])
-    assert made.generators == {"by_patient": ["run1"], "by_pixels": [], "unknown": []}
-    assert set(made.data.generator_training["group_id"]) == {"benign-0", "benign-1"}
-
-
-@pytest.mark.parametrize("patient", ["benign-4", "malignant-5"])  # validation, test
-def test_a_generator_that_saw_a_held_out_patient_is_refused(real, tmp_path, patient):
-    seen = small.seen_by("run1", ["benign-0", patient])
-    with pytest.raises(DataError, match=rf"generator run1 .* 1 of the 4 held-out .*{patient}"):
-        mixed(real, [synthetic_set(tmp_path, seen)])
-
-
-def test_a_generator_of_another_fold_is_refused(tmp_path):
-    rows = small.real_rows({name: [1] * 8 for name in NAMES})
-    rows = [{**row, "fold": int(row["group_id"][-1]) % 4} for row in rows]
-    data = small.dataset(tmp_path, rows)
-    trained = data.manifest.iloc[training_rows(data, fold=1, val_fraction=0.25).train]
-    made = synthetic_set(tmp_path, small.seen_by("run1", trained["group_id"].tolist()))
-    assert len(mixed(data, [made], fold=1).partition.train) == len(trained)
-    for other in (0, 2, 3):
-        with pytest.raises(DataError, match=r"generator run1 was trained on [1-9]"):
-            mixed(data, [made], fold=other)
-
-
-def test_across_salts_pixels_are_compared_and_it_is_said(real, tmp_path, caplog):
-    caplog.set_level("INFO", "mammo")
-    seen = small.seen_by("run1", ["benign-4"], salt="other")
-    made = mixed(real, [synthetic_set(tmp_path, seen)])
-    assert made.generators["by_pixels"] == ["run1"]
-    assert "pixel hashes were compared instead" in caplog.text
-    held_out = real.manifest[real.manifest["split"] == "val"].iloc[0]
-    seen[0]["sha256"] = held_out["sha256"]
-    with pytest.raises(DataError, match=rf"patient {held_out['group_id']}, split 'val'"):
-        mixed(real, [synthetic_set(tmp_path, seen)])
-
-
-def test_a_generator_whose_training_is_not_recorded_is_reported(real, tmp_path, caplog):
-    made = mixed(real, [synthetic_set(tmp_path, [])])
-    assert made.generators["unknown"] == ["run1"]
-    assert "run1 were trained on is not recorded" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"shape": (1, 8, 9)}, r"are 1x8x9, those of real 1x8x8"),
-        (
-            {"classes": ClassMap("malignancy2", ("malignant", "benign"), "malignant", "pathology")},
-            r"classes of synthetic dataset made are \['malignant', 'benign'\]",
-        ),
-        (
-            {"classes": ClassMap("malignancy2", NAMES, "malignant", "birads")},
-            r"label_kind of synthetic dataset made is 'birads', that of real 'pathology'",
-        ),
-        (
-            {"classes": ClassMap("malignancy2", NAMES, "benign", "pathology")},
-            r"positive of synthetic dataset made is 'benign'",
-        ),
-    ],
-)
-def test_a_synthetic_set_that_does_not_go_with_the_real_one_is_refused(
-    real, tmp_path, asked, message
-):
-    with pytest.raises(DataError, match=message):
-        mixed(real, [synthetic_set(tmp_path, [], **asked)])
-
-
-def test_real_images_offered_as_synthetic_are_refused(real, tmp_path):
-    with pytest.raises(DataError, match=r"synthetic dataset real holds 24 real images"):
-        mixed(real, [real])
+        mix(patients(2), twice, real_percentage=0.5)
 
 
 def test_unknown_classes_are_refused():
     odd = small.frame(small.real_rows({"cyst": [1]}))
     with pytest.raises(DataError, match=r"'cyst', which is not one of benign, malignant"):
-        mix(odd, pool(), class_names=TASKS["malignancy2"].names, real_percentage=1.0)
+        mix(odd, pool(), real_percentage=1.0)
 
 
 def test_a_mix_without_an_image_is_refused():
     with pytest.raises(DataError, match="the mix of 2 real images would be empty"):
-        mix(patients(2), pool(), class_names=NAMES, real_percentage=0.1, mix_mode="append")
+        mix(patients(2), pool(), real_percentage=0.1, mix_mode="append")

@@ -1,5 +1,6 @@
 """The step `mix`: a dataset that points into its parents, exact, explained and still held out."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -20,12 +21,21 @@ def refer(data: Dataset) -> Reference:
     return Reference(f"runs:/{data.name}/dataset", data.folder, data.digest, data.name)
 
 
-def run(work: Path, real: Dataset, *synthetic: Dataset, **asked) -> tuple[MemoryRun, Dataset]:
-    inputs = {"real": [refer(real)]}
+def run(
+    work: Path, real: Dataset | list[Dataset], *synthetic: Dataset, **asked
+) -> tuple[MemoryRun, Dataset]:
+    inputs = {"real": [refer(each) for each in (real if isinstance(real, list) else [real])]}
     if synthetic:
         inputs["synthetic"] = [refer(each) for each in synthetic]
     tracked = MemoryRun(work, inputs)
-    result = mix.run(tracked, real="real", synthetic="synthetic" if synthetic else "", **asked)
+    given = {
+        **{name: each.default for name, each in inspect.signature(mix.run).parameters.items()},
+        "real": "real",
+        "synthetic": ",".join(each.name for each in synthetic),
+        **asked,
+    }
+    mix.check(given)
+    result = mix.run(**{**given, "tracked": tracked})
     assert result.outputs == {"dataset": tracked.uri("dataset")}
     return tracked, Dataset(work / "datasets" / result.digest)
 
@@ -63,7 +73,7 @@ def test_a_mix_copies_no_pixels_and_reads_those_of_its_parents(tmp_path, real, s
     assert [data.about[key] for key in ("salt", "split_seed", "intensity")] == ["salt", 7, "header"]
     assert data.classes == real.classes
     assert set(data.generator_training["group_id"]) == {"benign-0", "malignant-0"}
-    assert set(tracked.uploaded) == {"dataset", "preview.png", "mix.json"}
+    assert set(tracked.uploaded) == {"dataset", "preview.png", "mix.json", "phases.csv"}
 
 
 def test_metrics_table_and_mix_json_say_what_was_asked_and_realised(tmp_path, real, synthetic):
@@ -79,6 +89,7 @@ def test_metrics_table_and_mix_json_say_what_was_asked_and_realised(tmp_path, re
     assert said["generators"]["by_patient"] == ["run1"]
     assert said["classes"][0] == {
         "label": "benign",
+        "real_in_data": 8,
         "real_available": 8,
         "real_requested": 2,
         "real": 2,
@@ -87,6 +98,7 @@ def test_metrics_table_and_mix_json_say_what_was_asked_and_realised(tmp_path, re
         "synthetic": 6,
     }
     assert tracked.tables["mix"]["synthetic"].tolist() == [6, 6]
+    assert tracked.tables["sources"]["taken"].tolist() == [2, 2, 6, 6]
     assert [(name, rows, context) for name, _, rows, context in tracked.input_datasets] == [
         ("real", 16, "training"),
         ("synthetic", 18, "synthetic"),
@@ -138,6 +150,54 @@ def test_several_synthetic_sets_are_one_pool(tmp_path, datasets, real, synthetic
     assert frame["label"].value_counts().to_dict() == {"benign": 16, "malignant": 16}
     assert set(frame["generator_run_id"]) == {"run1", "run2"}
     data.verify()
+
+
+def test_several_real_datasets_make_one_dataset_that_keeps_their_splits(
+    tmp_path, datasets, real, synthetic
+):
+    rows = [
+        {**row, "group_id": f"b{row['group_id']}", "image_id": f"b{row['image_id']}"}
+        for row in small.real_rows({name: [1] * 3 for name in NAMES})
+    ]
+    for row in rows:
+        row["split"] = ("train", "val", "test")[int(row["group_id"][-1])]
+    other = small.dataset(datasets, rows, name="other", about={"intensity": "header"})
+    tracked, data = run(tmp_path, [real, other], synthetic, mix_mode="append")
+    data.verify()
+    frame = data.manifest
+    assert frame.groupby(["split", "is_synthetic"]).size().to_dict() == {
+        ("test", False): 4 + 2,
+        ("train", False): 16 + 2,
+        ("train", True): 18,
+        ("val", False): 4 + 2,
+    }
+    assert [each["name"] for each in data.about["parents"]] == ["real", "other", "synthetic"]
+    assert data.about["name"] == "real+other-mix"
+    assert [each[0] for each in tracked.input_datasets] == ["real", "other", "synthetic"]
+    place = frame.index[frame["image_id"] == "bbenign-1-0"]
+    np.testing.assert_array_equal(data.raw(place)[0], small.pixels("bbenign-1-0"))
+
+
+def test_weights_and_shares_of_classes_reach_the_mix(tmp_path, datasets, real, synthetic):
+    more = small.dataset(
+        datasets, small.synthetic_rows({"benign": 8, "malignant": 8}, "run2"), name="more"
+    )
+    _, data = run(
+        tmp_path,
+        real,
+        synthetic,
+        more,
+        class_real_percentage="benign=0.5,malignant=0",
+        synthetic_weights="1,3",
+    )
+    train = data.manifest.query("split == 'train'")
+    assert train.groupby(["label", "generator_run_id"]).size().to_dict() == {
+        ("benign", ""): 4,
+        ("benign", "run1"): 1,
+        ("benign", "run2"): 3,
+        ("malignant", "run1"): 2,
+        ("malignant", "run2"): 6,
+    }
 
 
 def test_a_mix_for_a_fold_is_a_hold_out_of_that_fold(tmp_path, datasets, synthetic):

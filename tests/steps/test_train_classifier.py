@@ -208,6 +208,18 @@ def test_synthetic_images_are_mixed_into_the_training_rows_alone(tmp_path):
     assert {each["synthetic"] for each in report["classes"]} == {split["train"] / 4}
 
 
+def test_the_larger_class_is_thinned_without_synthetic_images_too(tmp_path):
+    rows = small.real_rows({"benign": [2] * 12, "malignant": [2] * 6})
+    data = write(tmp_path / "datasets", rows=rows)
+    run = tracked(tmp_path, data)
+    train(run, majority_to_minority_ratio=1.0)
+    seen = pd.read_parquet(run.folder / "model" / "training.parquet")
+    labels = data.manifest.set_index("sha256")["label"][seen["sha256"]]
+    # of 6 malignant patients one is tested and two validate (1.2 and 1.5), three train
+    assert labels.value_counts().to_dict() == {"benign": 6, "malignant": 6}
+    assert (run.last["real_images"], run.last["synthetic_images"]) == (12, 0)
+
+
 def test_the_child_of_a_seed_mixes_what_a_run_of_that_seed_mixes(tmp_path):
     data = write(tmp_path / "datasets")
     rows = small.synthetic_rows({"benign": 20, "malignant": 20})
