@@ -25,7 +25,10 @@ _TABLE = "CMMD_clinicaldata_revision"
 _NEEDS = ("ID1", "LeftRight", "Age", "abnormality", "classification", "subtype")
 _TAGS = ["PatientID", "StudyInstanceUID", "SOPInstanceUID", "ImageLaterality", "ViewCodeSequence"]
 _PATIENT = re.compile(r"(D[12])-\d{4}")
-_VIEWS = {"craniocaudal": "CC", "mediolateraloblique": "MLO"}  # CodeMeaning, its letters alone
+_VIEWS = {  # letters and digits of CodeMeaning, else of CodeValue (SNOMED RT and CT)
+    **dict.fromkeys(("craniocaudal", "r10242", "399162004"), "CC"),
+    **dict.fromkeys(("mediolateraloblique", "r10226", "399368009"), "MLO"),
+}
 _SUBTYPES = {
     "luminala": "luminal_a",
     "luminalb": "luminal_b",
@@ -109,8 +112,11 @@ def _record(
 
 
 def _view(header: Any) -> str:
-    meanings = [str(code.get("CodeMeaning") or "") for code in header.get("ViewCodeSequence") or []]
-    return next((_VIEWS[name] for name in map(_letters, meanings) if name in _VIEWS), "")
+    for code in header.get("ViewCodeSequence") or []:
+        for told in (code.get("CodeMeaning"), code.get("CodeValue")):
+            if _letters(str(told or "")) in _VIEWS:
+                return _VIEWS[_letters(str(told))]
+    return ""
 
 
 def _letters(text: str) -> str:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from dicoms import half_breast, write_dicom
 from goldens import expected, told
+from pydicom.dataset import Dataset
 from releases_b import CMMD_TABLE, cmmd
 
 from mammo.data.release import Release, select
@@ -27,6 +29,27 @@ def test_the_other_breast_never_takes_its_neighbours_label(tmp_path: Path) -> No
     assert sides == {"L"}
     assert release.left_out == {"of a breast that the table does not label": 2}
     assert len(read(tmp_path, "view").records) == 9  # its views are known all the same
+
+
+@pytest.mark.parametrize(
+    ("meaning", "value", "view"),
+    [
+        ("Medio-Lateral Oblique", "", "MLO"),
+        ("", "399368009", "MLO"),
+        ("", "R-10242", "CC"),
+        ("cranio-caudal exaggerated laterally", "R-1024A", ""),
+    ],
+)
+def test_views_by_meaning_or_code(tmp_path: Path, meaning: str, value: str, view: str) -> None:
+    cmmd(tmp_path)
+    code = Dataset()
+    code.CodeMeaning, code.CodeValue = meaning, value
+    file = next(tmp_path.rglob("1-9.dcm"))
+    write_dicom(
+        file, half_breast(), PatientID="D2-0002", ImageLaterality="R", ViewCodeSequence=[code]
+    )
+    found = [each.view for each in read(tmp_path).records if each.patient == "D2-0002"]
+    assert found == [view]
 
 
 def test_a_patient_with_a_benign_and_a_malignant_breast(tmp_path: Path) -> None:
