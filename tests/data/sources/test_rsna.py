@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from goldens import expected, told
 from releases_b import RSNA_TABLE, rsna, rsna_pngs
 
 from mammo.data.release import Release, select
@@ -15,10 +14,9 @@ def read(folder: Path, task: str = "malignancy2") -> Release:
     return open_adapter("rsna").read(folder, task=task, options={})
 
 
-def test_the_golden_manifest(tmp_path: Path) -> None:
+def test_odd_views_are_counted_and_the_meaning_of_benign_is_told(tmp_path: Path) -> None:
     rsna(tmp_path)
     release = read(tmp_path)
-    assert told(release.records, tmp_path) == expected("rsna")
     assert release.left_out == {"of a view other than CC and MLO": 2}
     assert "none found" in release.notes["labels"]
 
