@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mammo.data.classes import ClassMap
+from mammo.data.dataset import GENERATOR_TRAINING_COLUMNS
 from mammo.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 WEIGHTS = "weights.safetensors"
 TRAINING = "training.parquet"
+GENERATOR_TRAINING = "generator_training.parquet"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,16 @@ class SavedModel:
         """The rows it was trained on: columns group_id, sha256, is_synthetic."""
         return pd.read_parquet(self.folder / TRAINING)
 
+    @cached_property
+    def generator_training(self) -> pd.DataFrame:
+        """What the generators of its synthetic training rows were trained on, as far as known.
+
+        Columns run_id, salt, group_id, sha256; empty without synthetic rows.
+        """
+        if GENERATOR_TRAINING in self.about["files"]:
+            return pd.read_parquet(self.folder / GENERATOR_TRAINING)
+        return pd.DataFrame({name: pd.Series(dtype="str") for name in GENERATOR_TRAINING_COLUMNS})
+
     def weights(self) -> dict[str, "Tensor"]:
         """Tensors by name, on the CPU."""
         from safetensors.torch import load_file
@@ -76,10 +88,12 @@ def save_model(
     training: pd.DataFrame,
     settings: Mapping[str, Any],
     about: Mapping[str, Any],
+    generator_training: pd.DataFrame | None = None,
 ) -> SavedModel:
     """Write the model beside `folder`, then rename it there when whole.
 
-    `training` has the manifest columns group_id, sha256 and is_synthetic of the training rows;
+    `training` has the manifest columns group_id, sha256 and is_synthetic of the training rows,
+    `generator_training` what the generators of the synthetic ones saw (as a dataset has it);
     `about` says what else the model needs to be rebuilt (network, fold, salt, ...).
     """
     from safetensors.torch import save_file
@@ -91,6 +105,11 @@ def save_model(
     save_file(tensors, partial / WEIGHTS)
     columns = ["group_id", "sha256", "is_synthetic"]
     training[columns].reset_index(drop=True).to_parquet(partial / TRAINING, index=False)
+    files = [WEIGHTS, TRAINING]
+    if generator_training is not None and len(generator_training):
+        seen = generator_training[list(GENERATOR_TRAINING_COLUMNS)].reset_index(drop=True)
+        seen.to_parquet(partial / GENERATOR_TRAINING, index=False)
+        files.append(GENERATOR_TRAINING)
     described = {
         **about,
         "schema_version": SCHEMA_VERSION,
@@ -99,7 +118,7 @@ def save_model(
         "classes": classes.to_json(),
         "shape": list(shape),
         "settings": dict(settings),
-        "files": {name: _sha256(partial / name) for name in (WEIGHTS, TRAINING)},
+        "files": {name: _sha256(partial / name) for name in files},
     }
     text = json.dumps(described, indent=2, sort_keys=True)
     described["digest"] = hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -31,6 +31,8 @@ def save(
     `val` are its predictions of the validation rows; they choose the operating points.
     """
     data, network = material.data, module.network
+    training, seen = data.manifest.iloc[material.train], data.generator_training
+    runs = sorted(set(training.loc[training["is_synthetic"], "generator_run_id"]))
     about: dict[str, Any] = {
         "model_name": recipe.model_name,
         "activation": module.loss.activation,
@@ -45,6 +47,7 @@ def save(
         "seed": seed,
         "weights": {"source": weights.source, "sha256": weights.sha256},
         "train_digest": rows_digest(material.data, material.train),
+        "generators": runs,
         "data_digest": data.digest,
         "data_name": data.name,
         **{key: data.about.get(key) for key in ("salt", "split_seed", "intensity", "dtype")},
@@ -58,7 +61,8 @@ def save(
         classes=data.classes,
         shape=data.shape,
         weights=tensors,
-        training=material.data.manifest.iloc[material.train],
+        training=training,
+        generator_training=seen[seen["run_id"].isin(runs)],
         settings={**vars(recipe), "weights": weights.source, "seed": seed},
         about=about,
     )

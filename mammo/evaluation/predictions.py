@@ -1,7 +1,8 @@
 """Which rows a model may be judged on, and its predictions for them."""
 
+import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from mammo.data.splits import NO_FOLD, Partition, fold_numbers, training_rows
 from mammo.errors import DataError
 from mammo.models import SavedModel
 
+LOG = logging.getLogger("mammo")
 Rows = NDArray[np.int64]
 
 
@@ -73,39 +75,84 @@ def fold_of(about: Mapping[str, Any]) -> str:
 
 
 def refuse_seen(saved: SavedModel, data: Dataset, rows: Rows) -> str:
-    """Refuse rows of a patient that the model was trained on; returns how that was compared.
+    """Refuse rows of a patient that the model or a generator it learned from was trained on.
 
-    Patients can be compared where both sides salted their ids alike; pixels always can.
+    Returns how that was compared. Patients can be compared where both sides salted their ids
+    alike; pixels always can.
     """
     frame = data.manifest.iloc[rows]
-    for column, known in _known(saved, data).items():
-        what = {"group_id": "patient", "sha256": "image"}[column]
-        seen = frame[frame[column].isin(known)]
+    known = _known(saved, data)
+    for each in known:
+        what = {"group_id": "patient", "sha256": "image"}[each.column]
+        seen = frame[frame[each.column].isin(each.values)]
         if len(seen):
             raise DataError(
-                f"{what} {seen.iloc[0][column]} of dataset {data.name} was in the training of "
-                f"model {saved.run_id or saved.folder} ({seen[column].nunique()} such {what}s); "
+                f"{what} {seen.iloc[0][each.column]} of dataset {data.name} was in the training "
+                f"of {each.whose} {saved.run_id or saved.folder} "
+                f"({seen[each.column].nunique()} such {what}s); "
                 "evaluate on patients it has not seen"
             )
-    same_salt = "group_id" in _known(saved, data)
-    return "by patient and by pixels" if same_salt else "by pixels alone, for the salts differ"
+    same_salt = any(each.whose == "model" and each.column == "group_id" for each in known)
+    how = "by patient and by pixels" if same_salt else "by pixels alone, for the salts differ"
+    return how + _of_generators(saved, data)
 
 
 def unseen(saved: SavedModel, data: Dataset, rows: Rows) -> Rows:
-    """Those of `rows` that show no patient and no image of the model's training."""
+    """Those of `rows` that show no patient and no image of the model's or its generators' training.
+
+    These are real rows whose scores are as good as those of any new patient.
+    """
     frame = data.manifest.iloc[rows]
-    for column, known in _known(saved, data).items():
-        frame = frame[~frame[column].isin(known)]
+    for known in _known(saved, data):
+        frame = frame[~frame[known.column].isin(known.values)]
     return np.asarray(frame.index, np.int64)
 
 
-def _known(saved: SavedModel, data: Dataset) -> dict[str, set[str]]:
-    """What the model was trained on that can be compared with `data`, by column of the manifest."""
+class _Known(NamedTuple):
+    """Values of a manifest's column that were in the training of a model or its generators."""
+
+    whose: str
+    column: str
+    values: set[str]
+
+
+def _known(saved: SavedModel, data: Dataset) -> list[_Known]:
+    """What the model has learned from, directly or not, that can be compared with `data`."""
+    salt = _salt(data)
     trained = saved.training[~saved.training["is_synthetic"]]
-    salt = str(data.about.get("salt") or "")
-    same_salt = bool(salt) and salt == str(saved.about.get("salt") or "")
-    columns = ("group_id", "sha256") if same_salt else ("sha256",)
-    return {column: set(trained[column]) for column in columns}
+    made = saved.generator_training
+    patients = made[(made["salt"] == salt) & (salt != "")]
+    found = [
+        _Known("model", "sha256", set(trained["sha256"])),
+        _Known("a generator behind model", "sha256", set(made["sha256"])),
+        _Known("a generator behind model", "group_id", set(patients["group_id"])),
+    ]
+    if salt and salt == str(saved.about.get("salt") or ""):
+        found.insert(0, _Known("model", "group_id", set(trained["group_id"])))
+    return found
+
+
+def _of_generators(saved: SavedModel, data: Dataset) -> str:
+    """What the check of the generators behind a model's synthetic images rests on."""
+    made, salt = saved.generator_training, _salt(data)
+    unknown = sorted(set(saved.about.get("generators", [])) - set(made["run_id"]))
+    if unknown:
+        LOG.warning(
+            "what generators %s behind model %s were trained on is not recorded: nobody can tell "
+            "whether they saw patients of %s",
+            ", ".join(unknown),
+            saved.run_id or saved.folder,
+            data.name,
+        )
+        return f"; what {len(unknown)} of its generators saw is unknown"
+    if not len(made):
+        return ""
+    same_salt = bool(salt) and bool((made["salt"] == salt).all())
+    return "; its generators " + ("likewise" if same_salt else "by pixels alone")
+
+
+def _salt(data: Dataset) -> str:
+    return str(data.about.get("salt") or "")
 
 
 def refuse_other_classes(saved: SavedModel, data: Dataset) -> None:

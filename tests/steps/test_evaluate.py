@@ -107,7 +107,7 @@ def write_dataset(
     return writer.finish(tmp_path / "datasets")
 
 
-def write_model(tmp_path, data, *, gamma=1.0, rows=None, name="model", about=None):
+def write_model(tmp_path, data, *, gamma=1.0, rows=None, name="model", about=None, seen=()):
     import torch
 
     training = data.manifest if rows is None else data.manifest.iloc[rows]
@@ -121,6 +121,7 @@ def write_model(tmp_path, data, *, gamma=1.0, rows=None, name="model", about=Non
         training=training,
         settings={"seed": 3},
         about={"gamma": gamma, "salt": data.about["salt"], "fold": "none", **(about or {})},
+        generator_training=pd.DataFrame([*seen]),
     )
 
 
@@ -224,6 +225,49 @@ def test_with_another_salt_the_pixels_are_compared(tmp_path):
     clean = write_model(tmp_path, data, rows=training_of(data), about={"salt": "other"}, name="c")
     tracked, _ = run(tmp_path, data, model=clean)
     assert "by pixels alone, for the salts differ" in report_of(tracked)
+
+
+def seen_by_generator(patient, salt="s", sha256="x"):
+    return {"run_id": "g", "salt": salt, "group_id": patient, "sha256": sha256}
+
+
+def test_a_patient_whom_a_generator_behind_the_model_saw_is_refused(tmp_path):
+    """Of another dataset than the model's: the model itself has none of its patients."""
+    home, other = write_dataset(tmp_path), write_dataset(tmp_path, seed=1)
+    about = {"generators": ["g"]}
+    seen = [seen_by_generator("real1-p000"), seen_by_generator("real1-p002")]  # train, test
+    model = write_model(tmp_path, home, rows=training_of(home), about=about, seen=seen)
+    line = "patient real1-p002 .* training of a generator behind model model"
+    with pytest.raises(DataError, match=line):
+        run(tmp_path, other, model=model)
+    tracked, _ = run(tmp_path, home, model=model)
+    assert "by patient and by pixels; its generators likewise" in report_of(tracked)
+    # hashed with another salt, the ids tell nothing, and the pixels everything
+    tested = other.manifest.query("split == 'test'").iloc[0]
+    seen = [seen_by_generator("unknown", "pepper", tested["sha256"])]
+    model = write_model(tmp_path, home, rows=training_of(home), about=about, seen=seen, name="p")
+    with pytest.raises(DataError, match=rf"image {tested['sha256']} .* a generator behind model p"):
+        run(tmp_path, other, model=model)
+
+
+def test_validation_patients_of_a_generator_choose_no_threshold(tmp_path):
+    from mammo.evaluation.predictions import unseen
+
+    data = write_dataset(tmp_path)
+    val = np.flatnonzero(data.manifest["split"] == "val")
+    seen = [seen_by_generator("real0-p001")]
+    model = write_model(tmp_path, data, rows=training_of(data), seen=seen)
+    left = data.manifest.iloc[unseen(model, data, val)]["group_id"]
+    assert set(data.manifest.iloc[val]["group_id"]) - set(left) == {"real0-p001"}
+
+
+def test_a_generator_of_unknown_training_is_said(tmp_path, caplog):
+    data = write_dataset(tmp_path)
+    about = {"generators": ["external:guide"]}
+    model = write_model(tmp_path, data, rows=training_of(data), about=about)
+    tracked, _ = run(tmp_path, data, model=model)
+    assert "what 1 of its generators saw is unknown" in report_of(tracked)
+    assert "generators external:guide behind model model" in caplog.text
 
 
 def test_a_fold_model_is_judged_on_its_scored_fold(tmp_path):

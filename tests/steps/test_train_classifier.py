@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from mammo.classifiers import load_classifier
 from mammo.errors import CheckpointError, ConfigError, DataError
 from mammo.evaluation.ranking import aggregate, frame_auc
+from mammo.models import open_model
 from mammo.run import MemoryRun
 from mammo.steps import train_classifier
 
@@ -203,6 +204,9 @@ def test_synthetic_images_are_mixed_into_the_training_rows_alone(tmp_path):
     }
     seen = pd.read_parquet(run.folder / "model" / "training.parquet")
     assert seen["is_synthetic"].sum() == split["train"] / 2
+    model = open_model(run.folder / "model", "classifier")
+    assert model.about["generators"] == ["run1"]
+    assert model.generator_training.to_dict("records") == small.seen_by("run1", ["elsewhere"])
     assert run.last["realised_real_percentage"] == 0.5
     report = json.loads((run.folder / "mix.json").read_text())
     assert {each["synthetic"] for each in report["classes"]} == {split["train"] / 4}
