@@ -62,7 +62,7 @@ def run(
         guidance: 1 follows the label as trained, more exaggerates it, 0 ignores it
         steps: calls of the network for an image (two forwards in one, if guided)
         sampler: auto, dpmpp, ddim or ddpm (of ddpm), euler (of rflow)
-        first_seed: seed of the first image of each class; the others follow
+        first_seed: place of the first image in the series of each class; the others follow
         batch_size: images written at a time; changes no image
         device: auto, cpu, cuda or cuda:<number>
     """
@@ -148,7 +148,11 @@ def _images(
     **settings: Any,
 ) -> Iterator[tuple[str, int, "NDArray[np.float32]"]]:
     """Class, seed and image (C, H, W) in [0, 1], class by class."""
-    todo = [(name, first_seed + i) for name, number in wanted.items() for i in range(number)]
+    todo = [
+        (name, seed_of(name, first_seed + i))
+        for name, number in wanted.items()
+        for i in range(number)
+    ]
     for start in range(0, len(todo), batch_size):
         batch = todo[start : start + batch_size]
         images = generator.sample(
@@ -157,6 +161,15 @@ def _images(
         log.info("sampled %d of %d images", start + len(batch), len(todo))
         for (name, seed), image in zip(batch, images, strict=True):
             yield name, seed, image
+
+
+def seed_of(label: str, place: int) -> int:
+    """Seed of image `place` of a class: classes start far apart, so that they share no noise.
+
+    Within a class seeds follow each other: torch keeps 32 bits of a seed, and of 100,000 drawn
+    ones two would be the same.
+    """
+    return (derive(0, "sample", label) >> 32) + place  # the start is below 2**31
 
 
 def _write(

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from generator_data import SIDE, TINY, brightness, run_on, write_data
 
+from mammo.data.classes import TASKS
 from mammo.data.dataset import Dataset
 from mammo.errors import ConfigError
 from mammo.generators import load_generator
 from mammo.steps import sample, train_generator
-from mammo.steps.sample import by_share
+from mammo.steps.sample import by_share, seed_of
 
 
 def train(folder, *, task="malignancy2", patients=16, **settings):
@@ -36,7 +37,9 @@ def test_every_row_says_where_it_comes_from(tmp_path, model):
     run_id = load_generator(path, device="cpu").model.run_id
     frame = drawn.manifest
     assert frame["label"].tolist() == ["benign", "malignant", "malignant"]
-    assert frame["sample_seed"].tolist() == [5, 5, 6]
+    benign, first, second = frame["sample_seed"]
+    assert (benign, first) == (seed_of("benign", 5), seed_of("malignant", 5))
+    assert second == first + 1
     assert (frame["generator_run_id"] == run_id).all()
     assert frame["is_synthetic"].all()
     assert (frame["split"] == "train").all()
@@ -79,9 +82,23 @@ def test_the_same_seed_under_another_guidance_is_another_image(tmp_path, model):
 def test_the_stored_image_is_the_sampled_one_rounded(tmp_path, model):
     drawn, _, _ = draw(tmp_path, model[0], counts="malignant=1", first_seed=4, guidance=2.0)
     image = load_generator(model[0], device="cpu").sample(
-        ["malignant"], seeds=[4], guidance=2.0, steps=2
+        ["malignant"], seeds=drawn.manifest["sample_seed"], guidance=2.0, steps=2
     )
     assert np.array_equal(drawn.raw([0]), np.rint(image * 65535).astype(np.uint16))
+
+
+def test_classes_share_no_noise(tmp_path, model):
+    """Without a label the noise alone decides: equal seeds would give equal images."""
+    drawn, _, _ = draw(tmp_path, model[0], counts="benign=3,malignant=3", guidance=0.0)
+    assert drawn.manifest["sample_seed"].is_unique
+    assert drawn.manifest["sha256"].is_unique
+    pair = load_generator(model[0], device="cpu").sample(
+        ["benign", "malignant"], seeds=[7, 7], guidance=0.0, steps=2
+    )
+    np.testing.assert_array_equal(pair[0], pair[1])
+    starts = [seed_of(name, 0) for task in TASKS.values() for name in task.names]
+    gaps = np.diff(sorted(set(starts)))
+    assert gaps.min() > 1_000_000  # images of a class before its seeds meet another's
 
 
 def test_trap_t0d_four_classes_keep_their_meaning_from_training_to_samples(tmp_path):
