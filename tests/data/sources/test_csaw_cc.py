@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from goldens import told
 from releases_b import CSAW_TABLE, csaw_cc
 
 from mammo.data.release import Release
