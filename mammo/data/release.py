@@ -45,6 +45,7 @@ class Record:
     boxes: tuple[tuple[float, float, float, float], ...] = ()  # lesions, x0, y0, x1, y1 (outside)
     slice_index: int = -1  # of a volume (NIfTI, multi-frame DICOM); -1 leaves it to `frames`
     may_be_turned: bool = False  # stored upside down where the wall is not on laterality's side
+    planes: tuple[int, ...] = ()  # slices of `paths`, then of `masks`, where one file holds all
     flags: tuple[str, ...] = ()  # of FLAGS
     split: str = ""  # train, val or test where the release prescribes it
     extra: Mapping[str, str] = field(default_factory=dict)  # further columns of the manifest

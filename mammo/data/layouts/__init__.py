@@ -182,6 +182,5 @@ def guidance_of(made: Export) -> dict[str, str]:
         value = about.get("sampling", {}).get("guidance")
         found[digest] = "unknown" if value is None else f"{float(value):g}"
     rows = made.rows(synthetic=True)
-    owners = rows["shard"].str.rpartition("/")[0].where(rows["shard"].str.contains("/"), "")
-    owner = [found[each or made.data.digest] for each in owners]
-    return dict(zip(rows["image_id"], owner, strict=True))
+    owners = [str(shard).rpartition("/")[0] or made.data.digest for shard in rows["shard"]]
+    return {image: found[owner] for image, owner in zip(rows["image_id"], owners, strict=True)}
