@@ -87,20 +87,19 @@ def _rows(
         name = "one" if unlike_header(twice) else repr(twice[0])
         raise DataError(f"the {kind} has a column twice: {name}")
     require_columns(header, needs, kind=kind)
-    columns = [name if not keep or name in keep else "" for name in header]
+    # only what is kept is touched one by one: tables of half a million rows have 150 columns
+    kept = [(name, at) for at, name in enumerate(header) if name and (not keep or name in keep)]
     rows = []
     for number, line in enumerate(reading, start=2):
-        values = [value.strip() for value in line]
-        if any("\0" in value for value in values):
+        if "\0" in "".join(line):
             raise DataError(f"row {number} of the {kind} holds a NUL; save it as UTF-8 text")
-        if not any(values):
+        if not any(map(str.strip, line)):
             continue
-        if any(values[len(header) :]):
+        if any(map(str.strip, line[len(header) :])):
             raise DataError(
-                f"row {number} of the {kind} has {len(values)} fields, its header {len(header)}"
+                f"row {number} of the {kind} has {len(line)} fields, its header {len(header)}"
             )
-        values += [""] * (len(header) - len(values))
-        row = {name: value for name, value in zip(columns, values, strict=False) if name}
+        row = {name: line[at].strip() if at < len(line) else "" for name, at in kept}
         if number_as:
             row[number_as] = str(number)
         rows.append(row)
