@@ -143,7 +143,9 @@ def test_what_does_not_fit_together_is_rejected(patients: Path) -> None:
 
 
 def test_a_truncated_volume_is_rejected(patients: Path) -> None:
-    path = patients / "p2/bravo.nii.gz"
+    noise = np.random.default_rng(0).integers(1, 99, (60, 50, 4)).astype(np.uint8)
+    path = volume(patients / "p2/bravo.nii.gz", noise)
+    volume(patients / "p2/seg.nii.gz", noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     found = read(patients)
     assert [name for name, _ in found.rejected] == ["p2"]
