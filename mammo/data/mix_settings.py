@@ -168,7 +168,7 @@ class MixSettings:
             raise ConfigError(
                 f"trim {self.trim} has no effect without synthetic_per_class; give how many"
             )
-        weights, sets = self.weights(), synthetic.count(",") + 1
+        weights, sets = self.weights(), sum(map(bool, map(str.strip, synthetic.split(","))))
         if weights and len(weights) != sets:
             raise ConfigError(
                 f"synthetic_weights {self.synthetic_weights!r} has {len(weights)} numbers for "

@@ -50,11 +50,16 @@ def read_split_file(
         table = pd.read_csv(io.StringIO(body), dtype="str", keep_default_na=False)
     except ValueError as error:
         raise DataError(f"split_file {path} cannot be read: {error}") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        raise DataError(f"split_file {path} has rows with more fields than its first line")
     table = table.apply(lambda values: values.str.strip())
     key = next((name for name in ("group_id", ORIGINAL) if name in table), None)
     if key is None or "split" not in table:
         lacking = "split" if key else ORIGINAL
-        raise DataError(f"split_file {path} lacks the column {lacking!r}; it has {[*table]}")
+        raise DataError(  # without its columns: a file without a head has a patient there
+            f"split_file {path} lacks the column {lacking!r}; its first line should be "
+            "patient,split or patient,split,fold"
+        )
     if key == ORIGINAL and hashed is None:
         raise DataError(
             f"split_file {path} names patients in the column {ORIGINAL}, which goes with "

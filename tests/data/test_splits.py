@@ -331,6 +331,8 @@ def test_a_file_made_by_hand_names_patients_as_the_release_does(tmp_path):
         ("patient,split\nSECRET,val\n,val\n", r"has no patient in row 3"),
         ("patient,fold\nSECRET,1\n", r"lacks the column 'split'"),
         ("who,split\nSECRET,val\n", r"lacks the column 'patient'"),
+        ("SECRET,val\n", r"lacks the column 'patient'; its first line should be"),
+        ("patient,split\nSECRET,val,,\n", r"rows with more fields than its first line"),
         ("", r"cannot be read"),
     ],
 )
