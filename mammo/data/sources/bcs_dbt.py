@@ -146,12 +146,14 @@ def _status(table: Path | None) -> dict[Key, str]:
 def _lesions(table: Path | None) -> dict[Key, list[Lesion]]:
     """Lesions of each volume."""
     lesions: defaultdict[Key, list[Lesion]] = defaultdict(list)
-    rows = read_table(table, needs=(*_KEY, *_BOX, "Class"), kind="table of boxes") if table else []
-    for place, row in enumerate(rows, start=2):
+    if table is None:
+        return {}
+    columns, kind = (*_KEY, *_BOX, "Class"), "table of boxes"
+    for row in read_table(table, needs=columns, keep=columns, kind=kind, number_as="row"):
         try:
             at, x, y, width, height = (int(row[name]) for name in _BOX)
         except ValueError:
-            raise DataError(f"the table of boxes has no whole numbers in row {place}") from None
+            raise DataError(f"the {kind} has no whole numbers in row {row['row']}") from None
         key = tuple(row[name] for name in _KEY)
         lesions[key].append(Lesion(at, (x, y, x + width, y + height), row["Class"].lower()))
     return dict(lesions)

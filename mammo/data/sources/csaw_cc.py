@@ -13,7 +13,7 @@ from mammo.data.classes import TASKS
 from mammo.data.disclosure import number, sayable
 from mammo.data.release import Record, Release
 from mammo.data.sources import find_images, require_file
-from mammo.data.tables import read_table
+from mammo.data.tables import read_table, refuse_repeated
 from mammo.errors import DataError
 
 OFFERS = ("malignancy2", "view")
@@ -41,8 +41,10 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     table = require_file(folder, _TABLE, "a row for each image")
     files = _files(folder)
     release = Release([], TASKS[task], notes=dict(_NOTES))
-    for place, row in enumerate(read_table(table, needs=_NEEDS, keep=_KEEP, kind=_TABLE), start=2):
-        label, reason = _label(row, place, task)
+    rows = read_table(table, needs=_NEEDS, keep=_KEEP, kind=_TABLE, number_as="row")
+    refuse_repeated(rows, "anon_filename", kind=_TABLE)
+    for row in rows:
+        label, reason = _label(row, task)
         found = files.get(row["anon_filename"], [])
         if reason:
             release.left_out[reason] += 1
@@ -54,12 +56,12 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     return release
 
 
-def _label(row: Mapping[str, str], place: int, task: str) -> tuple[str, str]:
+def _label(row: Mapping[str, str], task: str) -> tuple[str, str]:
     """Class of a row, and why it is no part of the task (empty: it is)."""
     side, view, case = row["imagelaterality"], row["viewposition"], number(row["x_case"])
     if side not in _SIDES or case not in (0, 1):
         column = "x_case" if side in _SIDES else "imagelaterality"
-        raise DataError(f"{_TABLE} has {column} {sayable(row[column])} in row {place}")
+        raise DataError(f"{_TABLE} has {column} {sayable(row[column])} in row {row['row']}")
     if view not in TASKS["view"].names:
         return "", "of a view other than CC and MLO"
     if task == "view":

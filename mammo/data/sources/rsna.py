@@ -12,7 +12,7 @@ from mammo.data.classes import TASKS, class_of_density
 from mammo.data.disclosure import number, sayable
 from mammo.data.release import Record, Release
 from mammo.data.sources import Inside, require_file
-from mammo.data.tables import read_table
+from mammo.data.tables import read_table, refuse_repeated
 from mammo.errors import DataError
 
 OFFERS = ("malignancy2", "density2", "density4", "view")
@@ -43,8 +43,10 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
         raise DataError(f"{folder} has no images: none of the folders {', '.join(_ROOTS)}")
     inside = Inside(folder)
     release = Release([], TASKS[task], notes=dict(_NOTES))
-    for place, row in enumerate(read_table(table, needs=_NEEDS, keep=_KEEP, kind=_TABLE), start=2):
-        reason = _left_out(row, place, task)
+    rows = read_table(table, needs=_NEEDS, keep=_KEEP, kind=_TABLE, number_as="row")
+    refuse_repeated(rows, "image_id", kind=_TABLE)
+    for row in rows:
+        reason = _left_out(row, task)
         if reason:
             release.left_out[reason] += 1
             continue
@@ -59,11 +61,11 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     return release
 
 
-def _left_out(row: Mapping[str, str], place: int, task: str) -> str:
+def _left_out(row: Mapping[str, str], task: str) -> str:
     """Why a row is no part of the task; empty when it is."""
     if row["cancer"] not in _CANCER:
         raise DataError(
-            f"{_TABLE} has cancer {sayable(row['cancer'])} in row {place}; 0 or 1 is needed"
+            f"{_TABLE} has cancer {sayable(row['cancer'])} in row {row['row']}; 0 or 1 is needed"
         )
     if row.get("view", "CC") not in ("CC", "MLO"):
         return "of a view other than CC and MLO"

@@ -12,7 +12,7 @@ from mammo.data.classes import TASKS, class_of_birads, class_of_density
 from mammo.data.disclosure import number, sayable
 from mammo.data.release import Record, Release
 from mammo.data.sources import Inside, require_file
-from mammo.data.tables import read_table
+from mammo.data.tables import read_table, refuse_repeated
 from mammo.errors import DataError
 
 OFFERS = (
@@ -51,10 +51,12 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
         },
     )
     inside = Inside(folder)
-    for place, row in enumerate(read_table(table, needs=_NEEDS, kind=_BREASTS), start=2):
+    rows = read_table(table, needs=_NEEDS, keep=_NEEDS, kind=_BREASTS, number_as="row")
+    refuse_repeated(rows, "image_id", kind=_BREASTS)
+    for row in rows:
         if row["split"] not in _SPLITS:
             raise DataError(
-                f"{_BREASTS} has split {sayable(row['split'])} in row {place}; "
+                f"{_BREASTS} has split {sayable(row['split'])} in row {row['row']}; "
                 "training or test is needed"
             )
         path = inside.path(f"images/{row['study_id']}/{row['image_id']}.dicom", _BREASTS)
@@ -113,11 +115,10 @@ def _boxes(table: Path) -> dict[str, list[Box]]:
     """Boxes of the findings of each image, in file pixels; `No Finding` has none."""
     boxes: defaultdict[str, list[Box]] = defaultdict(list)
     columns = ("image_id", *_CORNERS)
-    rows = read_table(table, needs=columns, keep=columns, kind=_FINDINGS)
-    for place, row in enumerate(rows, start=2):
+    for row in read_table(table, needs=columns, keep=columns, kind=_FINDINGS, number_as="row"):
         corners = [number(row[name]) for name in _CORNERS]
         if any(row[name] for name in _CORNERS) and not all(map(math.isfinite, corners)):
-            raise DataError(f"{_FINDINGS} has a corner that is no number in row {place}")
+            raise DataError(f"{_FINDINGS} has a corner that is no number in row {row['row']}")
         if math.isfinite(corners[0]):
             x0, y0, x1, y1 = corners
             boxes[row["image_id"]].append((x0, y0, x1, y1))

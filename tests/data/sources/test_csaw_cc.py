@@ -75,6 +75,7 @@ def test_files_are_found_by_name_and_only_once(tmp_path: Path) -> None:
     [
         ("rad_timing", "timing", "no column 'rad_timing'"),
         ("7,2014,1,1,Left", "7,2014,1,no,Left", "x_case 'no' in row 3"),
+        ("31_20990909_L_ML_1", "31_20990909_L_CC_1", "stand in several rows"),
         (",1.0,Right,CC", ",1.0,both,CC", "imagelaterality .* in row 5"),
     ],
 )

@@ -69,6 +69,7 @@ def test_a_missing_file_is_listed(tmp_path: Path) -> None:
     [
         (RSNA_TABLE.replace("cancer,biopsy", "target,biopsy"), "no column 'cancer'"),
         (RSNA_TABLE.replace("61.0,1,1,1", "61.0,2,1,1"), "cancer '2' in row 4; 0 or 1"),
+        (RSNA_TABLE.replace("882603593", "562340703"), "stand in several rows of the train.csv"),
         (RSNA_TABLE.replace("1,10025,562", "1,../10025,562"), "leads out of source"),
     ],
 )

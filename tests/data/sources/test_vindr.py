@@ -79,6 +79,14 @@ def test_what_is_no_side_view_or_grade_comes_into_no_record(tmp_path: Path) -> N
     assert (last.laterality, last.birads, last.density) == ("", "", "")
 
 
+def test_an_image_with_two_rows_is_refused(tmp_path: Path) -> None:
+    vindr(tmp_path)
+    table = tmp_path / "breast-level_annotations.csv"
+    table.write_text(VINDR_BREASTS + VINDR_BREASTS.splitlines()[-1] + "\n")
+    with pytest.raises(DataError, match="1 values of column 'image_id' stand in several rows"):
+        read(tmp_path)
+
+
 def test_a_box_that_is_no_box_is_refused(tmp_path: Path) -> None:
     vindr(tmp_path)
     (tmp_path / "finding_annotations.csv").write_text(VINDR_FINDINGS.replace("20.25", "top"))
