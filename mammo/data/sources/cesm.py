@@ -223,7 +223,7 @@ def _outlines(folder: Path) -> dict[str, Shapes]:
             known = shapes.get(image, Shapes())
             try:
                 drawn = _shapes(json.loads(row["region_shape_attributes"] or "{}"))
-            except (ValueError, TypeError, KeyError, RecursionError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 raise DataError(
                     f"row {row['row']} of the segmentations is no shape of VIA"
                 ) from None

