@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mammo.data.classes import ClassMap
 from mammo.data.manifest import check_manifest, manifest_digest, rows_digest
+from mammo.data.stored import map_pixels, read_about, read_manifest, read_training
 from mammo.errors import DataError
 
-SCHEMA_VERSION = 1
 _FILES = ("dataset.json", "manifest.parquet")
 
 
@@ -32,16 +31,7 @@ class Dataset:
         self.folder = folder
         self._find = find
         self._maps: dict[str, NDArray[Any]] = {}
-        try:
-            self.about: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
-            self.classes = ClassMap.from_json(self.about["classes"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder / 'dataset.json'} cannot be read: {error}") from None
-        if self.about["schema_version"] != SCHEMA_VERSION:
-            raise DataError(
-                f"{folder} has schema version {self.about['schema_version']}, "
-                f"this mammo reads {SCHEMA_VERSION}"
-            )
+        self.about, self.classes = read_about(folder)
 
     @classmethod
     def view(
@@ -90,10 +80,7 @@ class Dataset:
     @cached_property
     def manifest(self) -> pd.DataFrame:
         """The rows; treat them as read-only."""
-        try:
-            return pd.read_parquet(self.folder / "manifest.parquet")
-        except (ValueError, OSError) as error:
-            raise DataError(f"{self.folder / 'manifest.parquet'} cannot be read: {error}") from None
+        return read_manifest(self.folder, self.classes)
 
     @cached_property
     def generator_training(self) -> pd.DataFrame:
@@ -101,10 +88,7 @@ class Dataset:
 
         Columns run_id, salt, group_id, sha256; empty for a dataset of real images.
         """
-        path = self.folder / "generator_training.parquet"
-        if path.is_file():
-            return pd.read_parquet(path)
-        return pd.DataFrame({name: pd.Series(dtype="str") for name in GENERATOR_TRAINING_COLUMNS})
+        return read_training(self.folder, GENERATOR_TRAINING_COLUMNS)
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -182,13 +166,23 @@ class Dataset:
         if key not in self._maps:
             owner, _, name = key.rpartition("/")
             path = self._owner(owner) / name
-            try:
-                self._maps[key] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
+            channels, *shape = self.shape if kind == "images" else (1, *self.shape[1:])
+            pixels = map_pixels(path, channels=channels, shape=(shape[0], shape[1]))
+            mine = (self._shard_codes[0] == self._shard_codes[1].index(shard)) & self._held(kind)
+            needed = int(self._indices[mine].max(initial=-1)) + 1
+            if needed > len(pixels):
                 raise DataError(
-                    f"pixels {path} of dataset {self.name} cannot be read: {error}"
-                ) from None
+                    f"{path} holds {len(pixels)} images, the manifest of {self.folder} needs "
+                    f"{needed}; fetch or make the dataset again"
+                )
+            self._maps[key] = pixels
         return self._maps[key]
+
+    def _held(self, kind: str) -> NDArray[np.bool_]:
+        """Which rows have an image, or a mask."""
+        if kind == "images":
+            return np.ones(len(self), bool)
+        return np.asarray(self.manifest["mask_sha256"] != "")
 
     def _owner(self, digest: str) -> Path:
         """Folder of the dataset that owns a shard; "" is this one."""

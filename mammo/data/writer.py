@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mammo.data.classes import ClassMap
-from mammo.data.dataset import SCHEMA_VERSION, Dataset, essence, sha256_of
+from mammo.data.dataset import Dataset, essence, sha256_of
 from mammo.data.manifest import check_manifest, make_manifest, manifest_digest
+from mammo.data.stored import SCHEMA_VERSION
 from mammo.errors import DataError
 
 SHARD_BYTES = 1 << 30  # one shard is at most 1 GiB, so that an upload can be retried
@@ -23,7 +25,8 @@ SHARD_BYTES = 1 << 30  # one shard is at most 1 GiB, so that an upload can be re
 class DatasetWriter:
     """Writes a dataset beside its final place; `finish` renames it there when it is whole.
 
-    `dtype` is uint8 or uint16; images are given as stored, (C, H, W).
+    `dtype` is uint8 or uint16; images are given as stored, (C, H, W). As a context it removes what
+    it wrote when the block raises: nothing half-written is left, whatever ends it.
     """
 
     def __init__(
@@ -84,6 +87,18 @@ class DatasetWriter:
         self._shard.close()
         frame = make_manifest(self.rows) if manifest is None else manifest
         return seal(self.folder, datasets, frame, self.classes, self.about, generator_training)
+
+    def __enter__(self) -> "DatasetWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.discard()
 
     def discard(self) -> None:
         """Remove what was written: the dataset will not be finished."""

@@ -233,10 +233,10 @@ def test_a_folder_that_is_no_dataset_or_a_broken_one_is_one_line(tmp_path):
         Dataset(tmp_path)
     data = small.dataset(tmp_path, ROWS)
     (data.folder / "images-0000.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(DataError, match=r"images-0000\.npy of dataset small cannot be read"):
+    with pytest.raises(DataError, match=r"images-0000\.npy cannot be used"):
         Dataset(data.folder).raw([0])
     (data.folder / "manifest.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"manifest\.parquet cannot be read"):
+    with pytest.raises(DataError, match=r"manifest\.parquet cannot be used"):
         len(Dataset(data.folder))
     about = data.folder / "dataset.json"
     about.write_text(about.read_text().replace('"schema_version": 1', '"schema_version": 9'))
@@ -244,7 +244,7 @@ def test_a_folder_that_is_no_dataset_or_a_broken_one_is_one_line(tmp_path):
         Dataset(data.folder)
     for broken in ("{", "[]", "{}"):
         about.write_text(broken)
-        with pytest.raises(DataError, match=r"dataset\.json cannot be read"):
+        with pytest.raises(DataError, match=r"dataset\.json cannot be used"):
             Dataset(data.folder)
 
 
