@@ -126,9 +126,8 @@ def _area(box: Box) -> float:
 
 
 def _table(folder: Path, what: str, part: str) -> Path | None:
-    """BCS-DBT-<what>-<part>….csv, whose names end in versions and dates; the last by name."""
-    found = sorted(folder.glob(f"BCS-DBT*{what}-{part}*.csv"))
-    return found[-1] if found else None
+    """BCS-DBT-<what>-<part>….csv; of several the latest, whose name goes on (`-v2`)."""
+    return max(folder.glob(f"BCS-DBT*{what}-{part}*.csv"), key=lambda it: it.stem, default=None)
 
 
 def _status(table: Path | None) -> dict[Key, str]:

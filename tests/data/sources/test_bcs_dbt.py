@@ -96,6 +96,15 @@ def test_a_part_without_labels_is_left_out(tmp_path: Path) -> None:
     assert release.left_out["without a label"] == 1
 
 
+def test_the_latest_version_of_a_table_counts(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    table = tmp_path / "BCS-DBT-labels-train-v2.csv"
+    swapped = table.read_text().replace("0,0,0,1", "0,0,1,0")
+    (tmp_path / "BCS-DBT-labels-train.csv").write_text(swapped)  # the first version
+    labels = {each.patient: each.label for each in read(tmp_path).records}
+    assert labels["DBT-P00001"] == "malignant"
+
+
 def test_the_licence_is_told(tmp_path: Path) -> None:
     bcs_dbt(tmp_path)
     assert "CC BY-NC" in read(tmp_path).notes["licence"]
