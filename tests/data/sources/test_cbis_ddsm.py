@@ -9,6 +9,7 @@ from releases_a import CBIS_HEADER, CBIS_TABLES, cbis_ddsm
 from releases_form import text
 
 from mammo.data.release import Record, Release
+from mammo.data.sources import cbis_ddsm as adapter
 from mammo.data.sources import open_adapter
 from mammo.data.sources.cbis_ddsm import patients_in_two_splits
 from mammo.errors import DataError
@@ -125,3 +126,53 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
     message = r"case description \(a row for each abnormality\) has no column 'pathology'; it has"
     with pytest.raises(DataError, match=message):
         read(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def collection() -> list[dict[str, str]]:
+    """PatientID and SeriesDescription of every series of the real collection."""
+    index = pytest.importorskip("idc_index_data", exc_type=ImportError)
+    if not index.__version__.startswith("25."):
+        pytest.skip("counts are of index 25")
+    import pyarrow.parquet
+
+    columns = ["PatientID", "SeriesDescription"]
+    only = [("collection_id", "=", "cbis_ddsm")]
+    path = index.IDC_INDEX_PARQUET_FILEPATH
+    return pyarrow.parquet.read_table(path, columns=columns, filters=only).to_pylist()
+
+
+def test_the_real_collection_is_read_by_its_patient_ids(
+    collection: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """6,775 series: 3,103 are films, 71 of them there twice.
+
+    Tables made of the parts that the PatientIDs name put 28 patients into training and test.
+    """
+    series = {tmp_path / f"{number:04d}.dcm": row for number, row in enumerate(collection)}
+    monkeypatch.setattr(adapter, "find_images", lambda folder: sorted(series))
+    monkeypatch.setattr(adapter, "is_dicom", lambda path: True)
+    monkeypatch.setattr(adapter, "read_header", lambda path, tags: series[path])
+    release = read(tmp_path, "view")
+    assert release.rejected == []
+    assert release.left_out == {"there twice": 71}
+    assert len(release.records) == 3103 - 71
+    assert len({record.patient for record in release.records}) == 1566
+    for part in ("Mass-Training", "Mass-Test", "Calc-Training", "Calc-Test"):
+        kind, split = part.lower().replace("training", "train").split("-")
+        rows = [_row(row["PatientID"]) for row in collection if row["PatientID"].startswith(part)]
+        table = tmp_path / f"{kind}_case_description_{split}_set.csv"
+        header = CBIS_HEADER.format(density="breast density", first="a", second="b")
+        table.write_text(header + "".join(rows))
+    release = read(tmp_path, "view")
+    assert release.notes["official_split"].startswith("28 patients are in training and test")
+    sides: dict[str, set[str]] = {}
+    for record in release.records:
+        sides.setdefault(record.patient, set()).add(record.split)
+    assert max(len(found) for found in sides.values()) == 1
+
+
+def _row(patient_id: str) -> str:
+    """A row of the tables for a PatientID like Mass-Training_P_00001_LEFT_CC."""
+    _, patient, number, side, view, *_ = patient_id.split("_")
+    return f"{patient}_{number},3,{side},{view},1,mass,a,b,3,BENIGN,4,a,b,c\n"
