@@ -80,7 +80,7 @@ def _of_run(
     digest = run.data.tags.get("mammo.digest", "")
     place = work / f"{kind}s" / (digest or f"{run_id}-{path.replace('/', '-')}")
     if not (place / _ABOUT[kind]).is_file():
-        tracking.download(run_id, path, place)
+        tracking.download(run_id, path, place, proof=_ABOUT[kind])
     if not (place / _ABOUT[kind]).is_file():
         raise TrackingError(f"{uri} holds no {kind}: it has no {_ABOUT[kind]}")
     said = _read(place, kind, uri)

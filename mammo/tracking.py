@@ -131,8 +131,11 @@ class Tracking:
         """Id of the run that started this one; empty for none."""
         return str(self.get(run_id).data.tags.get(MLFLOW_PARENT_RUN_ID, ""))
 
-    def download(self, run_id: str, path: str, into: Path) -> None:
-        """Copy the artifact folder `path` of a run to `into`, which appears when it is whole."""
+    def download(self, run_id: str, path: str, into: Path, *, proof: str = "") -> None:
+        """Copy the artifact folder `path` of a run to `into`, which appears when it is whole.
+
+        A folder there that lacks the file `proof` is not whole and gives way.
+        """
         into.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=into.parent, prefix=".download-") as folder:
             try:
@@ -140,6 +143,8 @@ class Tracking:
             except (MlflowException, OSError) as error:
                 reason = str(error).splitlines()[0]
                 raise TrackingError(f"run {run_id} has no artifact {path!r}: {reason}") from None
+            if proof and into.is_dir() and not (into / proof).is_file():
+                into.replace(Path(folder) / "not-whole")  # goes with the temporary folder
             if not into.exists():
                 Path(got).replace(into)
 

@@ -87,6 +87,18 @@ def test_a_run_is_fetched_once(
     assert found(form.format(run_id), "dataset", tracking, work) == reference
 
 
+def test_a_folder_that_is_not_whole_is_fetched_again(
+    tracking: Tracking, data: Dataset, tmp_path: Path
+) -> None:
+    run_id = logged(tracking, data.folder)
+    place = tmp_path / "work" / "datasets" / data.digest
+    place.mkdir(parents=True)
+    (place / "images-0000.npy").write_bytes(b"half")
+    assert found(run_id, "dataset", tracking, tmp_path / "work").path == place
+    Dataset(place).verify()
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+
+
 def test_an_artifact_may_have_another_name(tracking: Any, data: Any, tmp_path: Path) -> None:
     run_id = logged(tracking, data.folder, "other/place")
     reference = found(f"runs:/{run_id}/other/place", "dataset", tracking, tmp_path / "work")

@@ -183,7 +183,10 @@ def _write(
 
     name = f"{model.about['data_name']}-synthetic"
     dtype = np.dtype(model.about["dtype"])
-    writer = DatasetWriter(
+    # the same seed drawn in another way is another image, and may be mixed with the first
+    how = f"{derive(0, *(settings[name] for name in ('guidance', 'steps', 'sampler'))):016x}"[-6:]
+    rejected = 0
+    with DatasetWriter(
         tracked.folder / "dataset.partial",
         name=name,
         classes=model.classes,
@@ -195,33 +198,32 @@ def _write(
             "parents": [{"run_id": model.run_id, "digest": model.digest, "kind": "generator"}],
             "sampling": dict(settings),
         },
-    )
-    # the same seed drawn in another way is another image, and may be mixed with the first
-    how = f"{derive(0, *(settings[name] for name in ('guidance', 'steps', 'sampler'))):016x}"[-6:]
-    rejected = 0
-    for label, seed, image in images:
-        if not np.isfinite(image).all() or np.ptp(image) < FLAT:
-            rejected += 1
-            continue
-        short = f"{model.run_id[:12]}-{how}-{label}-{seed}"
-        writer.add(
-            np.rint(image * np.iinfo(dtype).max).astype(dtype),
-            {
-                "dataset": name,
-                "group_id": f"synthetic-{short}",
-                "exam_id": f"synthetic-{short}",
-                "image_id": short,
-                "label": label,
-                "label_kind": model.classes.label_kind,
-                "split": "train",
-                "is_synthetic": True,
-                "generator_run_id": model.run_id,
-                "sample_seed": seed,
-            },
-        )
-    if not writer.rows:
-        raise DataError(f"all {rejected} samples were rejected as flat; train the generator longer")
-    return writer.finish(tracked.work / "datasets", generator_training=_seen(model)), rejected
+    ) as writer:
+        for label, seed, image in images:
+            if not np.isfinite(image).all() or np.ptp(image) < FLAT:
+                rejected += 1
+                continue
+            short = f"{model.run_id[:12]}-{how}-{label}-{seed}"
+            writer.add(
+                np.rint(image * np.iinfo(dtype).max).astype(dtype),
+                {
+                    "dataset": name,
+                    "group_id": f"synthetic-{short}",
+                    "exam_id": f"synthetic-{short}",
+                    "image_id": short,
+                    "label": label,
+                    "label_kind": model.classes.label_kind,
+                    "split": "train",
+                    "is_synthetic": True,
+                    "generator_run_id": model.run_id,
+                    "sample_seed": seed,
+                },
+            )
+        if not writer.rows:
+            raise DataError(
+                f"all {rejected} samples were rejected as flat; train the generator longer"
+            )
+        return writer.finish(tracked.work / "datasets", generator_training=_seen(model)), rejected
 
 
 def _seen(model: "SavedModel") -> "pd.DataFrame":

@@ -1,11 +1,14 @@
 """The step that samples: provenance of every row, counts, classes, and the same images again."""
 
+import errno
+
 import numpy as np
 import pytest
 from generator_data import SIDE, TINY, brightness, run_on, write_data
 
 from mammo.data.classes import TASKS
 from mammo.data.dataset import Dataset
+from mammo.data.writer import DatasetWriter
 from mammo.errors import ConfigError
 from mammo.generators import load_generator
 from mammo.steps import sample, train_generator
@@ -57,6 +60,21 @@ def test_every_row_says_where_it_comes_from(tmp_path, model):
     assert (tracked.last["count/benign"], tracked.last["count/malignant"]) == (1, 2)
     assert result.digest == drawn.digest
     drawn.verify()
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path, model, monkeypatch):
+    real = DatasetWriter.add
+
+    def full_at_the_third(self, *rest):
+        if len(self.rows) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, *rest)
+
+    monkeypatch.setattr(DatasetWriter, "add", full_at_the_third)
+    with pytest.raises(OSError, match="No space left"):
+        draw(tmp_path, model[0], count=4)
+    assert not list(tmp_path.rglob("*.npy"))
+    assert not list(tmp_path.rglob("dataset.partial"))
 
 
 def test_the_same_images_whatever_the_batch_size(tmp_path, model):
