@@ -24,7 +24,8 @@ _WORDS = frozenset(
 _DATE = re.compile(
     r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|(?:19|20)\d{6}|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{2,4}"
 )
-_NUMBER = re.compile(r"\d{5,}|\d+(?:[.-]\d+){3,}")  # of a patient or an order, or a UID
+_UID = re.compile(r"\d+(?:[.-]\d+){3,}")
+_NUMBER = re.compile(r"\d{5,}")  # of a patient or an order
 _NAME = re.compile(r"[\^@]|[A-Za-z],\s*[A-Za-z]|\b(?:dr|mr|mrs|ms)\.? ", re.IGNORECASE)
 
 
@@ -38,6 +39,8 @@ def sayable(text: str) -> str:
 def personal(values: Iterable[str]) -> str:
     """What in `values` may tell of a person, in words; empty when nothing looks like it."""
     for value in values:
+        if _UID.search(value):
+            return "the number of a person, an order or a device"
         if _DATE.search(value):
             return "a date"
         if _NUMBER.search(value) and not _decimal(value):
@@ -84,6 +87,11 @@ def unlike_header(columns: Sequence[str]) -> str:
     """Why `columns` can be no header of a table; empty when they can. Quotes none of them."""
     odd = sum(bool(personal([name])) or not math.isnan(number(name)) for name in columns)
     return f"{odd} of its {len(columns)} cells are numbers, dates or names" if odd else ""
+
+
+def stored_age(years: float) -> float:
+    """`years`, above 89 as 90: the few older ones could be told by it (HIPAA's safe harbor)."""
+    return 90.0 if years > 89 else years
 
 
 def number(text: str) -> float:

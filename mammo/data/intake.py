@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from mammo.data.disclosure import stored_age
 from mammo.data.identity import Names
 from mammo.data.journal import Journal, Outcome
 from mammo.data.manifest import make_manifest
@@ -123,7 +124,7 @@ class Preparation:
             "label_kind": self.label_kind,
             "birads": record.birads,
             "density": record.density,
-            "age": header.age if math.isnan(record.age) else record.age,
+            "age": stored_age(header.age if math.isnan(record.age) else record.age),
             "vendor": record.vendor or header.vendor,
             "subset": record.subset,
             "pixel_mm": result.pixel_mm,
