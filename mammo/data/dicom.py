@@ -1,0 +1,244 @@
+"""Reads a DICOM file: its header, the frame that is wanted, and the grey scale it prescribes."""
+
+import logging
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammo.data.picture import Header, Omitted, Picture, Reading, require_size, which_frame
+from mammo.errors import DataError
+
+# What pydicom and its decoders raise on files that break the standard
+_BROKEN = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, EOFError,
+           OverflowError, NotImplementedError, ArithmeticError)  # fmt: skip
+_PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2")
+_COLORS = (
+    "PALETTE COLOR",
+    "RGB",
+    "YBR_FULL",
+    "YBR_FULL_422",
+    "YBR_ICT",
+    "YBR_RCT",
+    "YBR_PARTIAL_420",
+)
+# Macros of multi-frame files (PS3.3 C.7.6.16.2) whose content single frames have at their root
+_MACROS = ("FrameVOILUTSequence", "PixelValueTransformationSequence", "PixelMeasuresSequence",
+           "FrameAnatomySequence")  # fmt: skip
+_MAGNIFIES = 1.3  # contact views have a factor of 1.0 to 1.1, magnification views of 1.5 or more
+_VIEWS = {  # CID 4014, in SNOMED CT and in its older codes
+    "399162004": "CC", "R-10242": "CC", "399368009": "MLO", "R-10226": "MLO",
+}  # fmt: skip
+_MODIFIERS = {  # CID 4015
+    "399209000": "implant", "R-102D5": "implant", "399163009": "magnification",
+    "R-102D6": "magnification", "399055006": "spot", "R-102D7": "spot",
+}  # fmt: skip
+_SPECIMEN = ("127457009", "G-8310")
+_WORDS = (("implant", "implant"), ("magnif", "magnification"), ("spot", "spot"),
+          ("specimen", "biopsy"), ("biopsy", "biopsy"), ("stereo", "biopsy"))  # fmt: skip
+
+
+def read_dicom(path: Path, reading: Reading) -> Picture:
+    """Decode the frame of `path` that `reading` asks for, with its grey scale and header."""
+    from mammo.data.decoders import decode_frame
+    from mammo.data.greys import grey_scale
+
+    data = parse(path)
+    try:
+        with _quiet():
+            raw = _require_usable(data, reading)
+            count = int(data.get("NumberOfFrames") or 1)
+            at = which_frame(count, reading)
+            _flatten(data, max(at, 0))
+            header = _header(data)
+            hits = sorted(reading.exclude.intersection(header.flags))
+            if hits:
+                raise Omitted(hits[0])
+            if at >= 0:
+                stored = decode_frame(data, at, count)
+            else:
+                frames = (decode_frame(data, number, count) for number in range(count))
+                stored = _brightest(frames, data.PhotometricInterpretation == "MONOCHROME1")
+    except DataError:
+        raise
+    except _BROKEN as error:
+        raise DataError(
+            f"its pixels cannot be decoded ({type(error).__name__}); truncated or broken"
+        ) from None
+    try:
+        with _quiet():
+            greys, low, high = grey_scale(data, stored, reading, raw=raw)
+    except _BROKEN:
+        raise DataError("its modality or VOI transform breaks the standard") from None
+    return Picture(stored, greys, int(data.BitsStored), low, high, header)
+
+
+def parse(path: Path, **settings: Any) -> Any:
+    """The pydicom data set of `path`; DataError when it has none."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        with _quiet():
+            return pydicom.dcmread(path, **settings)
+    except InvalidDicomError:
+        raise DataError("not a DICOM file, or cut off within its first 132 bytes") from None
+    except (OSError, EOFError) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"the file cannot be read ({error.strerror})") from None
+        raise DataError("the DICOM file is truncated: it ends within its header") from None
+    except zlib.error:
+        raise DataError("the deflated DICOM file is truncated or broken") from None
+    except (*_BROKEN, struct.error, MemoryError, RecursionError) as error:
+        raise DataError(f"the DICOM header is broken ({type(error).__name__})") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence pydicom, whose warnings and log lines quote file names and header values."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _require_usable(data: Any, reading: Reading) -> bool:
+    """Refuse what is no grey picture; returns whether the values are the detector's own."""
+    if "PixelData" not in data:
+        raise DataError("the DICOM file is truncated or has no pixels: PixelData is missing")
+    found = str(data.get("PhotometricInterpretation", "missing"))
+    if found not in _PHOTOMETRIC:
+        named = found if found in (*_COLORS, "missing") else "unknown"
+        raise DataError(f"PhotometricInterpretation is {named}; MONOCHROME1 or 2 is expected")
+    if int(data.get("SamplesPerPixel", 1)) != 1:
+        raise DataError("it has several samples a pixel; one grey one is expected")
+    if int(data.get("BitsAllocated", 0)) not in (8, 16):
+        raise DataError("BitsAllocated is neither 8 nor 16; its pixels cannot be read")
+    if not 1 <= int(data.get("BitsStored", 0)) <= int(data.BitsAllocated):
+        raise DataError("BitsStored is beyond BitsAllocated; the header is broken")
+    require_size(int(data.Rows), int(data.Columns))
+    raw = str(data.get("PresentationIntentType", "")).upper() == "FOR PROCESSING"
+    if raw and reading.for_processing == "refuse":
+        raise DataError(
+            "it is FOR PROCESSING (raw detector values); export the FOR PRESENTATION image, "
+            "or give --for_processing log"
+        )
+    return raw
+
+
+def _flatten(data: Any, frame: int) -> None:
+    """Copy what the functional groups say of `frame` to the root, where it is not already."""
+    groups = []
+    shared = data.get("SharedFunctionalGroupsSequence")
+    own = data.get("PerFrameFunctionalGroupsSequence")
+    if shared:
+        groups.append(shared[0])
+    if own and frame < len(own):
+        groups.append(own[frame])
+    for group in groups:
+        for name in _MACROS:
+            for item in (group.get(name) or [])[:1]:
+                for element in item:
+                    if element.tag not in data:
+                        data[element.tag] = element
+
+
+def _brightest(frames: Iterator[NDArray[Any]], inverted: bool) -> NDArray[Any]:
+    """The brightest value of every pixel over `frames`; the smallest where those are `inverted`."""
+    found = next(frames).copy()
+    for frame in frames:
+        (np.minimum if inverted else np.maximum)(found, frame, out=found)
+    return found
+
+
+def _header(data: Any) -> Header:
+    side = str(
+        data.get("ImageLaterality") or data.get("FrameLaterality") or data.get("Laterality") or ""
+    ).upper()
+    return Header(
+        laterality=side if side in ("L", "R") else "",
+        view=_view(data),
+        wall=_wall(data.get("PatientOrientation")),
+        vendor=str(data.get("Manufacturer") or ""),
+        age=_years(str(data.get("PatientAge") or "")),
+        pixel_mm=_spacing(data),
+        flags=tuple(sorted(_flags(data))),
+    )
+
+
+def _view(data: Any) -> str:
+    """CC or MLO by ViewPosition, else by ViewCodeSequence; implants displaced (ID) included."""
+    told = str(data.get("ViewPosition") or "").upper().strip()
+    told = told.removesuffix("ID") if told in ("CCID", "MLOID") else told
+    if told:
+        return told if told in ("CC", "MLO") else ""
+    for code, meaning in _codes(data.get("ViewCodeSequence")):
+        named = {"craniocaudal": "CC", "mediolateraloblique": "MLO"}.get(
+            meaning.replace("-", "").replace(" ", "")
+        )
+        return _VIEWS.get(code) or named or ""
+    return ""
+
+
+def _flags(data: Any) -> set[str]:
+    """What the header tells of implants, magnification, spot compression, biopsies and marks."""
+    flags = set()
+    views = data.get("ViewCodeSequence") or []
+    modifiers = [c for view in views for c in _codes(view.get("ViewModifierCodeSequence"))]
+    modifiers += _codes(data.get("ViewModifierCodeSequence"))
+    flags |= {_MODIFIERS[code] for code, _ in modifiers if code in _MODIFIERS}
+    if any(code in _SPECIMEN for code, _ in _codes(views)):
+        flags.add("biopsy")
+    told = [meaning for _, meaning in [*modifiers, *_codes(views)]]
+    told += [str(data.get(name) or "").lower() for name in ("ViewPosition", "PaddleDescription")]
+    told += [str(word).lower() for word in list(data.get("ImageType") or [])[2:]]
+    flags |= {flag for text in told for word, flag in _WORDS if word in text}
+    position = str(data.get("ViewPosition") or "").upper()
+    if position in ("CCID", "MLOID") or str(data.get("BreastImplantPresent")).upper() == "YES":
+        flags.add("implant")
+    if position.startswith("MAG"):
+        flags.add("magnification")
+    factor = data.get("EstimatedRadiographicMagnificationFactor")
+    if factor is not None and float(factor) > _MAGNIFIES:
+        flags.add("magnification")
+    if str(data.get("BurnedInAnnotation")).upper() == "YES":
+        flags.add("marked")
+    return flags
+
+
+def _codes(sequence: Any) -> list[tuple[str, str]]:
+    """Code and meaning (in lower case) of each item."""
+    return [
+        (str(item.get("CodeValue") or ""), str(item.get("CodeMeaning") or "").lower())
+        for item in sequence or []
+    ]
+
+
+def _wall(orientation: Any) -> str:
+    """Side of the chest wall: rows that run towards the patient's front (A) start at the wall."""
+    rows = str(orientation[0]) if orientation and not isinstance(orientation, str) else ""
+    return {"A": "left", "P": "right"}.get(rows[:1], "")
+
+
+def _years(text: str) -> float:
+    return float(text[:3]) if text[:3].isdecimal() and text.endswith("Y") else math.nan
+
+
+def _spacing(data: Any) -> float:
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        value = data.get(name)
+        if value is not None and not isinstance(value, str) and len(value) == 2:
+            return float(value[1])
+    return math.nan
