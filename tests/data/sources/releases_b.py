@@ -1,13 +1,24 @@
 """Fake releases of cmmd, vindr, rsna, embed, csaw_cc and bcs_dbt, with the real ones' headers."""
 
+import csv
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import openpyxl
 from dicoms import half_breast, write_dicom
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from releases_form import Builder, Fake, picture, text
+
+
+def breast(number: int, side: str, *, level: int = 2000, frames: int = 1) -> NDArray[np.uint16]:
+    """A breast of its own texture for each `number`, its wall where `side` has it (L: left)."""
+    shape = half_breast(wall="left" if side.upper().startswith("L") else "right", level=level)
+    draw = np.random.default_rng(number)
+    texture = [draw.uniform(0.6, 1, shape.shape) for _ in range(frames)]
+    return np.concatenate([(shape * each).astype(np.uint16) for each in texture])
+
 
 # patient, side, age, abnormality, classification, subtype
 CMMD_TABLE: list[tuple[object, ...]] = [
@@ -41,7 +52,7 @@ def cmmd(folder: Path, table: Iterable[tuple[object, ...]] = CMMD_TABLE) -> Fake
         series = folder / "CMMD" / patient / "07-18-2010-NA-NA-79377" / "1.000000-NA-70244"
         write_dicom(
             series / f"1-{number}.dcm",
-            half_breast(wall={"L": "left", "R": "right"}[side], level=200),
+            breast(number, side, level=200),
             bits=8,
             PatientID=patient,
             PatientAge="099Y",
@@ -94,13 +105,9 @@ def vindr(folder: Path) -> Fake:
             for line, vendor in zip(lines, vendors, strict=True)
         ),
     )
-    for line in lines:
-        wall = {"L": "left", "R": "right"}[line[3]]
-        write_dicom(
-            folder / "images" / line[0] / f"{line[2]}.dicom",
-            half_breast(wall=wall),
-            PatientAge="053Y",
-        )
+    for number, line in enumerate(lines):
+        file = folder / "images" / line[0] / f"{line[2]}.dicom"
+        write_dicom(file, breast(number, line[3]), PatientAge="053Y")
     return Fake()
 
 
@@ -121,10 +128,9 @@ machine_id,difficult_negative_case
 def rsna(folder: Path) -> Fake:
     """The challenge's own layout: train_images/<patient>/<image>.dcm."""
     text(folder / "train.csv", RSNA_TABLE)
-    for line in RSNA_TABLE.splitlines()[1:]:
+    for number, line in enumerate(RSNA_TABLE.splitlines()[1:]):
         _, patient, image, side = line.split(",")[:4]
-        wall = {"L": "left", "R": "right"}[side]
-        write_dicom(folder / "train_images" / patient / f"{image}.dcm", half_breast(wall=wall))
+        write_dicom(folder / "train_images" / patient / f"{image}.dcm", breast(number, side))
     return Fake()
 
 
@@ -186,10 +192,10 @@ def embed(folder: Path) -> Fake:
     """tables/ and images/cohort_…; the paths in the table start where the release was made."""
     text(folder / "tables/EMBED_OpenData_clinical.csv", EMBED_CLINICAL)
     text(folder / "tables/EMBED_OpenData_metadata.csv", EMBED_METADATA)
-    for line in EMBED_METADATA.splitlines()[1:]:
-        path, side = line.split(",")[3].removeprefix(f"{_NAS}/"), line.split(",")[6]
-        pixels = half_breast(wall="right" if side == "R" else "left")
-        write_dicom(folder / "images" / path, pixels, PatientID="10000001")
+    lines = csv.reader(EMBED_METADATA.splitlines()[1:])
+    for number, (_, patient, _, path, _, _, side, *_) in enumerate(lines):
+        file = folder / "images" / path.removeprefix(f"{_NAS}/")
+        write_dicom(file, breast(number, side or "L"), PatientID=patient)
     return Fake()
 
 
@@ -211,9 +217,9 @@ libra_breastarea,libra_densearea,libra_percentdensity,anon_filename
 def csaw_cc(folder: Path) -> Fake:
     """The table, and the files in one folder."""
     text(folder / "CSAW-CC_breast_cancer_screening_data.csv", CSAW_TABLE)
-    for line in CSAW_TABLE.splitlines()[1:]:
-        wall = {"Left": "left", "Right": "right"}[line.split(",")[13]]
-        write_dicom(folder / "images" / line.split(",")[-1], half_breast(wall=wall))
+    for number, line in enumerate(csv.DictReader(CSAW_TABLE.splitlines())):
+        file = folder / "images" / line["anon_filename"]
+        write_dicom(file, breast(number, line["imagelaterality"]))
     return Fake()
 
 
@@ -235,7 +241,7 @@ BCS_BOXES = {
     ],
     "validation": ["DBT-P00004,DBT-S00004,rcc,0,0,40,30,20,20,benign,1,5"],
 }
-BCS_FRAMES, BCS_ROWS = 5, 96
+BCS_FRAMES = 5
 
 
 def bcs_dbt(folder: Path) -> Fake:
@@ -264,11 +270,11 @@ def bcs_dbt(folder: Path) -> Fake:
                 + "\n".join(BCS_BOXES[part]),
             )
         for _, patient, _, view, series, *_ in mine:
-            wall = {"l": "left", "r": "right"}[view[0]]
+            pixels = breast(int(series[2:]), view, frames=BCS_FRAMES)
             write_dicom(
                 folder / f"Breast-Cancer-Screening-DBT/{patient}/1.9/{series}/1-1.dcm",
-                np.concatenate(BCS_FRAMES * [half_breast((BCS_ROWS, 72), wall=wall)]),
-                Rows=BCS_ROWS,
+                pixels,
+                Rows=len(pixels) // BCS_FRAMES,
                 NumberOfFrames=BCS_FRAMES,
             )
     return Fake(task="malignancy2")
