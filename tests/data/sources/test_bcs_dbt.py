@@ -1,12 +1,13 @@
 """BCS-DBT: one slice a volume, boxes in a table of their own, three official parts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from dicoms import half_breast, write_dicom
-from releases_b import bcs_dbt
+from releases_b import BCS_FRAMES, bcs_dbt, breast
 
 from mammo.data.prepare import Prepared, Recipe, prepare
 from mammo.data.release import Record, Release
@@ -76,6 +77,22 @@ def test_a_volume_that_is_stored_upside_down_is_turned_with_its_boxes(tmp_path: 
     assert (found.wall, found.expected_wall) == ("right", "right")
     as_it_is = stored("turned")  # of any other release: followed as the pixels show it
     assert (as_it_is.wall, np.array_equal(as_it_is.image, wanted.image)) == ("left", False)
+
+
+def test_the_slice_of_the_lesion_is_prepared_with_its_boxes(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    lesion = next(each for each in read(tmp_path).records if each.image.endswith("lcc"))
+    frames = np.split(breast(1, "l", frames=BCS_FRAMES), BCS_FRAMES)
+    write_dicom(tmp_path / "slice.dcm", frames[3])
+    alone = replace(lesion, paths=(tmp_path / "slice.dcm",), slice_index=-1)
+    recipe = Recipe(size=(64, 48))
+    found, wanted = prepare(lesion, recipe), prepare(alone, recipe)
+    assert isinstance(found, Prepared)
+    assert isinstance(wanted, Prepared)
+    np.testing.assert_array_equal(found.image, wanted.image)
+    assert found.mask is not None
+    np.testing.assert_array_equal(found.mask, wanted.mask)
+    assert found.mask.any()
 
 
 def test_files_are_found_by_their_series_where_folders_have_other_names(tmp_path: Path) -> None:
