@@ -1,6 +1,7 @@
-"""Shuffled training batches against a plain numpy gather from the same memory map."""
+"""Shuffled training batches against plain numpy, and against a PNG or a NIfTI file an image."""
 
 import argparse
+import gzip
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from mammo.data.dataset import Dataset
 from mammo.data.loading import training_batches
 from mammo.data.writer import DatasetWriter
 
+FULL = np.float32(65535)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -23,64 +26,103 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = _dataset(Path(folder), asked.images, asked.side)
-        sides = _sides(data, asked.batch_size)
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(asked.repeats):  # in turns: what slows the machine slows all sides
-            for name, read in sides.items():
-                start = time.perf_counter()
-                read()
-                seconds[name].append(time.perf_counter() - start)
-    speed = {name: asked.images / median(times) for name, times in seconds.items()}
+        data = written(Path(folder), asked.images, asked.side)
+        speed = speeds(data, Path(folder), batch_size=asked.batch_size, repeats=asked.repeats)
     print(f"{asked.images} images of {asked.side} x {asked.side} uint16, shuffled, page cache warm")
-    for name, value in speed.items():
-        ratio = speed["mammo loader, float32 tensors"] / value
-        print(f"{name:34} {value:9.0f} images/s   loader / this = {ratio:.2f}")
+    for (name, ours), value in speed.items():
+        line = f"{name:42} {value:9.0f} images/s"
+        if ours:
+            line += f"   mammo / this = {speed[ours, ''] / value:.2f}"
+        print(line)
 
 
-def _sides(data: Dataset, batch_size: int) -> dict[str, Callable[[], None]]:
-    rows = np.arange(len(data))
+def speeds(
+    data: Dataset, folder: Path, *, batch_size: int, repeats: int
+) -> dict[tuple[str, str], float]:
+    """Images a second of every side, and of mammo that it is compared with (empty: mammo's own)."""
+    sides = _sides(data, folder, batch_size)
+    seconds: dict[tuple[str, str], list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):  # in turns: what slows the machine slows all sides
+        for name, read in sides.items():
+            start = time.perf_counter()
+            read()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: len(data) / median(times) for name, times in seconds.items()}
+
+
+def _sides(
+    data: Dataset, folder: Path, batch_size: int
+) -> dict[tuple[str, str], Callable[[], None]]:
     order = np.random.default_rng(0).permutation(len(data))
     plain = np.load(data.folder / "images-0000.npy", mmap_mode="r")
-    loader = training_batches(data, rows, batch_size=batch_size, order=lambda epoch: order)
-    starts = range(0, len(order), batch_size)
+    loader = training_batches(
+        data, np.arange(len(data)), batch_size=batch_size, order=lambda epoch: order
+    )
 
-    def gather() -> None:
-        kept = None
-        for start in starts:
-            kept = plain[order[start : start + batch_size]]
-        assert kept is not None
+    def batches(read: Callable[[np.ndarray], np.ndarray]) -> Callable[[], None]:
+        def run() -> None:
+            kept = None  # a trainer holds its batch while the next is read, so all sides do
+            for start in range(0, len(order), batch_size):
+                kept = read(order[start : start + batch_size])
+            assert kept is not None
 
-    def gather_as_float() -> None:
-        kept = None  # a trainer holds its batch while the next is read, so all sides do
-        for start in starts:
-            pixels = plain[order[start : start + batch_size]].astype(np.float32)
-            kept = pixels / np.float32(65535)
-        assert kept is not None
+        return run
 
     def load() -> None:
         for batch in loader:
             assert len(batch)
 
+    def pictures(rows: np.ndarray) -> np.ndarray:
+        from PIL import Image
+
+        each = [np.asarray(Image.open(folder / "png" / f"{row}.png")) for row in rows]
+        return np.stack(each)[:, None].astype(np.float32) / FULL
+
+    def volumes(rows: np.ndarray) -> np.ndarray:
+        """As system 0 reads a sample: the first .nii.gz of its folder, as nibabel's floats."""
+        import nibabel
+
+        firsts = [sorted((folder / "nifti" / str(row)).glob("*.nii.gz"))[0] for row in rows]
+        each = [np.asarray(nibabel.load(path).get_fdata(), np.float32) for path in firsts]
+        return np.stack(each)[:, None] / FULL
+
+    raw, floats = "mammo, stored uint16", "mammo loader, float32 tensors"
     return {
-        "numpy gather, stored uint16": gather,
-        "numpy gather, float32 in [0, 1]": gather_as_float,
-        "mammo loader, float32 tensors": load,
+        (raw, ""): batches(data.raw),
+        ("numpy gather, stored uint16", raw): batches(lambda rows: plain[rows]),
+        (floats, ""): load,
+        ("numpy gather, float32 in [0, 1]", floats): batches(
+            lambda rows: plain[rows].astype(np.float32) / FULL
+        ),
+        ("a PNG an image, Pillow", floats): batches(pictures),
+        ("a NIfTI an image, nibabel (system 0)", floats): batches(volumes),
     }
 
 
-def _dataset(folder: Path, images: int, side: int) -> Dataset:
+def written(folder: Path, images: int, side: int) -> Dataset:
+    """Half ellipses full of noise of 12 bits on black, as a dataset, as PNG and as NIfTI."""
+    import nibabel
+    from PIL import Image
+
     shape = (1, side, side)
     writer = DatasetWriter(
         folder / "new.partial", name="reading", classes=TASKS["malignancy2"], shape=shape,
         dtype="uint16",
     )  # fmt: skip
     rng = np.random.default_rng(0)
+    rows, columns = np.ogrid[:side, :side]
+    breast = ((rows / side - 0.5) / 0.45) ** 2 + (columns / side / 0.6) ** 2 < 1
+    (folder / "png").mkdir()
     for number in range(images):
-        image = rng.integers(0, 65536, shape, dtype=np.uint16)
+        image = np.where(breast, 16 * rng.integers(1000, 4096, shape), 0).astype(np.uint16)
         row = {"group_id": f"p{number}", "image_id": f"i{number}", "split": "train"}
         writer.add(image, {**row, "label": ("benign", "malignant")[number % 2]})
-    return writer.finish(folder)
+        Image.fromarray(image[0]).save(folder / "png" / f"{number}.png")
+        (folder / "nifti" / str(number)).mkdir(parents=True)
+        volume = nibabel.Nifti1Image(image[0], np.eye(4)).to_bytes()
+        path = folder / "nifti" / str(number) / "image.nii.gz"
+        path.write_bytes(gzip.compress(volume, compresslevel=6))
+    return writer.finish(folder / "datasets")
 
 
 if __name__ == "__main__":
