@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import small
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mammo.data.classes import ClassMap
 from mammo.data.dataset import Dataset
 from mammo.data.guards import Checked
-from mammo.data.mix_settings import MixSettings
+from mammo.data.mix_settings import MIXES, MixSettings
 from mammo.data.mixed import Mixed, mix_training, write_mix
 from mammo.data.splits import training_rows
 from mammo.errors import DataError
@@ -60,6 +62,45 @@ def test_a_mix_on_the_fly_leaves_held_out_rows_where_they_were(real, tmp_path):
         made.data.manifest.iloc[before.val].drop(columns="shard"),
         real.manifest.iloc[before.val].drop(columns="shard"),
     )
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> tuple[Dataset, Dataset]:
+    folder = tmp_path_factory.mktemp("both")
+    rows = small.synthetic_rows({"benign": 160, "malignant": 160})
+    return small.dataset(folder, hold_out_rows(), name="real"), small.dataset(folder, rows)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    asked=st.fixed_dictionaries(
+        {
+            "mix_mode": st.sampled_from(sorted(MIXES)),
+            "real_percentage": st.sampled_from([0.1, 0.3, 0.5, 1.0]),
+            "class_real_percentage": st.sampled_from(["", "malignant=0.4", "benign=1"]),
+            "synthetic_multiplier": st.sampled_from([0.5, 1.0, 3.0]),
+        },
+        optional={
+            "majority_to_minority_ratio": st.just(1.5),
+            "synthetic_per_class": st.just(155),
+        },
+    ),
+    seed=st.integers(0, 99),
+)
+def test_no_mix_touches_a_row_that_validates_or_tests(both, asked, seed):
+    real, synthetic = both
+    before = training_rows(real, fold="none")
+    made = mix_training([real], [synthetic], [before], MixSettings(**asked), seed=seed)
+    frame = made.data.manifest
+    pd.testing.assert_frame_equal(
+        frame.iloc[: len(real)].drop(columns="shard"), real.manifest.drop(columns="shard")
+    )
+    assert made.partition.val.tolist() == before.val.tolist()
+    assert made.partition.scored.tolist() == before.scored.tolist()
+    trained = made.partition.train
+    assert set(trained[trained < len(real)]) <= set(before.train)
+    assert frame["is_synthetic"].iloc[trained[trained >= len(real)]].all()
+    assert (frame["split"].iloc[trained] == "train").all()
 
 
 def synthetic_set(folder: Path, seen: list[dict], **asked):

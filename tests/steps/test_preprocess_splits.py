@@ -11,6 +11,9 @@ from dicoms import half_breast, write_dicom
 from PIL import Image
 
 from mammo.data.dataset import Dataset
+from mammo.data.mix_settings import MixSettings
+from mammo.data.mixed import mix_training
+from mammo.data.splits import training_rows
 from mammo.errors import ConfigError, DataError
 from mammo.run import MemoryRun
 from mammo.steps import preprocess
@@ -65,6 +68,17 @@ def test_another_salt_changes_ids_and_neither_splits_nor_folds(
     assert not set(one["group_id"]) & set(two["group_id"])
     for column in ("sha256", "split", "fold", "warmup"):
         assert one[column].tolist() == two[column].tolist()
+
+
+def test_another_salt_changes_no_image_of_a_mix(tmp_path: Path, release: Path) -> None:
+    asked = MixSettings(majority_to_minority_ratio=1.5)
+    found = []
+    for work in ("one", "two"):
+        _, data = run(tmp_path / work, release)
+        made = mix_training([data], [], [training_rows(data, fold="none")], asked, seed=3)
+        found.append(data.manifest["sha256"].iloc[made.partition.train].tolist())
+    assert len(found[0]) == 6 + 9  # 6 malignant images train
+    assert found[0] == found[1]
 
 
 def test_breasts_are_a_group_on_request_alone_and_the_risk_is_named(
