@@ -1,5 +1,6 @@
 """Gives every row of a new dataset its split and fold: drawn, prescribed or from a file."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ from mammo.data.strata import LABEL, patients_of
 from mammo.errors import DataError
 from mammo.seeds import derive
 
+LOG = logging.getLogger("mammo")
 # What a reader of the run must know of a grouping that is not by patient
 RISKS = {
     "patient_laterality": "the two breasts of a patient may be in two splits, and the guards "
@@ -120,6 +122,13 @@ def warm_up(frame: pd.DataFrame, *, negatives: int, positive: str, seed: int) ->
         others = is_positive.index[~is_positive].to_numpy()
         rng = np.random.default_rng(derive(seed, "warmup", fold))
         wanted = negatives * int(is_positive.sum())
+        if wanted > len(others):
+            LOG.warning(
+                "warm-up: %d negative patients requested, %d available%s",
+                wanted,
+                len(others),
+                f" in fold {fold}" if fold >= 0 else "",
+            )
         chosen = {*is_positive.index[is_positive], *others[rng.permutation(len(others))[:wanted]]}
         marked[rows.index[rows["group_id"].isin(chosen)]] = True
     return marked

@@ -166,9 +166,10 @@ def test_a_warm_up_keeps_its_proportion_beside_every_fold() -> None:
         assert mine == {"benign": 6, "malignant": 2}
 
 
-def test_few_negatives_are_all_in_the_warm_up() -> None:
+def test_few_negatives_are_all_in_the_warm_up(caplog: pytest.LogCaptureFixture) -> None:
     frame = patients(4, 3, images=1).assign(split="train", fold=-1)
     assert warm_up(frame, negatives=3, positive="malignant", seed=0).all()
+    assert "9 negative patients requested, 4 available" in caplog.text
 
 
 def test_groupings_are_told_apart_in_ids_and_in_the_fingerprint() -> None:
