@@ -66,9 +66,9 @@ def _write_generated(export: Export) -> None:
         planes = list(each.pixels)
         if masked:  # in the pictures' depth, whose white is 65535 in 16 bits
             planes.append(_mask(each).astype(each.pixels.dtype) * each.pixels.dtype.type(depth))
-        name = f"{number:05d}.nii.gz"
-        export.nifti(np.stack(planes, axis=-1), GENERATED, name, pixel_mm=each.row.pixel_mm)
-        lines.append({"file": name, **_told(each)})
+        voxels, name = np.stack(planes, axis=-1), f"{number:05d}.nii.gz"
+        file = export.nifti(voxels, GENERATED, name, pixel_mm=each.row.pixel_mm)
+        lines.append({"file": file, **_told(each)})
     export.table(pd.DataFrame(lines), f"{GENERATED}.csv")
 
 

@@ -33,7 +33,10 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     """
     every = _every(options.get("slices", ""))
     told = _read_labels(folder, options) if "csv" in options else None
-    volumes = _side_by_side(folder, options) if "planes" in options else _apart(folder, options)
+    if "planes" in options:
+        volumes = _side_by_side(folder, options, told)
+    else:
+        volumes = _apart(folder, options)
     inside, rejected, left_out = Inside(folder), list[tuple[str, str]](), Counter[str]()
     found: list[tuple[Volume, int, str, str]] = []  # volume, slice, label, split
     for volume in volumes:
@@ -117,8 +120,10 @@ def _apart(folder: Path, options: Mapping[str, str]) -> list[Volume]:
     return volumes
 
 
-def _side_by_side(folder: Path, options: Mapping[str, str]) -> list[Volume]:
-    """Volumes of (H, W, planes), of one image each."""
+def _side_by_side(
+    folder: Path, options: Mapping[str, str], told: Mapping[str, Labels] | None
+) -> list[Volume]:
+    """Volumes of (H, W, planes), of one image each: those of the table, or all."""
     planes = _listed(options["planes"])
     mask = options.get("mask_file", MASK)
     others = [name for name in planes if name != mask]
@@ -126,14 +131,16 @@ def _side_by_side(folder: Path, options: Mapping[str, str]) -> list[Volume]:
     if not channels or set(channels) - set(others):
         raise ConfigError(f"planes {options['planes']!r} does not name the channels and {mask}")
     numbers = [planes.index(name) for name in (*channels, *([mask] if mask in planes else []))]
+    every = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if _bare(path)]
+    inside = Inside(folder)
     return [
         Volume(
-            patient=path.relative_to(folder).as_posix(),
-            paths=(path,) * len(channels),
-            mask=path if mask in planes else None,
+            patient=name,
+            paths=(inside.path(name, "the table"),) * len(channels),
+            mask=folder / name if mask in planes else None,
             planes=tuple(numbers),
         )
-        for path in sorted(path for path in folder.rglob("*") if _bare(path))
+        for name in sorted(every if told is None else told)
     ]
 
 
