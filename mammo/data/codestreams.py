@@ -4,6 +4,7 @@ The structure is held against ITU-T T.81 (JPEG), T.87 (JPEG-LS) and T.800 (JPEG 
 against Rows and Columns: a decoder trusts both. What is left to err is the coded data itself.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,13 @@ _SOI, _EOI, _SOS, _DHT, _DRI, _DQT = 0xD8, 0xD9, 0xDA, 0xC4, 0xDD, 0xDB
 _LS_FRAME, _LS_PRESETS = 0xF7, 0xF8
 _FRAMES = {"baseline": (0xC0,), "extended": (0xC0, 0xC1), "lossless": (0xC3,), "ls": (_LS_FRAME,)}
 _IGNORED = (*range(0xE0, 0xF0), 0xFE)  # application segments and comments
+
+# What ends the coded data: a byte FF and one that is neither its stuffing nor a restart asked for
+_MARKERS = {
+    "": re.compile(rb"\xff[^\x00\xff]"),
+    "restarts": re.compile(rb"\xff[^\x00\xd0-\xd7\xff]"),
+    "ls": re.compile(rb"\xff[\x80-\xfe]"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ def check_jpeg(stream: bytes, kind: str, expected: Expected) -> None:
             raise _broken(f"marker {marker:02X} does not belong there")
     if not scanned:
         raise _broken("it has no scan")
-    _check_coded(stream, coded, restarts, stuffing=0x7F if kind == "ls" else 0)
+    _check_coded(stream, coded, _MARKERS["ls" if kind == "ls" else "restarts" if restarts else ""])
 
 
 def check_jpeg2000(stream: bytes, expected: Expected) -> bytes:
@@ -150,17 +158,13 @@ def _check_scan(segment: bytes, kind: str, tables: set[int]) -> None:
         raise _broken("its scan is impossible")
 
 
-def _check_coded(stream: bytes, start: int, restarts: bool, *, stuffing: int) -> None:
+def _check_coded(stream: bytes, start: int, foreign: re.Pattern[bytes]) -> None:
     """Refuse coded data with a marker in it or without an end (T.81 B.1.1.5, T.87 A.1)."""
-    at = stream.find(b"\xff", start)
-    while at >= 0 and at + 1 < len(stream):
-        after = stream[at + 1]
-        if after == _EOI:
-            return
-        if after > stuffing and after != 0xFF and not (restarts and 0xD0 <= after <= 0xD7):
-            raise _broken(f"marker {after:02X} stands in its coded data")
-        at = stream.find(b"\xff", at + (1 if after == 0xFF else 2))
-    raise DataError("its pixels are truncated: the end of the JPEG stream is missing")
+    found = foreign.search(stream, start)
+    if found is None:
+        raise DataError("its pixels are truncated: the end of the JPEG stream is missing")
+    if found[0][-1] != _EOI:
+        raise _broken(f"marker {found[0][-1]:02X} stands in its coded data")
 
 
 def _broken(reason: str) -> DataError:

@@ -40,7 +40,8 @@ def decode_frame(data: Any, index: int, count: int) -> NDArray[Any]:
     at = index if count > 1 else None
     if not syntax.is_encapsulated:
         _require_length(data, count)
-        stored = pixel_array(data, index=at)
+        swapped = not syntax.is_little_endian  # 8 bits in words of 16 then, which pydicom knows
+        stored = pixel_array(data, index=at) if swapped else _raw_frame(data, index)
     elif syntax == _RLE:
         stored = pixel_array(data, index=at, decoding_plugin="pydicom")
     elif syntax in _JPEG2000:
@@ -52,7 +53,7 @@ def decode_frame(data: Any, index: int, count: int) -> NDArray[Any]:
         if syntax == _BASELINE:
             stored = pixel_array(data, index=at, decoding_plugin="pillow")
         else:
-            stored = _signed(_decode_with_dicomsdl(data, stream), data)
+            stored = _without_unused_bits(_decode_with_dicomsdl(data, stream), data)
     else:
         raise DataError("its transfer syntax has no decoder here; save it as JPEG lossless, or raw")
     if stored.shape != (int(data.Rows), int(data.Columns)):
@@ -66,6 +67,15 @@ def _require_length(data: Any, count: int) -> None:
         raise DataError(
             f"the DICOM file is truncated: {len(data.PixelData)} of {expected} bytes of pixels"
         )
+
+
+def _raw_frame(data: Any, index: int) -> NDArray[Any]:
+    """Frame `index` as it lies in the file, without a copy."""
+    shape = int(data.Rows), int(data.Columns)
+    kind = np.dtype(f"<u{int(data.BitsAllocated) // 8}")
+    pixels = shape[0] * shape[1]
+    stored = np.frombuffer(data.PixelData, kind, pixels, index * pixels * kind.itemsize)
+    return _without_unused_bits(stored.reshape(shape), data)
 
 
 def _frame(data: Any, index: int, count: int) -> bytes:
@@ -94,8 +104,8 @@ def _decode_with_dicomsdl(data: Any, stream: bytes) -> NDArray[Any]:
 
 
 def _bare_file(data: Any, stream: bytes) -> bytes:
+    """A DICOM file of `stream` and the attributes without which it cannot be read."""
     from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.encaps import encapsulate
 
     bare = Dataset()
     bare.file_meta = FileMetaDataset()
@@ -106,17 +116,22 @@ def _bare_file(data: Any, stream: bytes) -> bytes:
         setattr(bare, name, int(data.get(name, 0)))
     bare.SamplesPerPixel, bare.PixelRepresentation = 1, 0
     bare.PhotometricInterpretation = "MONOCHROME2"
-    bare.PixelData = encapsulate([stream])
-    bare["PixelData"].VR = "OB"
     file = BytesIO()
     bare.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+    # PixelData of undefined length: an empty offset table, one fragment, the end (PS3.5 A.4)
+    start = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0" + bytes(4)
+    odd = len(stream) % 2
+    fragment = b"\xfe\xff\x00\xe0" + (len(stream) + odd).to_bytes(4, "little")
+    end = bytes(odd) + b"\xfe\xff\xdd\xe0" + bytes(4)
+    return b"".join((file.getvalue(), start, fragment, stream, end))
 
 
-def _signed(decoded: NDArray[Any], data: Any) -> NDArray[Any]:
-    """`decoded` with the sign of its highest stored bit where the header says that it has one."""
-    if int(data.get("PixelRepresentation", 0)) != 1:
-        return decoded
+def _without_unused_bits(stored: NDArray[Any], data: Any) -> NDArray[Any]:
+    """`stored` unsigned container values with the bits above BitsStored emptied, or of the sign."""
     unused = int(data.BitsAllocated) - int(data.BitsStored)
-    signed = decoded.view(f"i{decoded.dtype.itemsize}")
-    return (signed << unused) >> unused if unused else signed
+    kind = "i" if int(data.get("PixelRepresentation", 0)) == 1 else "u"
+    numbers = stored.view(f"{kind}{stored.dtype.itemsize}")
+    top = (1 << int(data.BitsStored)) - 1
+    if not unused or (kind == "u" and stored.max(initial=0) <= top):
+        return numbers
+    return (numbers << unused) >> unused

@@ -1,6 +1,7 @@
 """How a picture, its breast once found, is laid on the stored canvas, and its mask with it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,14 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mammo.data.picture import Values
+from mammo.data.picture import Picture, Values
+
+Box = tuple[int, int, int, int]  # top, bottom, left, right
+
+_BAND = 16  # stored rows made at a time, whose sources stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class Frame:
     """What is kept of a picture and how it is turned; all in pixels of the file."""
 
-    box: tuple[int, int, int, int]  # top, bottom, left, right
+    box: Box
     mirrored: bool  # True: left and right are swapped
     wall: str  # side of the chest wall in the file as seen in the pixels: left, right or ""
     inside: NDArray[np.bool_] | None  # breast in a small copy of the box; None keeps everything
@@ -23,27 +28,20 @@ class Frame:
     background: float = math.nan  # median grey outside the breast
     marks: float = math.nan  # share of the picture that shines outside the breast
 
-    def cut(self, values: NDArray[Any]) -> NDArray[Any]:
-        """What is kept of `values` (H, W), all of them."""
-        top, bottom, left, right = self.box
-        return values[top:bottom, left:right]
 
-
-def lay(cut: Values, frame: Frame, size: tuple[int, int]) -> Values:
-    """Mirror and resize `cut`, the picture within the box, into `size` (H, W), padded with 0.
-
-    Where it shrinks each stored pixel is the average of the area that it covers.
+def lay(picture: Picture, frame: Frame, size: tuple[int, int]) -> Values:
+    """Crop, mirror and resize `picture` into `size` (H, W) by area average, padded with 0.
 
     A cropped breast stands against the left edge, vertically centred; a whole picture in the
     middle.
     """
     canvas = np.zeros(size, np.float32)
     rows, columns = _place(frame, size)
-    canvas[rows, columns] = _resize(cut, frame, (rows.stop - rows.start, columns))
+    target = (rows.stop - rows.start, columns.stop - columns.start)
+    canvas[rows, columns] = _turn(_resize(picture.cut, frame.box, target), frame)
     if frame.inside is not None:
         inside = Image.fromarray(_turn(frame.inside, frame).astype(np.float32))
-        target = (columns.stop - columns.start, rows.stop - rows.start)
-        kept = np.asarray(inside.resize(target, Image.Resampling.BILINEAR)) > 0.5
+        kept = np.asarray(inside.resize(target[::-1], Image.Resampling.BILINEAR)) > 0.5
         canvas[rows, columns] *= kept
     return np.clip(canvas, 0.0, 1.0, out=canvas)
 
@@ -52,20 +50,21 @@ def lay_mask(mask: NDArray[np.bool_], frame: Frame, size: tuple[int, int]) -> ND
     """Lay `mask` (H, W) as `lay` lays its picture; a pixel more than half covered is 255."""
     canvas = np.zeros(size, np.uint8)
     rows, columns = _place(frame, size)
-    cut = frame.cut(mask).astype(np.float32)
-    covered = _resize(cut, frame, (rows.stop - rows.start, columns))
+    whole = Picture(mask, None, 1)
+    target = (rows.stop - rows.start, columns.stop - columns.start)
+    covered = _turn(_resize(whole.cut, frame.box, target), frame)
     canvas[rows, columns] = np.where(covered > 0.5, 255, 0)
     return canvas
 
 
-def breast_values(cut: Values, frame: Frame) -> Values:
-    """Values of `cut` inside the breast on a grid of about the small copy's size, flat."""
+def breast_values(picture: Picture, frame: Frame) -> Values:
+    """Grey inside the breast on a grid of about the small copy's size, flat."""
+    top, bottom, left, right = frame.box
     if frame.inside is None:
-        return cut.ravel()
-    rows = np.linspace(0, cut.shape[0] - 1, frame.inside.shape[0]).round().astype(int)
-    columns = np.linspace(0, cut.shape[1] - 1, frame.inside.shape[1]).round().astype(int)
-    sampled: Values = cut[np.ix_(rows, columns)]
-    return sampled[frame.inside]
+        return picture.cut(frame.box).ravel()
+    rows = np.linspace(top, bottom - 1, frame.inside.shape[0]).round().astype(int)
+    columns = np.linspace(left, right - 1, frame.inside.shape[1]).round().astype(int)
+    return picture.at(rows, columns)[frame.inside]
 
 
 def stored_pixel_mm(pixel_mm: float, frame: Frame, size: tuple[int, int]) -> float:
@@ -89,13 +88,23 @@ def _place(frame: Frame, size: tuple[int, int]) -> tuple[slice, slice]:
     return slice(row, row + height), slice(column, column + width)
 
 
-def _resize(cut: Values, frame: Frame, target: tuple[int, slice]) -> Values:
-    height, columns = target
-    # BOX is the exact area average when shrinking; when enlarging it would repeat pixels
-    how = Image.Resampling.BOX if height <= cut.shape[0] else Image.Resampling.BILINEAR
-    picture = Image.fromarray(np.ascontiguousarray(cut))
-    resized = np.asarray(picture.resize((columns.stop - columns.start, height), how))
-    return _turn(resized, frame)
+def _resize(cut: Callable[[Box], Values], box: Box, target: tuple[int, int]) -> Values:
+    """What `cut` gives within `box`, resized to `target` (H, W); band by band where it shrinks."""
+    top, bottom, left, right = box
+    height, width = target
+    if height > bottom - top:  # an average over areas would repeat pixels
+        enlarged = Image.fromarray(cut(box)).resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(enlarged)
+    scale = (bottom - top) / height
+    resized = np.empty(target, np.float32)
+    for first in range(0, height, _BAND):
+        last = min(first + _BAND, height)
+        start, end = int(first * scale), min(math.ceil(last * scale), bottom - top)
+        part = Image.fromarray(cut((top + start, top + end, left, right)))
+        area = (0, first * scale - start, right - left, min(last * scale, end) - start)
+        shrunk = part.resize((width, last - first), Image.Resampling.BOX, area)
+        resized[first:last] = np.asarray(shrunk)
+    return resized
 
 
 def _turn(values: NDArray[Any], frame: Frame) -> NDArray[Any]:

@@ -49,7 +49,7 @@ class Header:
 class Picture:
     """One decoded channel."""
 
-    stored: NDArray[Any]  # (H, W): integers as the file holds them, or float32 grey
+    stored: NDArray[Any]  # (H, W): integers as the file holds them, or grey
     greys: Values | None  # grey in [0, 1] of every stored value by its bits; None: stored is grey
     bits: int  # stored bits of a pixel
     low: float = math.nan  # the file's value, after its modality transform, that 0 stands for
@@ -75,6 +75,10 @@ class Picture:
     def sampled(self, step: int) -> Values:
         """Grey of every `step`-th row and column."""
         return self._grey(self.stored[::step, ::step])
+
+    def at(self, rows: NDArray[Any], columns: NDArray[Any]) -> Values:
+        """Grey where `rows` cross `columns`, both whole numbers."""
+        return self._grey(self.stored[np.ix_(rows, columns)])
 
     def turned(self) -> "Picture":
         """The picture turned by 180 degrees."""

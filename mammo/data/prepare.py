@@ -44,7 +44,7 @@ class Prepared:
     wall: str  # side of the chest wall in the file, as the pixels show it
     expected_wall: str  # as header or laterality have it
     breast_share: float  # of the file's area
-    peak: float  # brightest value, in [0, 1]
+    peak: float  # brightest stored value, in [0, 1]
     file_shape: tuple[int, int]  # height and width of the file's picture
     file_bits: int  # stored bits of a pixel of the file
     grey_low: float = math.nan  # the file's value, after its modality transform, that 0 stands for
@@ -114,18 +114,14 @@ def _prepare(record: Record, recipe: Recipe) -> Prepared:
         pictures = [picture.turned() for picture in pictures]  # ROIs are drawn on upright pictures
         first = pictures[0]
         frame = CROPS[recipe.crop](look_at(first), usual)
-    cuts = [picture.cut(frame.box) for picture in pictures]
     if recipe.intensity == "percentile":
-        pictures = [
-            p.stretched(breast_values(c, frame)) for p, c in zip(pictures, cuts, strict=True)
-        ]
-        cuts = [picture.cut(frame.box) for picture in pictures]
+        pictures = [each.stretched(breast_values(each, frame)) for each in pictures]
     first = pictures[0]
     spacing = first.header.pixel_mm if math.isnan(record.pixel_mm) else record.pixel_mm
     flags = {*record.flags, *first.header.flags}
     if expected and frame.wall and expected != frame.wall:
         flags.add("wall_differs")
-    laid = [lay(cut, frame, recipe.size) for cut in cuts]
+    laid = [lay(picture, frame, recipe.size) for picture in pictures]
     return Prepared(
         image=np.stack([_quantized(each, recipe) for each in laid]),
         mask=_mask(record, recipe, frame, first.shape),
@@ -134,7 +130,7 @@ def _prepare(record: Record, recipe: Recipe) -> Prepared:
         wall=frame.wall,
         expected_wall=expected,
         breast_share=frame.breast_share,
-        peak=max(float(cut.max()) for cut in cuts),
+        peak=max(float(each.max()) for each in laid),
         file_shape=first.shape,
         file_bits=first.bits,
         grey_low=first.low,

