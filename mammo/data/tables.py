@@ -2,6 +2,8 @@
 
 import csv
 import datetime
+import struct
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +14,11 @@ from mammo.data.disclosure import unlike_header
 from mammo.errors import DataError
 
 _EXCEL = (".xlsx", ".xlsm")
+# What openpyxl and the ZIP file under it raise on broken, encrypted or exotic files
+_BROKEN_BOOK = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, SyntaxError),
+    *(KeyError, ValueError, IndexError, TypeError, AttributeError),
+)
 _LONGEST = 10_000_000  # characters of a field; csv's own 131,072 is less than a polygon may take
 
 
@@ -115,7 +122,6 @@ def _csv(path: Path, delimiter: str) -> Iterator[list[str]]:
 
 def _excel(path: Path, sheet: str, kind: str) -> Iterator[list[str]]:
     import warnings
-    import zipfile
 
     import openpyxl
 
@@ -131,7 +137,7 @@ def _excel(path: Path, sheet: str, kind: str) -> Iterator[list[str]]:
             found = [[_text(value) for value in line] for line in lines]
             book.close()
     # a broken file shows itself anywhere in it; XML's errors are SyntaxErrors
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, IndexError, SyntaxError):
+    except _BROKEN_BOOK:
         raise DataError(f"the {kind} is not an Excel file, or a broken one") from None
     yield from found
 
