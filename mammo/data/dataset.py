@@ -136,19 +136,20 @@ class Dataset:
         shards = self._shard_codes[0][rows]
         indices = self._indices[rows]
         names = self._shard_codes[1]
-        kinds = np.unique(shards)
-        if len(kinds) == 1:
-            return np.asarray(self._map(names[kinds[0]], kind)[indices])
-        parts = {code: self._map(names[code], kind) for code in kinds}
+        first = shards[0] if len(rows) else 0
+        if (shards == first).all():
+            pixels: NDArray[Any] = self._map(names[first], kind)[indices]
+            return pixels
+        parts = {code: self._map(names[code], kind) for code in np.unique(shards)}
         depth = max((part.dtype for part in parts.values()), key=lambda dtype: dtype.itemsize)
-        channels = parts[kinds[0]].shape[1]
+        channels = next(iter(parts.values())).shape[1]
         out = np.empty((len(rows), channels, *self.shape[1:]), depth)
-        for code, part in parts.items():
-            mine = shards == code
-            pixels = part[indices[mine]]
-            # an 8-bit image among 16-bit ones keeps its range: 255 becomes 65535
-            scale = np.iinfo(depth).max // np.iinfo(part.dtype).max
-            out[mine] = pixels.astype(depth) * depth.type(scale)
+        for place, (code, index) in enumerate(zip(shards, indices, strict=True)):
+            part = parts[code]
+            out[place] = part[index]
+            if part.dtype != depth:
+                # an 8-bit image among 16-bit ones keeps its range: 255 becomes 65535
+                out[place] *= depth.type(np.iinfo(depth).max // np.iinfo(part.dtype).max)
         return out
 
     @cached_property
@@ -175,7 +176,7 @@ class Dataset:
                     f"{path} holds {len(pixels)} images, the manifest of {self.folder} needs "
                     f"{needed}; fetch or make the dataset again"
                 )
-            self._maps[key] = pixels
+            self._maps[key] = np.asarray(pixels)  # still mapped; quicker to index than memmap
         return self._maps[key]
 
     def _held(self, kind: str) -> NDArray[np.bool_]:

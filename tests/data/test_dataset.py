@@ -78,6 +78,7 @@ def test_images_spread_over_shards_read_like_one(tmp_path, monkeypatch):
     assert data.raw([4, 1, 3, 0])[:, 0, 0, 0].tolist() == [400, 100, 300, 0]
     assert data.masks([0, 4, 1, 3])[:, 0, 0, 0].tolist() == [0, 4, 1, 0]
     assert data.masks([0])[0].max() == 0
+    assert data.raw([]).shape == (0, *SHAPE)
     assert np.load(data.folder / "images-0002.npy").shape == (1, *SHAPE)
     data.verify()
 
