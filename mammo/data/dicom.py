@@ -19,6 +19,8 @@ from mammo.errors import DataError
 # What pydicom and its decoders raise on files that break the standard
 _BROKEN = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, EOFError,
            OverflowError, NotImplementedError, ArithmeticError)  # fmt: skip
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_MOST_UNPACKED = 1 << 30  # bytes of a deflated file; a mammogram has 0.1 GB at most
 _PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2")
 _COLORS = (
     "PALETTE COLOR",
@@ -75,7 +77,7 @@ def read_dicom(path: Path, reading: Reading) -> Picture:
     try:
         with _quiet():
             greys, low, high = grey_scale(data, stored, reading, raw=raw)
-    except _BROKEN:
+    except (*_BROKEN, struct.error):
         raise DataError("its modality or VOI transform breaks the standard") from None
     return Picture(stored, greys, int(data.BitsStored), low, high, header)
 
@@ -86,6 +88,7 @@ def parse(path: Path, **settings: Any) -> Any:
     from pydicom.errors import InvalidDicomError
 
     try:
+        _refuse_bomb(path)
         with _quiet():
             return pydicom.dcmread(path, **settings)
     except InvalidDicomError:
@@ -98,6 +101,24 @@ def parse(path: Path, **settings: Any) -> Any:
         raise DataError("the deflated DICOM file is truncated or broken") from None
     except (*_BROKEN, struct.error, MemoryError, RecursionError) as error:
         raise DataError(f"the DICOM header is broken ({type(error).__name__})") from None
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse a deflated file that fills the memory: pydicom unpacks the whole of it at once."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+        place = head.find(_DEFLATED)
+        if place < 0:
+            return
+        group = int.from_bytes(head[140:144], "little")  # length of the meta group, which is first
+        file.seek(144 + group)
+        unpacker, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        packed = file.read(1 << 20)
+        while packed and size <= _MOST_UNPACKED:
+            size += len(unpacker.decompress(packed, 1 << 24))
+            packed = unpacker.unconsumed_tail or file.read(1 << 20)
+    if size > _MOST_UNPACKED:
+        raise DataError(f"the deflated DICOM file unpacks to more than {_MOST_UNPACKED >> 20} MiB")
 
 
 @contextmanager
@@ -128,6 +149,8 @@ def _require_usable(data: Any, reading: Reading) -> bool:
         raise DataError("BitsAllocated is neither 8 nor 16; its pixels cannot be read")
     if not 1 <= int(data.get("BitsStored", 0)) <= int(data.BitsAllocated):
         raise DataError("BitsStored is beyond BitsAllocated; the header is broken")
+    if int(data.get("PixelRepresentation", 0)) not in (0, 1):
+        raise DataError("PixelRepresentation is neither 0 nor 1; the header is broken")
     require_size(int(data.Rows), int(data.Columns))
     raw = str(data.get("PresentationIntentType", "")).upper() == "FOR PROCESSING"
     if raw and reading.for_processing == "refuse":

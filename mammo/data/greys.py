@@ -39,6 +39,8 @@ def grey_scale(
         low, high = sorted((low, high))  # of a falling slope: brighter is still greater
         black, white = low, high
     greys = np.clip((values - low) / (high - low), 0.0, 1.0)
+    if not (np.isfinite(greys).all() and np.isfinite([black, white]).all()):
+        raise DataError("its modality or VOI transform has no finite range of greys")
     if data.PhotometricInterpretation == "MONOCHROME1":
         greys, black, white = 1.0 - greys, white, black
     return greys.astype(np.float32), float(black), float(white)
