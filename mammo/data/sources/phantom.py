@@ -1,14 +1,16 @@
 """Procedural mammograms, made on the spot: for demos, tests and known answers."""
 
-import csv
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mammo.data.classes import TASKS
-from mammo.data.phantom_release import SETTINGS, TABLE, write_known_answer, write_release
+from mammo.data.phantom_release import SETTINGS, TABLE, Row, write_known_answer, write_release
 from mammo.data.release import Record, Release
+from mammo.data.sources import Inside
+from mammo.data.tables import read_table
 from mammo.errors import ConfigError, DataError
 
 GENERATES = True  # with no source given, `generate` makes the release
@@ -52,28 +54,29 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     if task not in _COLUMN:
         raise ConfigError(f"task {task!r}: phantom has {', '.join(_COLUMN)}")
     made = _compare(folder, {name: _settings(options)[name] for name in options})
-    if made["variant"] == "known" and task != "malignancy2":
+    if made.get("variant") == "known" and task != "malignancy2":
         raise ConfigError(f"task {task!r}: phantom of variant known has malignancy2 alone")
     classes = TASKS[task]
     records, rejected = [], []
+    inside = Inside(folder)
     for row in _rows(folder / TABLE):
         label = row[_COLUMN[task]]
-        label = _DENSITY2[label] if task == "density2" else label
+        label = _DENSITY2.get(label, "") if task == "density2" else label
         if label not in classes.names:
             continue
-        if not (folder / row["file"]).is_file():
+        if not inside.path(row["file"], TABLE).is_file():
             rejected.append((row["file"], "file is missing"))
             continue
-        records.append(_record(folder, row, label))
+        records.append(_record(inside, row, label))
     if not records:
         raise DataError(f"phantom release {folder}: no image for task {task!r}")
-    notes = {"ideal_auc": f"{made['ideal_auc']:.4f}"} if made["variant"] == "known" else {}
+    notes = {"ideal_auc": f"{made['ideal_auc']:.4f}"} if made.get("variant") == "known" else {}
     return Release(records, classes, rejected, notes)
 
 
-def _record(folder: Path, row: dict[str, str], label: str) -> Record:
+def _record(inside: Inside, row: dict[str, str], label: str) -> Record:
     return Record(
-        paths=(folder / row["file"],),
+        paths=(inside.path(row["file"], TABLE),),
         patient=row["patient"],
         exam=row["patient"],
         image=row["image"],
@@ -81,9 +84,9 @@ def _record(folder: Path, row: dict[str, str], label: str) -> Record:
         view=row["view"],
         label=label,
         density=row["density"],
-        age=float(row["age"]),
+        age=float(row["age"]) if row["age"].isdecimal() else math.nan,
         vendor=row["vendor"],
-        masks=(folder / row["mask"],) if row["mask"] else (),
+        masks=(inside.path(row["mask"], TABLE),) if row["mask"] else (),
         extra={"lesion": row["kind"]},
     )
 
@@ -91,8 +94,7 @@ def _record(folder: Path, row: dict[str, str], label: str) -> Record:
 def _rows(table: Path) -> list[dict[str, str]]:
     if not table.is_file():
         raise DataError(f"phantom release {table.parent}: {TABLE} is missing")
-    with table.open(newline="", encoding="utf-8") as handle:
-        return list(csv.DictReader(handle))
+    return read_table(table, needs=tuple(Row.__annotations__), kind=f"{TABLE} of the phantom")
 
 
 def _settings(options: Mapping[str, str]) -> dict[str, Any]:
@@ -127,8 +129,8 @@ def _compare(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that the release in `folder` was made with; ConfigError where `wanted` differs."""
     file = folder / SETTINGS
     try:
-        made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        made: dict[str, Any] = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"phantom release {folder}: no readable {SETTINGS} in it") from error
     for name, value in wanted.items():
         if made.get(name) != value:
