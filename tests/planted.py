@@ -169,7 +169,9 @@ def nifti(path: Path, number: int = 0) -> Path:
     """A gzipped NIfTI; the gzip header, the NIfTI header and an extension name somebody."""
     import nibabel
 
-    image = nibabel.Nifti1Image(grey(number).T.astype(np.uint8), np.eye(4))
+    # no two alike: a folder of volumes names no patients, and copies would be one of them
+    texture = np.random.default_rng(number).uniform(0.5, 1, grey(number).shape)
+    image = nibabel.Nifti1Image((grey(number) * texture).T.astype(np.uint8), np.eye(4))
     image.header["descrip"] = mark("descrip").encode()
     image.header["aux_file"] = mark("aux").encode()
     image.header["intent_name"] = mark("intent").encode()

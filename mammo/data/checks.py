@@ -38,6 +38,8 @@ def check_rows(frame: pd.DataFrame, classes: Sequence[str]) -> list[Finding]:
     """Findings in the real rows of a manifest, the fatal ones first; O(rows)."""
     numbered = frame.reset_index(drop=True)
     real = numbered[~numbered["is_synthetic"]]
+    if not len(real):
+        return []
     checks = (_torn, _classes, _one_picture, _copies, _sites, _splits, _flags, _sides, _missing)
     found = [finding for check in checks for finding in check(real, classes)]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
@@ -74,7 +76,7 @@ def association(table: pd.DataFrame) -> tuple[float, float]:
     """
     from scipy import stats
 
-    table = table.loc[table.sum(1) > 0, table.sum(0) > 0]
+    table = table.loc[table.sum(axis=1) > 0, table.sum(axis=0) > 0]
     if min(table.shape) < 2:
         return math.nan, math.nan
     tested = stats.chi2_contingency(table.to_numpy(), correction=False)
@@ -102,7 +104,10 @@ def _classes(frame: pd.DataFrame, classes: Sequence[str]) -> Iterator[Finding]:
     counts = frame["label"].value_counts().reindex(list(classes), fill_value=0)
     present = counts[counts > 0]
     if len(present) < 2:
-        text = f"all {len(frame)} images are {' or '.join(present.index) or 'of no class'}"
+        text = (
+            f"all {len(frame)} images are {present.index[0]}, and nothing can be learned of one "
+            "class; choose another task, more subsets or a higher limit"
+        )
         yield Finding(FATAL, "one class only", text, len(frame))
         return
     absent = [name for name in classes if not counts[name]]
@@ -120,7 +125,7 @@ def _one_picture(frame: pd.DataFrame, classes: Sequence[str]) -> Iterator[Findin
     for name in classes:
         mine = frame[frame["label"] == name]
         if len(mine) > 2 and mine["sha256"].nunique() == 1 and mine["sha256"].iloc[0]:
-            text = f"all {len(mine)} images of {name} have the same pixels"
+            text = f"all {len(mine)} images of {name} have the same pixels; mend the release"
             yield Finding(FATAL, "class of one picture", text, len(mine), (tuple(mine.index[:4]),))
 
 
@@ -148,8 +153,8 @@ def _sites(frame: pd.DataFrame, classes: Sequence[str]) -> Iterator[Finding]:
             continue
         value, p = association(table)
         if value >= STRONG and p < _SURE:
-            share = table.div(table.sum(0), axis=1)
-            purest = (share.max(0) * table.sum(0).ge(_FEW / 2)).idxmax()
+            share = table.div(table.sum(axis=0), axis=1)
+            purest = (share.max(axis=0) * table.sum(axis=0).ge(_FEW / 2)).idxmax()
             text = (
                 f"class and {column} go together (Cramer's V {value:.2f}, p {p:.1g}): "
                 f"{share[purest].max():.1%} of {column} {purest} are {share[purest].idxmax()}"
@@ -205,11 +210,14 @@ def _sides(frame: pd.DataFrame, classes: Sequence[str]) -> Iterator[Finding]:
 
 
 def _missing(frame: pd.DataFrame, classes: Sequence[str]) -> Iterator[Finding]:
-    for column in _SPARSE:
-        empty = int((frame[column].isna() | frame[column].astype(str).isin(["", "nan"])).sum())
-        if empty:
-            text = f"{empty / len(frame):.0%} of the images have no {column}"
-            yield Finding(NOTE, f"{column} not known", text, empty)
+    empty = {
+        name: frame[name].isna() | frame[name].astype(str).isin(["", "nan"]) for name in _SPARSE
+    }
+    shares = {name: mine.mean() for name, mine in empty.items() if mine.any()}
+    if shares:
+        told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        text = f"columns that are empty, with their share of images: {told}"
+        yield Finding(NOTE, "what is not known", text, len(shares))
 
 
 def _of_groups(frame: pd.DataFrame, groups: Sequence[str]) -> tuple[tuple[int, ...], ...]:

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from mammo.data.alignment import COARSE, Prints, Values, fit, prints, shifted_likeness
@@ -78,6 +80,23 @@ def near_duplicates(read: Read, count: int, hashes: Sequence[str] = ()) -> list[
 def near_duplicate_groups(read: Read, count: int, hashes: Sequence[str] = ()) -> NDArray[np.int64]:
     """Number of the group (count,) of each picture: those that show the same scene share one."""
     return clusters(count, near_duplicates(read, count, hashes))
+
+
+def grouped_by_scene(frame: pd.DataFrame, pixels: Path) -> pd.Series:
+    """Group ids of `frame` for a release without patients: those of a scene get that of its first.
+
+    `frame` has the columns group_id, sha256, shard and index of the files in `pixels`.
+    """
+    maps = {name: np.load(pixels / name, mmap_mode="r") for name in sorted(set(frame["shard"]))}
+    places = list(zip(frame["shard"], frame["index"], strict=True))
+
+    def read(row: int) -> Values:
+        shard, index = places[row]
+        full = np.iinfo(maps[shard].dtype).max
+        return np.asarray(maps[shard][index][0] / np.float32(full), np.float32)
+
+    firsts = near_duplicate_groups(read, len(frame), list(frame["sha256"]))
+    return frame["group_id"].iloc[firsts].set_axis(frame.index)
 
 
 def clusters(count: int, pairs: Sequence[Pair]) -> NDArray[np.int64]:

@@ -72,6 +72,11 @@ class Journal:
         self._write("sealed", digest)
 
     @property
+    def sealed(self) -> str:
+        """Digest under which the dataset is sealed, or about to be; empty before."""
+        return self._text("sealed")
+
+    @property
     def squeezed(self) -> Path:
         """Appears when the pixels lie without gaps (Slots.squeeze)."""
         return self.folder / "squeezed"

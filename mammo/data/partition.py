@@ -81,15 +81,6 @@ def partition(
     return Divided(pd.DataFrame({"split": split, "fold": fold}), notes)
 
 
-def keep_twins_together(frame: pd.DataFrame) -> pd.Series:
-    """Group ids of `frame` (columns group_id, sha256) with pixel-identical images in one group.
-
-    For releases without patients, where each image would else be a group of its own and its copy
-    could land in another split. The group of several is that of the first.
-    """
-    return frame.groupby("sha256")["group_id"].transform("first")
-
-
 def take_patients(
     records: list[Record], limit: int, seed: int, *, positive: str = ""
 ) -> list[Record]:

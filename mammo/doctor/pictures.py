@@ -23,6 +23,7 @@ _TISSUE = 0.02  # brightness above which a pixel is not background; air is set t
 _WHITE = 0.995
 _SATURATED = 0.2  # share of the tissue that is white; a dense breast has below a tenth
 _BRIGHTER = 0.15  # by which the corners of a negative outshine its middle, of the range
+_EVEN = 0.08  # standard deviation that inverted air stays below, and tissue seldom does
 _LITTLE = 0.05  # share of the stored picture that a breast fills at least,
 _LESS = 0.25  # and of the share that is usual in the dataset
 _PRINT = 0.5  # brightness that letters reach
@@ -148,7 +149,9 @@ def _is_negative(picture: Values) -> bool:
     height, width = picture.shape
     middle = picture[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None]
     limit = float(np.median(middle)) + _BRIGHTER
-    return sum(float(np.median(corner)) > limit for corner in _corners(picture)) >= 3
+    corners = _corners(picture)
+    bright = [float(np.median(each)) > limit and float(each.std()) < _EVEN for each in corners]
+    return sum(bright) >= 3
 
 
 def _pieces_of_print(picture: Values) -> int:

@@ -29,8 +29,7 @@ SCALES = {
 _DIM = 0.25  # a brightest pixel below it looks like 12 bits stored in 16, which reach 0.06
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from mammo.data.checks import Finding
     from mammo.data.dataset import Dataset
     from mammo.data.intake import Intake
     from mammo.data.partition import Divided
@@ -229,6 +228,8 @@ def run(
         workers: processes that decode; 0 for one a core
         seed: of splits, of the limit and of a phantom
     """
+    from mammo.data.checks import check_rows
+    from mammo.data.duplicates import grouped_by_scene
     from mammo.data.foreign import all_for_training, generator_of, mark_synthetic
     from mammo.data.identity import Names, fingerprint, load_salt
     from mammo.data.intake import preparation_of, take_in
@@ -278,6 +279,10 @@ def run(
     )
     divide = all_for_training if synthetic_origin else drawn
     alone = release.notes.get("group", "").startswith("image")
+    # the release's own splits stand as they are, even where they tear a scene apart
+    clustered = alone and not synthetic_origin and not any(record.split for record in records)
+    if clustered:
+        release.notes["group"] = release.notes["group"].replace("image", "near-duplicate cluster")
     if not (alone and split_file):  # which names only the first of copies, not yet known
         # too few patients for the partition is told now, not after an hour of decoding
         divide(names.groups(records, group_by), [record.split for record in records])
@@ -320,13 +325,17 @@ def run(
         frame = intake.frame
         if synthetic_origin:
             mark_synthetic(frame, synthetic_origin)
-        else:
-            frame["group_id"] = _groups(frame, without_patients=alone)
+        elif clustered:
+            sealed = datasets / preparation.journal.sealed
+            pixels = slots.folder if slots.folder.is_dir() else sealed
+            frame["group_id"] = grouped_by_scene(frame, pixels)
         divided = divide(frame, [record.split for record in intake.kept])
         frame[["split", "fold"]] = divided.rows
         if warmup_negatives:
             asked = {"negatives": warmup_negatives, "positive": positive_class, "seed": seed}
             frame["warmup"] = warm_up(frame, **asked)
+        found = check_rows(frame, release.classes.names)
+        _refuse_fatal(found)
         preparation.journal.sealing(digest_of(frame, about))
         data = seal(slots.folder, datasets, frame, release.classes, about)
     except (DataError, OSError) as error:  # the user changes something: another run
@@ -335,24 +344,11 @@ def run(
     _keep_names(tracked, data, intake.kept)
     _say(tracked, data, release, intake, group_by)
     _say_splits(tracked, data, divided)
+    _say_findings(tracked, found)
     speed = {"images_per_second": rate, "images_decoded": float(decoded)}
     result = _report(tracked, data, intake, rejected, speed)
     preparation.discard()
     return result
-
-
-def _groups(frame: "pd.DataFrame", *, without_patients: bool) -> "pd.Series":
-    """Group ids; copies of an image stay together where no patient holds them together."""
-    from mammo.data.partition import keep_twins_together
-
-    together = keep_twins_together(frame)
-    copies = int((together != frame["group_id"]).sum())
-    if copies and without_patients:
-        LOG.info("preprocess: %d images are copies of another; each stays with its copy", copies)
-        return together
-    if copies:
-        LOG.warning("preprocess: %d images are copies of another patient's", copies)
-    return frame["group_id"]
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -473,6 +469,24 @@ def _say(
             "words? --intensity percentile uses the whole range",
             intake.peak,
         )
+
+
+def _refuse_fatal(found: "list[Finding]") -> None:
+    from mammo.data.checks import FATAL
+
+    fatal = [finding for finding in found if finding.severity == FATAL]
+    if fatal:
+        raise DataError(f"{fatal[0].name}: {fatal[0].text}")
+
+
+def _say_findings(tracked: Run, found: "list[Finding]") -> None:
+    """Warn of what the cheap checks found; `mammo doctor` looks at the pictures too."""
+    from mammo.data.checks import WARNING, findings_table
+
+    for finding in found:
+        if finding.severity == WARNING:
+            LOG.warning("preprocess: %s: %s", finding.name, finding.text)
+    tracked.table("findings", findings_table(found))
 
 
 def _say_splits(tracked: Run, data: "Dataset", divided: "Divided") -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from mammo.data.identity import Names, fingerprint
 from mammo.data.partition import (
-    keep_twins_together,
     partition,
     take_patients,
     warm_up,
@@ -39,11 +38,6 @@ def patients(benign: int, malignant: int, images: int = 2, **columns: Any) -> pd
 
 def record(patient: str, image: str, label: str, **other: Any) -> Record:
     return Record((Path(f"{image}.png"),), patient, image, label, **other)
-
-
-def test_copies_of_an_image_are_one_group() -> None:
-    frame = pd.DataFrame({"group_id": ["c", "a", "b", "d"], "sha256": ["1", "1", "2", "1"]})
-    assert list(keep_twins_together(frame)) == ["c", "c", "b", "c"]
 
 
 def test_official_splits_stay_and_validation_is_drawn_from_the_training_patients() -> None:

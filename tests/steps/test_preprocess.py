@@ -192,7 +192,8 @@ def test_masks_and_the_preview_are_stored(tmp_path: Path) -> None:
     for first, kind in enumerate(("benign", "malignant")):
         (folder / kind).mkdir(parents=True)
         for number in range(3):  # no two alike: copies would be one group
-            picture = Image.fromarray((half_breast() // (16 + 2 * number + first)).astype(np.uint8))
+            texture = np.random.default_rng([first, number]).uniform(0.5, 1, (96, 72))
+            picture = Image.fromarray((half_breast() // 16 * texture).astype(np.uint8))
             picture.save(folder / kind / f"{number}.png")
         Image.fromarray(mask).save(folder / kind / "0_mask.png")
     tracked, data = run(
@@ -205,7 +206,8 @@ def test_masks_and_the_preview_are_stored(tmp_path: Path) -> None:
     assert len(marked) == 2
     area = (data.masks(marked) > 0).sum((1, 2, 3))
     np.testing.assert_allclose(area, 256 * (48 / 81) ** 2, rtol=0.15)
-    assert tracked.logged_tags["mammo.group"] == "image (no patient_pattern given)"
+    group = "near-duplicate cluster (no patient_pattern given)"
+    assert tracked.logged_tags["mammo.group"] == group
     with Image.open(tracked.uploaded["preview.png"]) as preview:
         assert np.asarray(preview).max() > 100
 
@@ -311,7 +313,8 @@ def test_an_official_test_split_is_kept_and_validation_drawn_from_the_rest(tmp_p
     folder = tmp_path / "release"
     folder.mkdir()
     for n in range(16):
-        Image.fromarray((half_breast() // 16).astype(np.uint8)).save(folder / f"{n}.png")
+        picture = (half_breast() // (16 + n)).astype(np.uint8)
+        Image.fromarray(picture).save(folder / f"{n}.png")
     rows = [f"{n}.png,{n},{n % 2},{'test' if n < 4 else 'train'}" for n in range(16)]
     (folder / "list.csv").write_text("\n".join(["image,who,cancer,part", *rows]) + "\n")
     _, data = run(
