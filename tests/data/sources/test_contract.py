@@ -1,6 +1,7 @@
 """What every adapter owes: read from its fake release, whose builder it must have."""
 
 import math
+import random
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from releases_form import Fake
 
 from mammo.data.release import FLAGS, Record, Release
 from mammo.data.sources import ADAPTERS, check_request, open_adapter
-from mammo.errors import ConfigError
+from mammo.errors import ConfigError, MammoError
 
 
 def tasks(name: str, fake: Fake) -> tuple[str, ...]:
@@ -93,6 +94,54 @@ def test_what_a_run_may_say_names_nobody(name: str, tmp_path: Path) -> None:
     for record in release.records:
         for secret in (record.patient, record.image, record.paths[0].stem):
             assert len(secret) < 4 or secret not in said
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_harmed_table_is_read_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "release"
+    fake = build(name, folder)
+    tables = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in TABLES]
+    for seed in range(30 if tables else 0):
+        chance = random.Random(seed)
+        table = chance.choice(tables)
+        whole = table.read_bytes()
+        table.write_bytes(chance.choice(HARMS)(whole, chance))
+        try:
+            read(name, folder, fake, tasks(name, fake)[0])
+        except MammoError as error:
+            assert "\n" not in str(error)
+        table.write_bytes(whole)
+
+
+def cut(whole: bytes, chance: random.Random) -> bytes:
+    return whole[: chance.randrange(len(whole) + 1)]
+
+
+def insert(whole: bytes, chance: random.Random) -> bytes:
+    place = chance.randrange(len(whole) + 1)
+    return whole[:place] + chance.randbytes(8) + whole[place:]
+
+
+def misspell(whole: bytes, chance: random.Random) -> bytes:
+    place = chance.randrange(len(whole) + 1)
+    word = chance.choice([b"nan", b"-1", b"1e999", b"9" * 400, b"x", b";", b",", b'"', b"../../a"])
+    return whole[:place] + word + whole[place + chance.randrange(6) :]
+
+
+def repeat_a_line(whole: bytes, chance: random.Random) -> bytes:
+    lines = whole.split(b"\n")
+    lines.insert(0, chance.choice(lines))
+    return b"\n".join(lines)
+
+
+def mix_lines(whole: bytes, chance: random.Random) -> bytes:
+    lines = whole.split(b"\n")
+    chance.shuffle(lines)
+    return b"\n".join(lines)
+
+
+TABLES = (".csv", ".ics", ".json", ".overlay", ".txt", ".xlsx", ".xml")
+HARMS = (cut, insert, misspell, repeat_a_line, mix_lines)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
