@@ -69,15 +69,7 @@ def mix_training(
     seen = pd.concat(
         [each.generator_training for each in (*reals, *synthetic)], ignore_index=True
     ).drop_duplicates(ignore_index=True)
-    held_out = _held_out(frame, partition)
-    checked = check_generators(
-        drawn["generator_run_id"],
-        seen,
-        held_out,
-        salt=str(data.about.get("salt") or ""),
-        name=data.name,
-    )
-    check_copies(drawn, held_out, name=data.name)
+    checked = _checked(data, _held_out(frame, partition), drawn, seen)
     united = pd.concat([data.placed(), drawn], ignore_index=True)
     view = Dataset.view(data, united, [*reals, *synthetic])
     view.generator_training = seen[seen["run_id"].isin(drawn["generator_run_id"])]
@@ -85,8 +77,8 @@ def mix_training(
     mixed = replace(partition, train=np.concatenate(rows).astype(np.int64))
     parts = [each.manifest.iloc[p.train] for each, p in zip(reals, partitions, strict=True)]
     parts += [each.manifest for each in synthetic]
-    chosen = united.iloc[mixed.train]
     source = _sources(parts, made, reals=len(reals))
+    chosen = united.iloc[mixed.train]
     said = {
         "settings": {**asdict(settings), "seed": seed},
         "inputs": _inputs(reals, synthetic),
@@ -129,6 +121,17 @@ def _united(reals: Sequence[Dataset], partitions: Sequence[Partition]) -> tuple[
     return view, Partition(**parts)
 
 
+def _checked(
+    data: Dataset, held_out: pd.DataFrame, drawn: pd.DataFrame, seen: pd.DataFrame
+) -> Checked:
+    """How the generators of the rows `drawn` were compared with `held_out`; refuses any leak."""
+    salt = str(data.about.get("salt") or "")
+    runs = drawn["generator_run_id"]
+    checked = check_generators(runs, seen, held_out, salt=salt, name=data.name)
+    check_copies(drawn, held_out, name=data.name)
+    return checked
+
+
 def _held_out(frame: pd.DataFrame, partition: Partition) -> pd.DataFrame:
     """Rows that validate, are scored or are the test, ascending."""
     tested = np.flatnonzero((frame["split"] == "test").to_numpy())
@@ -166,9 +169,11 @@ def _by_source(
     for number, there in enumerate(parts):
         taken = labels[source == number]
         for report in made.report:
-            requested = made.requested.get((number - reals, report.label))
             if number < reals:
                 requested = report.real_requested if reals == 1 else None
+            else:
+                asked = made.requested.get(report.label)
+                requested = asked[number - reals] if asked else None
             found.append(
                 {
                     "source": number,

@@ -42,8 +42,7 @@ class Mix:
     real: Positions
     synthetic: Positions  # in the sources one after another
     report: list[ClassReport]
-    # images asked of one source (its number) and class; of a pool of several, only in sum
-    requested: Mapping[tuple[int, str], int]
+    requested: Mapping[str, Sequence[int]]  # by class, of each source; empty of a pool of several
 
     @property
     def realised_real_percentage(self) -> float:
@@ -67,45 +66,41 @@ def mix(
     by ids, which are hashed with the salt of one work folder.
     """
     settings.check(synthetic=",".join("given" for _ in synthetic))
-    by_class = settings.shares(class_names)
+    shares = settings.shares(class_names)
     _check_ids([real], "real", class_names)
     _check_ids(synthetic, "synthetic", class_names)
-    real_of = _by_class(real, _real_order(real, seed), class_names)
-    in_data = {name: len(rows) for name, rows in real_of.items()}
-    real_of = _capped(real_of, settings.majority_to_minority_ratio)
-    sets = _synthetic_by_class(synthetic, settings, class_names, seed)
-    quotas = _quotas(real_of, settings, by_class)
-    weights = settings.weights() or [Fraction(1)]
-    pools = sets if settings.synthetic_weights else [_pooled(sets, synthetic, class_names, seed)]
+    in_data = _by_class(real, _real_order(real, seed), class_names)
+    real_of = _capped(in_data, settings.majority_to_minority_ratio)
+    quotas = _quotas(real_of, settings, shares)
+    weights = settings.weights()
+    pools = _synthetic_by_class(synthetic, settings, class_names, seed)
+    if not weights:
+        weights, pools = [Fraction(1)], [_pooled(pools, synthetic, class_names, seed)]
     asked = {name: apportion(quota.synthetic, weights) for name, quota in quotas.items()}
     drawn = {
-        name: [pool[name][:count] for pool, count in zip(pools, asked[name], strict=True)]
+        name: np.concatenate([pool[name][:n] for pool, n in zip(pools, asked[name], strict=True)])
         for name in class_names
     }
     report = [
         ClassReport(
             label=name,
-            real_in_data=in_data[name],
+            real_in_data=len(in_data[name]),
             real_available=len(real_of[name]),
             real_requested=quota.real,
             real=min(quota.real, len(real_of[name])),
             synthetic_available=sum(len(pool[name]) for pool in pools),
             synthetic_requested=quota.synthetic,
-            synthetic=sum(map(len, drawn[name])),
+            synthetic=len(drawn[name]),
         )
         for name, quota in quotas.items()
     ]
     _check_shortage(report, pools, asked, settings.on_shortage)
-    of_sets = len(pools) == len(synthetic)
+    chosen = np.concatenate([real_of[each.label][: each.real] for each in report])
     made = Mix(
-        real=np.sort(np.concatenate([real_of[each.label][: each.real] for each in report])),
-        synthetic=np.concatenate([rows for name in class_names for rows in drawn[name]]),
-        report=report,
-        requested={
-            (number, name): count
-            for name, parts in asked.items()
-            for number, count in enumerate(parts if of_sets else [])
-        },
+        np.sort(chosen),
+        np.concatenate([drawn[name] for name in class_names]),
+        report,
+        asked if len(pools) == len(synthetic) else {},
     )
     if not len(made.real) + len(made.synthetic):
         raise DataError(f"the mix of {len(real)} real images would be empty; raise real_percentage")

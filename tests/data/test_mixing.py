@@ -388,7 +388,7 @@ def test_weights_share_the_synthetic_images_of_each_class_among_the_sets():
     assert taken["benign"].to_dict() == {"run0": 10, "run1": 6, "run2": 4}
     # 5.5, 3.3 and 2.2 of 11: the largest remainder is the first's
     assert taken["malignant"].to_dict() == {"run0": 6, "run1": 3, "run2": 2}
-    assert made.requested[2, "benign"] == 4
+    assert made.requested["benign"] == [10, 6, 4]
 
 
 def test_without_weights_the_sets_are_one_pool():
