@@ -10,6 +10,7 @@ from goldens import expected, told
 from releases import RELEASES
 from releases_form import Fake
 
+from mammo.data.prepare import Prepared, Recipe, prepare
 from mammo.data.release import FLAGS, Record, Release
 from mammo.data.sources import ADAPTERS, check_request, open_adapter
 from mammo.errors import ConfigError, MammoError
@@ -83,6 +84,23 @@ def test_the_order_of_a_release_is_not_that_of_its_files(name: str, tmp_path: Pa
     first = rows(read(name, folder, fake, task).records, folder)
     assert rows(read(name, folder, fake, task).records, folder) == first
     assert rows(read(name, copy, fake, task).records, copy) == first
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_every_image_can_be_prepared_and_its_lesions_with_it(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "release"
+    fake = build(name, folder)
+    adapter = open_adapter(name)
+    # the fakes of adapters without a crop of their own need not show a breast
+    crop, frames = getattr(adapter, "CROP", "none"), getattr(adapter, "FRAMES", "refuse")
+    recipe = Recipe(size=(32, 24), crop=crop, frames=frames)
+    release = read(name, folder, fake, fake.task or tasks(name, fake)[0])
+    for record in release.records:
+        prepared = prepare(record, recipe)
+        assert isinstance(prepared, Prepared), prepared
+        assert prepared.image.shape == (len(record.paths), 32, 24)
+        marked = record.masks or record.circles or record.polygons or record.boxes
+        assert (prepared.mask is not None) == bool(marked)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
