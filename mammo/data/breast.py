@@ -168,6 +168,8 @@ def _threshold(smooth: Values, air: float, otsu: float, share: float) -> float:
 
 
 def _commonest_below(smooth: Values, limit: float) -> float:
+    if limit <= 0:  # Otsu's threshold of a picture of one grey, which has no air
+        return 0.0
     counts, edges = np.histogram(smooth[smooth < limit], 64, (0.0, limit))
     return float(edges[int(np.argmax(np.convolve(counts, np.ones(3), "same")))])
 

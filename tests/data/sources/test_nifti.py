@@ -133,7 +133,7 @@ def test_what_does_not_fit_together_is_rejected(patients: Path) -> None:
     assert dict(found.rejected)["p4"] == (
         "its channels and mask differ in size: [(6, 5, 3), (6, 5, 4)]"
     )
-    assert "broken" in dict(found.rejected)["p5"]
+    assert "the NIfTI file is" in dict(found.rejected)["p5"]
     text(patients / "truth.csv", "who,truth\np1,benign\np2,malignant\n")
     other = read(
         patients, "malignancy2", channels="bravo,t1_gd", csv="truth.csv", patient_column="who",
@@ -149,7 +149,7 @@ def test_a_truncated_volume_is_rejected(patients: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     found = read(patients)
     assert [name for name, _ in found.rejected] == ["p2"]
-    assert "truncated or broken" in found.rejected[0][1]
+    assert "the NIfTI file is truncated" in found.rejected[0][1]
 
 
 TABLES = {
