@@ -49,7 +49,13 @@ class Pair:
 
 
 def near_duplicates(read: Read, count: int, hashes: Sequence[str] = ()) -> list[Pair]:
-    """Pairs among `count` pictures that show the same scene, by row.
+    """Pairs among `count` pictures that show the same scene, by row; see `compared`."""
+    pairs, bound = compared(read, count, hashes)
+    return [pair for pair in pairs if pair.similarity >= bound]
+
+
+def compared(read: Read, count: int, hashes: Sequence[str] = ()) -> tuple[list[Pair], float]:
+    """The pairs among `count` pictures that look most alike, and from where they are one scene.
 
     `hashes` (of the pixels, count) saves comparing equal ones: each is paired with the first of
     its kind. Each picture takes 16 kB of memory and some 30 ms; screening all pairs, which grows
@@ -68,13 +74,11 @@ def near_duplicates(read: Read, count: int, hashes: Sequence[str] = ()) -> list[
     screened = _screen(coarse)
     look = lru_cache(maxsize=4 * _BLOCK)(lambda place: prints(read(rows[place])))
     found = _compare(_closest(screened, coarse), look)
-    bound = _scene_bound(screened, look)
     alike = [
-        Pair(rows[pair.first], rows[pair.second], pair.similarity, pair.mirrored)
-        for pair in found
-        if pair.similarity >= bound
+        Pair(rows[pair.first], rows[pair.second], pair.similarity, pair.mirrored) for pair in found
     ]
-    return sorted(equal + alike, key=lambda pair: (pair.first, pair.second))
+    pairs = sorted(equal + alike, key=lambda pair: (pair.first, pair.second))
+    return pairs, _scene_bound(screened, look)
 
 
 def near_duplicate_groups(read: Read, count: int, hashes: Sequence[str] = ()) -> NDArray[np.int64]:

@@ -98,8 +98,8 @@ def examine(data: Dataset, other: Dataset | None = None, *, seed: int = 0) -> Ex
     LOG.info("doctor: probing for shortcuts")
     probes = _probe(data, real, seen.borders, seen.thumbnails, cropped=cropped, seed=seed)
     findings = [
-        *checked,
         *twins,
+        *checked,
         *picture_findings(seen.looks, cropped=cropped),
         *removed_marks(frame.iloc[rows]),
         *(finding for each in probes for finding in each.findings()),

@@ -17,6 +17,8 @@ _SHOWN = 12  # pictures of a finding; clusters are shown whole as far as they fi
 _COLUMNS = 6
 _INCHES = 1.75  # side of a picture
 
+# On paper a picture is not torn, and a heading stays with what follows.
+_PRINT = "@media print{figure,tr{break-inside:avoid}h2,h3{break-after:avoid}}"
 _TITLES = {FATAL: "Fatal", WARNING: "Warning", NOTE: "Note"}
 
 
@@ -43,12 +45,14 @@ def page(found: Examination) -> str:
         "compared with": found.other.digest if found.other is not None else "nothing",
         "examined in": f"{found.seconds:.0f} s",
     }
-    return render(
+    html = render(
         Report(
             title=f"Doctor's report of {data.name}",
             subtitle="Pictures of patients are on this page: keep it where the data may be kept.",
             tiles=(
-                Tile("images", str(len(real)), f"of {real['group_id'].nunique()} patients"),
+                Tile(
+                    "images", str(len(real)), f"in {real['group_id'].nunique()} groups (patients)"
+                ),
                 Tile("fatal", str(counts[FATAL])),
                 Tile("warnings", str(counts[WARNING])),
                 Tile("notes", str(counts[NOTE])),
@@ -62,6 +66,7 @@ def page(found: Examination) -> str:
             provenance=about,
         )
     )
+    return html.replace("</style>", f"{_PRINT}</style>", 1)
 
 
 def probe_figure(probes: list[Probe]) -> Figure:

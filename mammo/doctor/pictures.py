@@ -63,7 +63,7 @@ def picture_findings(looks: pd.DataFrame, *, cropped: bool) -> list[Finding]:
         (
             "saturated picture",
             WARNING,
-            looks["white"] > _SATURATED,
+            ~looks["inverted"] & (looks["white"] > _SATURATED),
             f"are white in more than {_SATURATED:.0%} of the tissue",
         ),
         (
@@ -75,8 +75,8 @@ def picture_findings(looks: pd.DataFrame, *, cropped: bool) -> list[Finding]:
         ("little breast", WARNING, little, "show very little breast"),
         (
             "print in the picture",
-            NOTE if cropped else WARNING,
-            ~empty & (looks["print"] > 0),
+            NOTE,
+            ~empty & (looks["print"] > 0) & (not cropped),  # cropped, there is nothing but breast
             "have bright marks apart from the breast: letters or labels burned in?",
         ),
     ]
@@ -92,7 +92,10 @@ def removed_marks(frame: pd.DataFrame) -> list[Finding]:
     marked = frame.index[frame["marks"] > 1e-3]
     if not len(marked):
         return []
-    text = f"in {len(marked)} files labels or marks shine outside the breast; the crop decides"
+    text = (
+        f"{len(marked)} images had labels or marks beside the breast in the file, "
+        "which a crop to the breast leaves out"
+    )
     return [Finding(NOTE, "marks in the file", text, len(marked), _rows(marked))]
 
 

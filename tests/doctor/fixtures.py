@@ -1,0 +1,63 @@
+"""Datasets with planted faults: phantom breasts, with the columns a manifest gets from files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mammo.data.classes import TASKS
+from mammo.data.dataset import Dataset
+from mammo.data.phantom import draw_patient, render
+from mammo.data.writer import DatasetWriter
+
+Values = NDArray[np.float32]
+SIZE = (64, 48)
+SPLITS = ("train", "val", "test")
+
+
+def breast(number: int, *, height: int = SIZE[0]) -> Values:
+    """A left breast, MLO, of phantom patient `number`."""
+    picture: Values = render(draw_patient(number, seed=9), "L", "MLO", image_size=height)[0]
+    return picture
+
+
+def rows_of(patients: int, images: int = 1, **columns: Any) -> list[dict[str, Any]]:
+    """Patients of alternating class, `images` of each; both classes in every split."""
+    return [
+        {
+            "group_id": f"patient{number:04d}",
+            "image_id": f"image{number:04d}-{image}",
+            "label": ("benign", "malignant")[number % 2],
+            "label_kind": "pathology",
+            "split": SPLITS[number // 2 % 3],
+            "laterality": "L",
+            "view": "MLO",
+            "vendor": "AB"[number // 2 % 2],
+            **columns,
+        }
+        for number in range(patients)
+        for image in range(images)
+    ]
+
+
+def store(
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    picture: Callable[[int], Values],
+    **about: Any,
+) -> Dataset:
+    """A dataset of `rows`; `picture` gives that of row n, (H, W) in [0, 1]."""
+    height, width = picture(0).shape
+    writer = DatasetWriter(
+        folder / "new.partial",
+        name="planted",
+        classes=TASKS["malignancy2"],
+        shape=(1, height, width),
+        dtype="uint8",
+        about={"crop": "breast", "salt": "salt", "intensity": {"policy": "header"}, **about},
+    )
+    for number, row in enumerate(rows):
+        writer.add(np.rint(picture(number) * 255).astype(np.uint8)[None], row)
+    return writer.finish(folder)
