@@ -4,14 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 
-def write_dicom(path: Path, pixels: Any, *, bits: int = 12, **tags: Any) -> Path:
-    """Write `pixels` (H, W) of any integers as a mammogram; `tags` are set by their keyword."""
+def write_dicom(
+    path: Path, pixels: Any, *, bits: int = 12, signed: bool | None = None, **tags: Any
+) -> Path:
+    """Write `pixels` (H, W) of any integers as a mammogram; `tags` are set by their keyword.
+
+    The values are signed if there are negative ones, unless `signed` says it.
+    """
     kind = np.dtype(np.uint8 if bits <= 8 else np.uint16)
-    signed = np.min(pixels) < 0
+    signed = bool(np.min(pixels) < 0) if signed is None else signed
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -33,6 +39,41 @@ def write_dicom(path: Path, pixels: Any, *, bits: int = 12, **tags: Any) -> Path
         setattr(data, name, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path, enforce_file_format=True)
+    return path
+
+
+# Transfer syntaxes that an encoder at hand writes, by gdcm's name for it
+ENCODED = {
+    "implicit": "ImplicitVRLittleEndian",
+    "explicit": "ExplicitVRLittleEndian",
+    "big-endian": "ExplicitVRBigEndian",
+    "deflated": "DeflatedExplicitVRLittleEndian",
+    "rle": "RLELossless",
+    "jpeg-lossless": "JPEGLosslessProcess14",
+    "jpeg-lossless-sv1": "JPEGLosslessProcess14_1",
+    "jpeg-ls": "JPEGLSLossless",
+    "jpeg-2000": "JPEG2000Lossless",
+    "jpeg-baseline": "JPEGBaselineProcess1",
+}
+
+
+def transcode(path: Path, syntax: str) -> Path:
+    """Write the file `path` anew in `syntax`, a key of ENCODED."""
+    gdcm = pytest.importorskip("gdcm", exc_type=ImportError)
+    reader, change, writer = (
+        gdcm.ImageReader(),
+        gdcm.ImageChangeTransferSyntax(),
+        gdcm.ImageWriter(),
+    )
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, ENCODED[syntax])))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    writer.SetFileName(str(path))
+    assert writer.Write()
     return path
 
 

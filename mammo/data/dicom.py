@@ -18,7 +18,8 @@ from mammo.errors import DataError
 
 # What pydicom and its decoders raise on files that break the standard
 _BROKEN = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, EOFError,
-           OverflowError, NotImplementedError, ArithmeticError)  # fmt: skip
+           ArithmeticError, NotImplementedError, struct.error, zlib.error, MemoryError,
+           RecursionError)  # fmt: skip
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _MOST_UNPACKED = 1 << 30  # bytes of a deflated file; a mammogram has 0.1 GB at most
 _PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2")
@@ -53,44 +54,38 @@ def read_dicom(path: Path, reading: Reading) -> Picture:
     from mammo.data.greys import grey_scale
 
     data = parse(path)
-    try:
-        with _quiet():
-            raw = _require_usable(data, reading)
-            count = int(data.get("NumberOfFrames") or 1)
-            at = which_frame(count, reading)
-            _flatten(data, max(at, 0))
-            header = _header(data)
-            hits = sorted(reading.exclude.intersection(header.flags))
-            if hits:
-                raise Omitted(hits[0])
-            if at >= 0:
-                stored = decode_frame(data, at, count)
-            else:
-                frames = (decode_frame(data, number, count) for number in range(count))
-                stored = _brightest(frames, data.PhotometricInterpretation == "MONOCHROME1")
-    except DataError:
-        raise
-    except _BROKEN as error:
-        raise DataError(
-            f"its pixels cannot be decoded ({type(error).__name__}); truncated or broken"
-        ) from None
-    try:
-        with _quiet():
-            greys, low, high = grey_scale(data, stored, reading, raw=raw)
-    except (*_BROKEN, struct.error):
-        raise DataError("its modality or VOI transform breaks the standard") from None
+    with _refusing("its pixels cannot be decoded; truncated or broken"):
+        raw = _require_usable(data, reading)
+        count = int(data.get("NumberOfFrames") or 1)
+        at = which_frame(count, reading)
+        _flatten(data, max(at, 0))
+        header = _header(data)
+        hits = sorted(reading.exclude.intersection(header.flags))
+        if hits:
+            raise Omitted(hits[0])
+        if at >= 0:
+            stored = decode_frame(data, at, count)
+        else:
+            frames = (decode_frame(data, number, count) for number in range(count))
+            stored = _brightest(frames, data.PhotometricInterpretation == "MONOCHROME1")
+    with _refusing("its modality or VOI transform breaks the standard"):
+        greys, low, high = grey_scale(data, stored, reading, raw=raw)
     return Picture(stored, greys, int(data.BitsStored), low, high, header)
 
 
 def parse(path: Path, **settings: Any) -> Any:
     """The pydicom data set of `path`; DataError when it has none."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
     try:
         _refuse_bomb(path)
         with _quiet():
-            return pydicom.dcmread(path, **settings)
+            data = pydicom.dcmread(path, **settings)
+            if settings:  # a header alone: no value of it may fail later
+                for element in data:
+                    del element
+            return data
     except InvalidDicomError:
         raise DataError("not a DICOM file, or cut off within its first 132 bytes") from None
     except (OSError, EOFError) as error:
@@ -99,7 +94,7 @@ def parse(path: Path, **settings: Any) -> Any:
         raise DataError("the DICOM file is truncated: it ends within its header") from None
     except zlib.error:
         raise DataError("the deflated DICOM file is truncated or broken") from None
-    except (*_BROKEN, struct.error, MemoryError, RecursionError) as error:
+    except (*_BROKEN, BytesLengthException) as error:
         raise DataError(f"the DICOM header is broken ({type(error).__name__})") from None
 
 
@@ -119,6 +114,20 @@ def _refuse_bomb(path: Path) -> None:
             packed = unpacker.unconsumed_tail or file.read(1 << 20)
     if size > _MOST_UNPACKED:
         raise DataError(f"the deflated DICOM file unpacks to more than {_MOST_UNPACKED >> 20} MiB")
+
+
+@contextmanager
+def _refusing(reason: str) -> Iterator[None]:
+    """Turn what a broken file raises into a DataError with `reason`, in silence."""
+    from pydicom.errors import BytesLengthException
+
+    try:
+        with _quiet():
+            yield
+    except DataError:
+        raise
+    except (*_BROKEN, BytesLengthException) as error:
+        raise DataError(f"{reason} ({type(error).__name__})") from None
 
 
 @contextmanager

@@ -26,7 +26,8 @@ def grey_scale(
 
     kind = stored.dtype
     every = np.arange(1 << (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)
-    values = np.asarray(apply_modality_lut(every, data), np.float64)
+    # wider than stored: pydicom indexes a table in the type of what it is given, which overflows
+    values = np.asarray(apply_modality_lut(every.astype(np.int64), data), np.float64)
     low, high = _modality_range(data)
     if raw:
         return _attenuation(data, values, stored, reading, top=max(low, high))
