@@ -171,7 +171,7 @@ def cbis_ddsm(folder: Path) -> Fake:
             tags = {"SeriesDescription": series} if series else {}
             write_dicom(
                 folder / "CBIS-DDSM" / patient.removesuffix(".dcm") / f"1-{number}.dcm",
-                half_breast(shape),
+                half_breast(shape, level=2000 * study),
                 bits=16,
                 PatientID=patient,
                 PatientOrientation="CC" if "_CC" in patient else "MLO",
@@ -254,10 +254,12 @@ INBREAST_ROIS = {
 def inbreast(folder: Path) -> Fake:
     """INbreast.csv, AllDICOMs and AllXML; dates in table and headers, no patient in either."""
     text(folder / "INbreast.csv", INBREAST_TABLE)
-    for name in INBREAST_FILES:
+    for number, name in enumerate(INBREAST_FILES, start=1):
         write_dicom(
             folder / "AllDICOMs" / f"{name}.dcm",
-            half_breast((48, 36), wall="left" if "_L_" in name else "right"),
+            half_breast(
+                (48, 36), wall="left" if "_L_" in name else "right", level=1000 + 300 * number
+            ),
             PatientID="removed",
             AcquisitionDate="20080901",
         )

@@ -1,5 +1,6 @@
 """What a builder of a fake release gives, and the pieces that several of them write."""
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +22,15 @@ Builder = Callable[[Path], Fake]  # writes into an empty folder
 
 
 def picture(path: Path, *, shape: tuple[int, int] = (48, 32), level: int = 200) -> Path:
-    """Write an 8-bit picture of `shape` (rows, columns) with a bright left half."""
+    """Write an 8-bit picture of `shape` (rows, columns) with a bright left half.
+
+    Its last rows are darker the one way or the other by the file's name, as no two pictures of a
+    release are equal.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros(shape, np.uint8)
     pixels[:, : shape[1] // 2] = level
+    pixels[-(shape[0] // 4) :, : shape[1] // 2] -= np.uint8(zlib.crc32(path.name.encode()) % 100)
     Image.fromarray(pixels).save(path)
     return path
 
