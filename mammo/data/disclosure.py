@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 MOST_LABELS = 20  # distinct values of a label; more is a description or a name
+_OLDEST = 130  # years
 _LONGEST = 40  # characters of a value that is a word and no report
 # Words that labels, splits and their tables are made of; any other may be part of a name.
 _WORDS = frozenset(
@@ -90,12 +91,19 @@ def unlike_header(columns: Sequence[str]) -> str:
 
 
 def stored_age(years: float) -> float:
-    """`years`, above 89 as 90: the few older ones could be told by it (HIPAA's safe harbor)."""
+    """`years`, above 89 as 90: the few older ones could be told by it (HIPAA's safe harbor).
+
+    What can be nobody's age, as -5, 999 or infinity, is nan.
+    """
+    if not 0 <= years <= _OLDEST:
+        return math.nan
     return 90.0 if years > 89 else years
 
 
 def number(text: str) -> float:
     """The number that `text` is; nan for any other text."""
+    if "_" in text:  # Python's own way to write 42 as 4_2
+        return math.nan
     try:
         return float(text)
     except ValueError:

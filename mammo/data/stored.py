@@ -1,9 +1,11 @@
 """What a dataset on disk must be before anything in it is believed: it may come from anybody."""
 
 import json
+import os
 import re
+import tokenize
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,11 @@ _MOST_BYTES = 64 << 20  # of dataset.json, which holds a few kB and a line for e
 _SHARD = re.compile(r"(?:[0-9a-f]{32}/)?images-\d{4,}\.npy")  # of another dataset: its digest first
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _PIXELS = ("uint8", "uint16")
+# What numpy raises on headers that are cut, lie, or are no Python literal
+_NO_NPY = (
+    *(OSError, ValueError, TypeError, EOFError, OverflowError, IndexError),
+    *(SyntaxError, tokenize.TokenError, RecursionError, MemoryError),
+)
 _KINDS = {"str": "text", "float64": "number", "int64": "whole number", "bool": "truth value"}
 
 
@@ -119,16 +126,30 @@ def map_pixels(path: Path, *, channels: int, shape: tuple[int, int]) -> NDArray[
     if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
         raise _broken(path, "it is a link that leads out of the dataset")
     try:
-        pixels = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, TypeError, EOFError, OverflowError) as error:
-        raise _broken(path, " ".join(str(error).split())[:200]) from None
-    if pixels.dtype.name not in _PIXELS or pixels.shape[1:] != (channels, *shape):
-        raise _broken(
-            path,
-            f"it holds {pixels.dtype.name} {pixels.shape}; uint8 or uint16 of shape "
-            f"(images, {channels}, {shape[0]}, {shape[1]}) is needed",
-        )
-    return pixels
+        with path.open("rb") as file:
+            count, dtype, start = _npy_header(file, (channels, *shape))
+            whole = os.fstat(file.fileno()).st_size
+    except _NO_NPY:
+        raise _broken(path, "it is no .npy file, or a broken one") from None
+    held = (whole - start) // (channels * shape[0] * shape[1] * dtype.itemsize)
+    if not 0 < count <= held:
+        raise _broken(path, f"it says {min(count, 10**18)} images and holds {held}")
+    return np.memmap(path, dtype, "r", start, (count, channels, *shape))
+
+
+def _npy_header(file: BinaryIO, shape: tuple[int, ...]) -> tuple[int, np.dtype[Any], int]:
+    """Number of images, type of a pixel and place of the first in an opened .npy file.
+
+    Nothing in the header is believed but a plain array of images of `shape`; ValueError.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError
+    read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+    said, in_columns, dtype = read(file)
+    if in_columns or dtype.name not in _PIXELS or said[1:] != shape or type(said[0]) is not int:
+        raise ValueError
+    return said[0], dtype, file.tell()
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

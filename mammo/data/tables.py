@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ _BROKEN_BOOK = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, SyntaxError),
     *(KeyError, ValueError, IndexError, TypeError, AttributeError),
 )
+_MOST_UNPACKED = 256 << 20  # bytes in an Excel file; tables of releases have some MiB
+_MOST_ROWS = 1 << 20  # of Excel
 _LONGEST = 10_000_000  # characters of a field; csv's own 131,072 is less than a polygon may take
 
 
@@ -39,6 +42,8 @@ def read_table(
     `number_as`, where given, gets a row's number as a spreadsheet shows it, the header being 1.
     Errors say `kind` and never the file's own name.
     """
+    if not path.is_file():  # nor a pipe or a device, which would never end
+        raise DataError(f"the {kind} is no file")
     lines = _excel(path, sheet, kind) if path.suffix.lower() in _EXCEL else _csv(path, delimiter)
     try:
         return _rows(lines, needs=needs, keep=frozenset(keep), kind=kind, number_as=number_as)
@@ -126,16 +131,20 @@ def _excel(path: Path, sheet: str, kind: str) -> Iterator[list[str]]:
     import openpyxl
 
     try:
-        with warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of styles and validations, which no value needs
-            book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+            with zipfile.ZipFile(file) as archive:
+                if sum(member.file_size for member in archive.infolist()) > _MOST_UNPACKED:
+                    raise DataError(f"the {kind} unpacks to more than {_MOST_UNPACKED >> 20} MiB")
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             if sheet and sheet not in book.sheetnames:
                 raise DataError(
                     f"the {kind} has no sheet {sheet!r}; it has {', '.join(book.sheetnames)}"
                 )
-            lines = (book[sheet] if sheet else book.worksheets[0]).iter_rows(values_only=True)
+            chosen = book[sheet] if sheet else book.worksheets[0]
+            chosen.reset_dimensions()  # said by the file, which may say 17 billion cells
+            lines = islice(chosen.iter_rows(values_only=True), _MOST_ROWS)
             found = [[_text(value) for value in line] for line in lines]
-            book.close()
     # a broken file shows itself anywhere in it; XML's errors are SyntaxErrors
     except _BROKEN_BOOK:
         raise DataError(f"the {kind} is not an Excel file, or a broken one") from None

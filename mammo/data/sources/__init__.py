@@ -3,11 +3,12 @@
 An adapter is a module with `read(folder, *, task, options) -> Release` and these constants:
 `OFFERS`, the tasks it has labels for, and `OPTIONS`, the settings it understands (without them
 `read` itself refuses what it does not know); `CROP`, the crop that suits its pictures;
-`FRAMES`, what to take of its multi-frame files (of prepare.FRAMES); `GENERATES`, where
+`FRAMES`, what to take of its multi-frame files (of pixels.FRAMES); `GENERATES`, where
 `generate(folder, *, options)` can make the release.
 """
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,6 +25,7 @@ IMAGE_SUFFIXES = (
     *(".dcm", ".dicom", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff"),
     *VOLUME_SUFFIXES,
 )
+_LONGEST_PATH = 4095  # bytes, of Linux; other systems allow less
 LEAVE_OUT = "leave_out"  # a class in a class_map: its images are no part of the task
 
 
@@ -137,6 +139,8 @@ class Inside:
         if any(len(part.encode()) > 255 for part in pure.parts) or not name.isprintable():
             raise DataError(f"a path in {where} is no file's name; is the column right?")
         path = self._folder.joinpath(*pure.parts)
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            raise DataError(f"a path in {where} is no file's name; is the column right?")
         if self.leaves(path):
             raise DataError(
                 f"a path in {where} is a link that leads out of source; copy the files there"

@@ -127,7 +127,7 @@ def _tables(folder: Path, names: str, inside: Inside) -> list[Path]:
             if not path.is_file():
                 raise DataError(f"csv {name} is not in {folder}")
         return found
-    found = sorted(folder.glob("*.csv"))
+    found = [path for path in sorted(folder.glob("*.csv")) if not inside.leaves(path)]
     if len(found) != 1:
         held = len(found) or "none"
         raise DataError(f"{folder} should hold one CSV file, it holds {held}; name it with --csv")
