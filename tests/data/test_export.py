@@ -230,7 +230,7 @@ def test_generated_images_never_lie_with_the_real_ones(tmp_path: Path, system: s
     compare(data, again(data, system, tmp_path), system)  # the real ones alone are read
     out = tmp_path / "out"
     how = {
-        "system0": ("synthetic_guide3", {"dataset": "folder"}),
+        "system0": ("synthetic_guide3.0", {"dataset": "folder"}),
         "system1": ("", {"dataset": "csv", "csv": "synthetic.csv", "path_column": "path",
                          "label_column": "label", "mask_column": "mask"}),
         "system2": ("", {"dataset": "csv", "csv": "input/synthetic.csv", "label_column": "label",
@@ -287,6 +287,36 @@ def test_guidance_is_told_by_the_folder(tmp_path: Path) -> None:
         for label in ("benign", "malignant")
         for number in (1, 2)
     ]
+
+
+def test_a_mix_of_several_generators_is_written_by_their_guidance(tmp_path: Path) -> None:
+    """A mixed dataset holds no pixels of its own: they come from where its rows point."""
+    real = made(tmp_path, masks=False)
+    parts = []
+    for guidance, count in ((8.0, 2), (0.5, 4)):
+        whole = made(tmp_path / str(guidance), seed=count, synthetic=count, masks=False)
+        rows = whole.manifest[whole.manifest["is_synthetic"]]
+        rows = rows.assign(image_id=f"{guidance:g}-" + rows["image_id"])
+        writer = DatasetWriter(
+            tmp_path / "partial", name="generated", classes=real.classes, shape=real.shape,
+            dtype="uint16", about={"sampling": {"guidance": guidance}},
+        )  # fmt: skip
+        for number, row in rows.iterrows():
+            writer.add(whole.raw([number])[0], row.drop(["shard", "index"]).to_dict())
+        parts.append(writer.finish(tmp_path / "datasets"))
+    rows = pd.concat([each.placed() for each in (real, *parts)], ignore_index=True)
+    mixed = Dataset.view(real, rows, parts)
+    export(mixed, BY_SYSTEM["system0"], tmp_path / "out")
+    counts = {
+        str(folder.relative_to(tmp_path / "out")): len(list(folder.iterdir()))
+        for folder in sorted((tmp_path / "out").glob("*/*"))
+    }
+    labels = real.manifest["label"].value_counts()
+    assert counts == {
+        "original/benign": labels["benign"], "original/malignant": labels["malignant"],
+        "synthetic_guide0.5/benign": 2, "synthetic_guide0.5/malignant": 2,
+        "synthetic_guide8.0/benign": 1, "synthetic_guide8.0/malignant": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("system", BY_SYSTEM)

@@ -180,7 +180,7 @@ def guidance_of(made: Export) -> dict[str, str]:
     for digest, folder in made.data.owners().items():
         about = Dataset(folder).about
         value = about.get("sampling", {}).get("guidance")
-        found[digest] = "unknown" if value is None else f"{float(value):g}"
+        found[digest] = "unknown" if value is None else str(float(value))  # 8.0, as theirs
     rows = made.rows(synthetic=True)
     owners = [str(shard).rpartition("/")[0] or made.data.digest for shard in rows["shard"]]
     return {image: found[owner] for image, owner in zip(rows["image_id"], owners, strict=True)}

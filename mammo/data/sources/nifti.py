@@ -21,6 +21,7 @@ CROP = "none"  # a slice of a volume has no chest wall to find
 EMPTY, LESION = "no_lesion", "lesion"  # of a slice by its mask, where no table gives the label
 CHANNEL, MASK = "bravo", "seg"  # the public system's names of files
 SLICE, FILE = "slice", "file"  # columns of the table: a label for each slice, or for each file
+_ROW = "\0row"  # where `read_table` puts the row's number; no header can hold a NUL
 Labels = dict[int, tuple[str, str]]  # label and split by slice
 
 
@@ -159,20 +160,21 @@ def _read_labels(folder: Path, options: Mapping[str, str]) -> dict[str, Labels]:
     if not key or not label:
         raise ConfigError("dataset nifti with a csv needs label_column, and patient_column")
     path = Inside(folder).path(options["csv"], "csv")
-    rows = read_table(path, needs=[name for name in (key, label, split) if name])
+    needs = [name for name in (key, label, split) if name]
     known: dict[str, Labels] = {}
-    for number, row in enumerate(rows, start=1):
+    for row in read_table(path, needs=needs, number_as=_ROW):
+        where = f"row {row[_ROW]} of the table"
         place, cell = -1, row.get(SLICE, "")
         if cell:
             if not cell.isdecimal():
-                raise DataError(f"entry {number} of the table has no whole number as its slice")
+                raise DataError(f"{where} has no whole number as its slice")
             place = int(cell)
         said = row.get(split, "").lower()
         if said and said not in SPLIT_WORDS:
-            raise DataError(f"entry {number} of the table has a split other than train, val, test")
+            raise DataError(f"{where} has a split other than train, val, test")
         told = (row[label], SPLIT_WORDS.get(said, ""))
         if known.setdefault(row[key], {}).setdefault(place, told) != told:
-            raise DataError(f"entry {number} of the table contradicts an earlier one; keep one")
+            raise DataError(f"{where} contradicts an earlier one; keep one")
     return known
 
 

@@ -153,9 +153,9 @@ def test_a_truncated_volume_is_rejected(patients: Path) -> None:
 
 
 TABLES = {
-    "a contradiction": ("who,truth\np1,benign\np1,malignant\n", "entry 2 .* contradicts"),
-    "a strange split": ("who,truth,part\np1,benign,Jane\n", "entry 1 .* split other than train"),
-    "a strange slice": ("who,slice,truth\np1,Jane,benign\n", "entry 1 .* no whole number"),
+    "a contradiction": ("who,truth\np1,benign\np1,malignant\n", "row 3 .* contradicts"),
+    "a strange split": ("who,truth,part\np1,benign,Jane\n", "row 2 .* split other than train"),
+    "a strange slice": ("who,slice,truth\np1,Jane,benign\n", "row 2 .* no whole number"),
 }
 
 
