@@ -115,8 +115,9 @@ class Dataset:
 
     def label_ids(self) -> NDArray[np.int64]:
         """Class id of every row."""
-        ids = {name: number for number, name in enumerate(self.classes.names)}
-        return np.asarray(self.manifest["label"].map(ids), np.int64)
+        codes, names = pd.factorize(self.manifest["label"])
+        ids = np.array([self.classes.names.index(name) for name in names], np.int64)
+        return np.asarray(ids[codes])
 
     def verify(self) -> None:
         """Compare digest and every pixel hash with what is stored; DataError names a difference."""

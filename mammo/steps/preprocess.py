@@ -1,40 +1,26 @@
 """preprocess: images on disk become a dataset, split by patient and free of names."""
 
-import errno
 import functools
 import hashlib
 import json
-import logging
-import math
-import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mammo.data.release import FLAGS, STRATA
+from mammo.data.request import (
+    SCALES,
+    check_settings,
+    digest_of_files,
+    grey_range,
+    listed,
+    parse_size,
+)
 from mammo.data.sources import ADAPTERS, check_request, open_adapter
 from mammo.errors import ConfigError, DataError
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, one_of
 
-LOG = logging.getLogger("mammo")
-# What 0 and 1 stand for, written into the dataset so that synthetic images can be mapped back.
-SCALES = {
-    "header": "output range of the header's modality and VOI transform; full depth without one",
-    "percentile": "0.5 and 99.5 percentile of the breast's pixels",
-    "fixed": "fixed_range, in the file's units after its modality transform",
-    "none": "full range of the stored bits, VOI left out",
-}
-_DIM = 0.25  # a brightest pixel below it looks like 12 bits stored in 16, which reach 0.06
-
 if TYPE_CHECKING:
-    from mammo.data.checks import Finding
-    from mammo.data.dataset import Dataset
-    from mammo.data.intake import Intake
-    from mammo.data.partition import Divided
-    from mammo.data.release import Record, Release
-
     DatasetName = str
     Intensity = str
     CropName = str
@@ -86,48 +72,12 @@ def check(settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"dataset {name} needs --source, the folder of the release")
     if settings["source"] and not Path(settings["source"]).expanduser().is_dir():
         raise DataError(f"source {settings['source']} is not a folder")
-    parse_size(str(settings["image_size"]))
-    _check_grey(str(settings["intensity"]), str(settings["fixed_range"]))
-    unknown = sorted(_listed(str(settings["exclude"])) - set(FLAGS))
-    if unknown:
-        raise ConfigError(f"exclude {unknown[0]!r} is no flag; choose of {', '.join(FLAGS)}")
-    stratify = [part.strip() for part in str(settings["stratify_by"]).split(",")]
-    strange = sorted(set(stratify) - set(STRATA))
-    if strange:
-        raise ConfigError(f"stratify_by {strange[0]!r}; choose of {', '.join(STRATA)}")
-    if settings["k_folds"] == 1:
-        raise ConfigError("k_folds 1 is no cross-validation; give 2 or more, or 0 for a hold-out")
-    if settings["val_fraction"] + settings["test_fraction"] >= 1:
-        raise ConfigError(
-            f"val_fraction {settings['val_fraction']:g} and test_fraction "
-            f"{settings['test_fraction']:g} leave nothing to train on; their sum must be below 1"
-        )
-    if settings["synthetic_origin"]:
-        from mammo.data.foreign import check_foreign
-
-        check_foreign(settings)
-    file = str(settings["split_file"])
-    if file and not Path(file).expanduser().is_file():
-        raise DataError(f"split_file {file} does not exist")
+    check_settings(settings)
 
 
 def source_digest(settings: Mapping[str, Any]) -> str:
-    """Digest of what the folder and the split file hold now: other files are another run.
-
-    Files are told apart by name, size and time of change; reading a release would take hours.
-    """
-    digest = hashlib.sha256()
-    if settings["source"]:
-        root = Path(settings["source"]).expanduser()
-        for path in sorted(each for each in root.rglob("*") if each.is_file()):
-            if any(part.startswith(".") for part in path.relative_to(root).parts):
-                continue  # no adapter reads it, and our own work folder may be there
-            said = path.stat()
-            text = f"{path.relative_to(root)}\0{said.st_size}\0{said.st_mtime_ns}\n"
-            digest.update(text.encode(errors="surrogateescape"))
-    if settings["split_file"]:
-        digest.update(Path(settings["split_file"]).expanduser().read_bytes())
-    return digest.hexdigest()
+    """Digest of what the folder and the split file hold now: other files are another run."""
+    return digest_of_files(settings)
 
 
 def run(
@@ -228,38 +178,38 @@ def run(
         workers: processes that decode; 0 for one a core
         seed: of splits, of the limit and of a phantom
     """
-    from mammo.data.checks import check_rows
-    from mammo.data.duplicates import grouped_by_scene
-    from mammo.data.foreign import all_for_training, generator_of, mark_synthetic
+    from mammo.data.account import give_account
+    from mammo.data.foreign import all_for_training, generator_of
     from mammo.data.identity import Names, fingerprint, load_salt
-    from mammo.data.intake import preparation_of, take_in
+    from mammo.data.intake import preparation_of
+    from mammo.data.making import make, unusable
     from mammo.data.partition import partition, take_patients, warm_up
     from mammo.data.prepare import Recipe, depth_of
     from mammo.data.release import select
     from mammo.data.split_file import read_split_file
-    from mammo.data.writer import described, digest_of, seal
+    from mammo.data.writer import described
 
     given = _options(locals())
     adapter = open_adapter(dataset)
     folder = Path(source).expanduser() if source else _generate(tracked, dataset, given, seed)
     release = adapter.read(folder, task=task, options=given if source else {})
-    select(release, subsets=_listed(subset), exclude=_listed(exclude))
+    select(release, subsets=listed(subset), exclude=listed(exclude))
     positive_class = release.classes.positive
     records = take_patients(release.records, limit, seed, positive=positive_class)
     if not records:
         raise DataError(f"no images for task {task!r} in {folder}")
     if strict and release.rejected:
-        raise _unusable(tracked, release.rejected)
+        raise unusable(tracked, release.rejected)
     crop = getattr(adapter, "CROP", "breast") if crop == "auto" else crop
     recipe = Recipe(
         parse_size(image_size),
         crop,
         intensity,
         depth_of(records),
-        fixed_range=_check_grey(intensity, fixed_range),
+        fixed_range=grey_range(intensity, fixed_range),
         frames=getattr(adapter, "FRAMES", "refuse") if frames == "auto" else frames,
         for_processing=for_processing,
-        exclude=_listed(exclude),
+        exclude=listed(exclude),
     )
     name = f"{dataset}-{generator_of(synthetic_origin)[9:]}" if synthetic_origin else dataset
     names = Names(load_salt(tracked.work), name)
@@ -295,9 +245,8 @@ def run(
         group_by=group_by,
         strict=strict,
     )
-    slots, datasets = preparation.slots, tracked.work / "datasets"
     about = {
-        **described(name, release.classes, slots.shape, slots.dtype),
+        **described(name, release.classes, preparation.slots.shape, recipe.dtype),
         "intensity": {
             "policy": intensity,
             "scale": SCALES[intensity],
@@ -311,74 +260,24 @@ def run(
         "crop": crop,
         **({"synthetic_origin": synthetic_origin} if synthetic_origin else {}),
     }
-    started = time.monotonic()
-    try:
-        preparation.open(datasets)
-        before = preparation.journal.decoded
-        intake = take_in(records, preparation, workers=workers)
-        rejected = release.rejected + intake.refused
-        if intake.refused and (strict or not intake.kept):
-            raise _unusable(tracked, rejected)
-        decoded = preparation.journal.decoded
-        rate = (decoded - before) / (time.monotonic() - started)
-        release.left_out.update(intake.left_out)
-        frame = intake.frame
-        if synthetic_origin:
-            mark_synthetic(frame, synthetic_origin)
-        elif clustered:
-            sealed = datasets / preparation.journal.sealed
-            pixels = slots.folder if slots.folder.is_dir() else sealed
-            frame["group_id"] = grouped_by_scene(frame, pixels)
-        divided = divide(frame, [record.split for record in intake.kept])
-        frame[["split", "fold"]] = divided.rows
-        if warmup_negatives:
-            asked = {"negatives": warmup_negatives, "positive": positive_class, "seed": seed}
-            frame["warmup"] = warm_up(frame, **asked)
-        found = check_rows(frame, release.classes.names)
-        _refuse_fatal(found)
-        preparation.journal.sealing(digest_of(frame, about))
-        data = seal(slots.folder, datasets, frame, release.classes, about)
-    except (DataError, OSError) as error:  # the user changes something: another run
-        preparation.discard()
-        raise _explained(error, tracked.work) from None
-    _keep_names(tracked, data, intake.kept)
-    _say(tracked, data, release, intake, group_by)
-    _say_splits(tracked, data, divided)
-    _say_findings(tracked, found)
-    speed = {"images_per_second": rate, "images_decoded": float(decoded)}
-    result = _report(tracked, data, intake, rejected, speed)
+    warm = functools.partial(
+        warm_up, negatives=warmup_negatives, positive=positive_class, seed=seed
+    )
+    made = make(
+        tracked,
+        release,
+        records,
+        preparation,
+        about,
+        divide=divide,
+        clustered=clustered,
+        synthetic_origin=synthetic_origin,
+        warm_up=warm if warmup_negatives else None,
+        workers=workers,
+    )
+    result = give_account(tracked, made, release, group_by)
     preparation.discard()
     return result
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Height and width of `128` or `256x128`."""
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and 8 <= int(part) <= 8192 for part in parts):
-        raise ConfigError(f"image_size {text!r}: give a side or HxW, each from 8 to 8192 pixels")
-    return int(parts[0]), int(parts[-1])
-
-
-def _check_grey(intensity: str, fixed_range: str) -> tuple[float, float] | None:
-    """The two ends of `fixed_range`, which belongs to intensity fixed alone."""
-    if (intensity == "fixed") != bool(fixed_range):
-        raise ConfigError(
-            f"intensity {intensity} and fixed_range {fixed_range!r}: give fixed_range, as 0,4095, "
-            "with intensity fixed and with no other"
-        )
-    if not fixed_range:
-        return None
-    try:
-        low, high = (float(part) for part in fixed_range.split(","))
-    except ValueError:
-        low = high = math.nan
-    if not -math.inf < low < high < math.inf:
-        raise ConfigError(f"fixed_range {fixed_range!r}: two rising numbers are needed, as 0,4095")
-    return low, high
-
-
-def _listed(text: str) -> frozenset[str]:
-    return frozenset(part.strip() for part in text.split(",") if part.strip())
 
 
 def _options(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -388,6 +287,8 @@ def _options(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def _generate(tracked: Run, dataset: str, options: Mapping[str, str], seed: int) -> Path:
     """Let the adapter make its release in the work folder, once for each set of options."""
+    from mammo.data.making import explained
+
     made = {**options, "seed": str(seed)}
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
     folder = tracked.work / "releases" / f"{dataset}-{digest}"
@@ -395,149 +296,5 @@ def _generate(tracked: Run, dataset: str, options: Mapping[str, str], seed: int)
     try:
         open_adapter(dataset).generate(folder, options=made)
     except OSError as error:
-        raise _explained(error, tracked.work) from None
+        raise explained(error, tracked.work) from None
     return folder
-
-
-def _unusable(tracked: Run, rejected: list[tuple[str, str]]) -> DataError:
-    """The error for images that cannot be used; their names go to the private folder alone."""
-    path = _list_privately(tracked, rejected)
-    return DataError(
-        f"an image cannot be used: {rejected[0][1]}; its name is in {path}; "
-        "mend or remove it, or leave such images out with --strict false"
-    )
-
-
-def _list_privately(tracked: Run, rejected: list[tuple[str, str]]) -> Path:
-    from mammo.data.identity import write_private
-
-    return write_private(
-        tracked.work, f"rejected-{tracked.id}.csv", ("file", "reason"), sorted(rejected)
-    )
-
-
-def _explained(error: DataError | OSError, work: Path) -> Exception:
-    """A full disk as one line for the user; any other error as it is."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DataError(
-            f"the disk of {work} is full; free space there or choose another --work_dir "
-            "(what was half written has been removed)"
-        )
-    return error
-
-
-def _keep_names(tracked: Run, data: "Dataset", kept: "list[Record]") -> None:
-    """Write who is who to the private folder, for the owner of the release."""
-    from mammo.data.identity import write_private
-
-    ids = data.manifest[["group_id", "exam_id", "image_id"]].itertuples(index=False)
-    rows = [
-        (*known, record.patient, record.exam, record.image, ";".join(map(str, record.paths)))
-        for known, record in zip(ids, kept, strict=True)
-    ]
-    columns = ("group_id", "exam_id", "image_id", "patient", "exam", "image", "files")
-    write_private(tracked.work, f"ids-{data.digest}.csv", columns, rows)
-
-
-def _say(
-    tracked: Run, data: "Dataset", release: "Release", intake: "Intake", group_by: str
-) -> None:
-    """Tell what a reader of the run must know: how patients were told apart, what looks wrong."""
-    from mammo.data.partition import RISKS
-
-    notes = {"group": group_by, **release.notes}
-    if "synthetic_origin" in data.about:
-        notes["group"] = "none (generated images, each alone)"
-    if release.left_out:
-        counted = [f"{count} {reason}" for reason, count in sorted(release.left_out.items())]
-        notes["left_out"] = ", ".join(filter(None, [notes.get("left_out"), *counted]))
-    tracked.tags({f"mammo.{name}": text for name, text in notes.items()})
-    for name, text in notes.items():
-        LOG.info("preprocess: %s: %s", name, text)
-    if group_by in RISKS:
-        LOG.warning("preprocess: %s", RISKS[group_by])
-    if intake.disagreements:
-        LOG.warning(
-            "preprocess: the chest wall of %d of %d images is not at the side that header or "
-            "laterality tell; the pixels were followed (tables/orientation.csv)",
-            intake.disagreements,
-            len(data),
-        )
-    if intake.peak < _DIM and data.about["intensity"]["policy"] != "percentile":
-        LOG.warning(
-            "preprocess: the brightest pixel is %.3f of the range; a smaller depth in bigger "
-            "words? --intensity percentile uses the whole range",
-            intake.peak,
-        )
-
-
-def _refuse_fatal(found: "list[Finding]") -> None:
-    from mammo.data.checks import FATAL
-
-    fatal = [finding for finding in found if finding.severity == FATAL]
-    if fatal:
-        raise DataError(f"{fatal[0].name}: {fatal[0].text}")
-
-
-def _say_findings(tracked: Run, found: "list[Finding]") -> None:
-    """Warn of what the cheap checks found; `mammo doctor` looks at the pictures too."""
-    from mammo.data.checks import WARNING, findings_table
-
-    for finding in found:
-        if finding.severity == WARNING:
-            LOG.warning("preprocess: %s: %s", finding.name, finding.text)
-    tracked.table("findings", findings_table(found))
-
-
-def _say_splits(tracked: Run, data: "Dataset", divided: "Divided") -> None:
-    """Tell what a reader of the splits must know; the file that another run can follow."""
-    from mammo.data.partition import warm_up_table
-    from mammo.data.split_file import write_split_file
-
-    for note in divided.notes:
-        LOG.warning("preprocess: %s", note)
-    if len(divided.missing):
-        tracked.table("missing_patients", divided.missing)
-    frame = data.manifest
-    if frame["warmup"].any():
-        tracked.table("warmup", warm_up_table(frame, positive=data.classes.positive))
-    write_split_file(frame, tracked.folder / "splits.csv", salt=data.about["salt"])
-    tracked.artifacts(tracked.folder / "splits.csv")
-
-
-def _report(
-    tracked: Run,
-    data: "Dataset",
-    intake: "Intake",
-    rejected: list[tuple[str, str]],
-    speed: Mapping[str, float],
-) -> Result:
-    import pandas as pd
-    from PIL import Image
-
-    from mammo.data.sheet import contact_sheet
-
-    frame = data.manifest
-    metrics = {
-        "images": float(len(frame)),
-        "patients": float(frame.loc[~frame["is_synthetic"], "group_id"].nunique()),
-        "rejected": float(len(rejected)),
-        **{f"count/{name}": float((frame["label"] == name).sum()) for name in data.classes.names},
-        **speed,
-    }
-    tracked.metrics(metrics)
-    by = ["split", "fold", "label"]
-    counts = frame.groupby(by)["group_id"].agg(images="size", patients="nunique").reset_index()
-    tracked.table("splits", counts)
-    walls = [(*key, count) for key, count in sorted(intake.walls.items())]
-    columns = ["laterality", "view", "expected_wall", "seen_wall", "images"]
-    tracked.table("orientation", pd.DataFrame(walls, columns=columns))
-    reasons = sorted(Counter(reason for _, reason in rejected).items())
-    tracked.table("rejected", pd.DataFrame(reasons, columns=["reason", "images"]))
-    if rejected:
-        path = _list_privately(tracked, rejected)
-        LOG.warning("preprocess: %d images left out; their names are in %s", len(rejected), path)
-    Image.fromarray(contact_sheet(data)).save(tracked.folder / "preview.png")
-    tracked.artifacts(tracked.folder / "preview.png")
-    tracked.artifacts(data.folder, "dataset")
-    return Result({"dataset": tracked.uri("dataset")}, metrics, data.digest)
