@@ -3,7 +3,10 @@
 import contextlib
 import json
 import logging
+import os
 import shutil
+import signal
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,12 @@ from PIL import Image
 from mammo.data import intake as module
 from mammo.data.dataset import sha256_of
 from mammo.data.identity import Names
-from mammo.data.intake import Intake, Preparation, chunk_size, preparation_of, take_in
+from mammo.data.intake import Chunk, Intake, Preparation, chunk_size, preparation_of, take_in
 from mammo.data.journal import Journal, Outcome
 from mammo.data.prepare import LeftOut, Recipe, prepare
 from mammo.data.progress import Progress
 from mammo.data.release import Record
+from mammo.errors import ConfigError
 
 COUNT = 130  # chunks of two
 BROKEN = (5, 40, 41, 129)
@@ -148,6 +152,27 @@ def test_a_killed_intake_goes_on_and_decodes_again_no_more_than_a_chunk(
     journal = preparation(tmp_path / "torn", given).journal
     # beside the 130: the third, the one that was begun, four times; and the 21st
     assert journal.decoded == COUNT + 1 + 1 + 4
+
+
+class Mortal(Preparation):
+    """A preparation whose process is ended by the system at the twentieth chunk."""
+
+    def __call__(self, chunk: Chunk) -> tuple[int, Outcome]:
+        if chunk.number == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(chunk)
+
+
+def test_after_a_process_died_fewer_of_them_go_on(tmp_path, source):
+    given = records(source)
+    plain = preparation(tmp_path, given)
+    mortal = Mortal(**{each.name: getattr(plain, each.name) for each in fields(plain)})
+    with pytest.raises(ConfigError, match="workers 3: the system ended a process"):
+        take_in(given, mortal, workers=3)
+    found = take_in(given, preparation(tmp_path, given), workers=1)
+    assert len(found.frame) == COUNT - len(BROKEN)
+    # at most the chunks of the two others were begun and not ended
+    assert COUNT <= plain.journal.decoded <= COUNT + 2 * chunk_size(COUNT)
 
 
 @pytest.mark.parametrize(

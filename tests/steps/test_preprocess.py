@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from dicoms import half_breast, write_dicom
 from PIL import Image
@@ -238,6 +239,25 @@ def test_without_strict_a_truncated_dicom_is_listed(tmp_path: Path, release: Pat
     table = tracked.tables["rejected"]
     assert table["images"].tolist() == [1]
     assert "truncated" in table["reason"][0]
+
+
+def test_an_image_that_is_no_part_of_the_task_is_counted_and_stops_nothing(
+    tmp_path: Path, release: Path
+) -> None:
+    path = release / "benign" / "Jane_Roe_04_R.dcm"
+    data = pydicom.dcmread(path)
+    data.BreastImplantPresent = "YES"
+    data.save_as(path)
+    tracked, data = run(tmp_path / "work", source=str(release), **SMALL)
+    assert (len(data), tracked.last["rejected"], tracked.last["images_decoded"]) == (23, 0, 24)
+    assert tracked.tables["left_out"].to_dict("list") == {
+        "reason": ["implant (exclude)"],
+        "images": [1],
+    }
+    assert tracked.logged_tags["mammo.left_out"] == "1 implant (exclude)"
+    data.verify()
+    _, all_of_them = run(tmp_path / "work", source=str(release), exclude="", **SMALL)
+    assert len(all_of_them) == 24
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(
