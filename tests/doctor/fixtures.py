@@ -42,6 +42,26 @@ def rows_of(patients: int, images: int = 1, **columns: Any) -> list[dict[str, An
     ]
 
 
+def cmmd_rows(patients: int, *, confounded: bool, seed: int = 0) -> list[dict[str, Any]]:
+    """CMMD in small: D1 half malignant with two views, D2 98.4 % malignant with four.
+
+    Not `confounded`, both parts have half malignant patients and two to four views by chance.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(patients):
+        second = number % 7 >= 4  # 749 of 1,775 patients
+        share = 0.984 if second and confounded else 0.5
+        label = "malignant" if rng.random() < share else "benign"
+        four = second if confounded else rng.random() < 0.4
+        for image in range(4 if four else 2):
+            row = {"group_id": f"p{number}", "image_id": f"p{number}-{image}", "label": label}
+            row |= {"subset": "D2" if second else "D1", "laterality": "LR"[image // 2]}
+            row |= {"view": ("CC", "MLO")[image % 2], "file_bits": 8, "split": "train"}
+            rows.append(row | {"birads": "5" if label == "malignant" else "2"})
+    return rows
+
+
 def store(
     folder: Path,
     rows: Sequence[dict[str, Any]],

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fixtures import SPLITS, Values, breast, rows_of, store
+from fixtures import SPLITS, Values, breast, cmmd_rows, rows_of, store
 from PIL import Image
 
 from mammo import cli
@@ -68,6 +68,19 @@ def test_every_planted_fault_is_on_the_page_and_in_the_json(
     groups = said["clusters"]
     assert set(groups) == {"image0000-0", "image0001-0", "image0006-0", "image0007-0"}
     assert groups["image0000-0"] == groups["image0001-0"] != groups["image0006-0"]
+
+
+@pytest.mark.parametrize("confounded", [True, False])
+def test_the_two_parts_of_cmmd_fire_and_a_fair_release_does_not(
+    tmp_path: Path, confounded: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = cmmd_rows(100, confounded=confounded)
+    noise = rng.random((len(rows), 24, 16)).astype(np.float32)
+    found = examine(store(tmp_path, rows, noise.__getitem__))
+    warned = {each.name for each in found.findings if each.severity == "warning"}
+    expected = {"class by subset", "metadata probe"}
+    assert warned & expected == (expected if confounded else set())
 
 
 def test_the_page_needs_nothing_else_and_names_no_path(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures import cmmd_rows
 from small import frame
 
 from mammo.doctor.probe import FIRES, Probe, background_features, metadata_features, probe
@@ -12,28 +13,8 @@ from mammo.doctor.probe import FIRES, Probe, background_features, metadata_featu
 HOW: dict[str, Any] = {"task": "malignancy2", "cropped": True, "stretched": False}
 
 
-def release(patients: int, *, confounded: bool, seed: int = 0) -> pd.DataFrame:
-    """CMMD in small: D1 half malignant with two views, D2 98.4 % malignant with four.
-
-    Not `confounded`, both parts have half malignant patients and two to four views by chance.
-    """
-    rng = np.random.default_rng(seed)
-    rows = []
-    for number in range(patients):
-        second = number % 7 >= 4  # 749 of 1,775 patients
-        share = 0.984 if second and confounded else 0.5
-        label = "malignant" if rng.random() < share else "benign"
-        four = second if confounded else rng.random() < 0.4
-        for image in range(4 if four else 2):
-            row = {"group_id": f"p{number}", "image_id": f"p{number}-{image}", "label": label}
-            row |= {"subset": "D2" if second else "D1", "laterality": "LR"[image // 2]}
-            row |= {"view": ("CC", "MLO")[image % 2], "file_bits": 8, "split": "train"}
-            rows.append(row | {"birads": "5" if label == "malignant" else "2"})
-    return frame(rows)
-
-
 def test_the_two_parts_of_cmmd_fire() -> None:
-    rows = release(240, confounded=True)
+    rows = frame(cmmd_rows(240, confounded=True))
     found = probe("metadata", metadata_features(rows, **HOW), rows, "malignant")
     assert found.low > FIRES
     (finding,) = found.findings()
@@ -42,13 +23,13 @@ def test_the_two_parts_of_cmmd_fire() -> None:
 
 def test_the_number_of_views_alone_fires() -> None:
     """The subset hidden: how many images a patient has tells it as well."""
-    rows = release(240, confounded=True).assign(subset="")
+    rows = frame(cmmd_rows(240, confounded=True)).assign(subset="")
     found = probe("metadata", metadata_features(rows, **HOW), rows, "malignant")
     assert found.low > FIRES
 
 
 def test_a_fair_release_does_not_fire() -> None:
-    rows = release(240, confounded=False)
+    rows = frame(cmmd_rows(240, confounded=False))
     found = probe("metadata", metadata_features(rows, **HOW), rows, "malignant")
     assert found.low < 0.5 < found.high
     assert found.findings() == []
@@ -75,7 +56,7 @@ def test_the_interval_covers_chance_when_labels_are_shuffled(pixels: bool) -> No
 
 
 def test_metadata_hold_nothing_that_a_reader_decides() -> None:
-    rows = release(40, confounded=True)
+    rows = frame(cmmd_rows(40, confounded=True))
     rows = rows.assign(density="A", age=np.arange(len(rows)), mask_sha256=rows["image_id"])
     rows["pixel_mm"] = np.arange(len(rows)) / 10
     features = metadata_features(rows, **HOW)
@@ -87,14 +68,14 @@ def test_metadata_hold_nothing_that_a_reader_decides() -> None:
 
 
 def test_a_stretched_grey_scale_is_no_metadata() -> None:
-    rows = release(40, confounded=True)
+    rows = frame(cmmd_rows(40, confounded=True))
     rows["grey_high"] = np.arange(len(rows), dtype=float)
     assert "grey_high" in metadata_features(rows, **HOW)
     assert "grey_high" not in metadata_features(rows, **(HOW | {"stretched": True}))
 
 
 def test_a_bright_background_of_one_class_fires() -> None:
-    rows = release(120, confounded=False)
+    rows = frame(cmmd_rows(120, confounded=False))
     level = np.where(rows["label"] == "benign", 0.02, 0.05)
     rows["background"] = level + np.random.default_rng(0).normal(0, 0.005, len(rows))
     borders = np.zeros((len(rows), 12), np.float32)
@@ -109,7 +90,7 @@ def test_thumbnails_that_tell_the_class_are_a_note() -> None:
 
 
 def test_three_classes_are_scored_by_the_mean_over_classes() -> None:
-    rows = release(90, confounded=False)
+    rows = frame(cmmd_rows(90, confounded=False))
     number = rows["group_id"].str[1:].astype(int)
     rows["label"] = np.array(["normal", "benign", "malignant"])[number % 3]
     features = pd.DataFrame({"told": number % 3 + 0.0})
@@ -117,11 +98,11 @@ def test_three_classes_are_scored_by_the_mean_over_classes() -> None:
 
 
 def test_what_cannot_be_measured_says_why() -> None:
-    rows = release(12, confounded=False)
+    rows = frame(cmmd_rows(12, confounded=False))
     few = probe("metadata", metadata_features(rows, **HOW), rows, "malignant")
     assert np.isnan(few.auc)
     assert "fewer than 10 patients" in few.why_not
-    same = release(60, confounded=False)
+    same = frame(cmmd_rows(60, confounded=False))
     none = probe("metadata", pd.DataFrame({"a": np.ones(len(same))})[[]], same, "malignant")
     assert "nothing of it varies" in none.why_not
     assert few.findings() == none.findings() == []
