@@ -190,15 +190,28 @@ def _file_arguments(path: Path) -> list[str]:
     """The settings in a YAML file as command-line arguments."""
     import yaml
 
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise ConfigError(f"config {path} is no file; give a YAML file of settings")
     try:
-        content = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        # settings need no aliases, and ten lines of them unpack to a billion values
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ConfigError(f"config {path} has an alias (*name); write the value out")
+        content = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"config {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path} is not YAML: {one_line(str(error))}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: no text, or no number or date
+        raise ConfigError(f"config {path} is not YAML: {one_line(str(error))[:300]}") from None
+    except RecursionError:
+        raise ConfigError(f"config {path} is nested too deep to be a mapping of settings") from None
     if not isinstance(content, Mapping):
         raise ConfigError(f"config {path} is not a mapping of settings to values")
     flat = _flatten(dict(content))
+    wrong = [name for name, value in flat.items() if isinstance(value, list | set | bytes)]
+    if wrong:
+        raise ConfigError(
+            f"config {path}: {str(wrong[0])[:60]} is a list or an object; give a number or a text"
+        )
     return [f"--{name}={_as_argument(value)}" for name, value in flat.items() if name != "config"]
 
 

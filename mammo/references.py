@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mammo.tracking import Tracking
 
 _ABOUT = {"dataset": "dataset.json", "model": "model.json"}
+_DIGEST = re.compile(r"[0-9A-Za-z_-]{1,64}")  # the name of a folder, so no path
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _RUN = re.compile(r"runs:/([^/]+)(?:/(.+))?")
 _MODEL = re.compile(r"models:/([^/@]+)(@[^/@]+|/\d+)")
@@ -20,11 +21,13 @@ _MODEL = re.compile(r"models:/([^/@]+)(@[^/@]+|/\d+)")
 
 def check_form(text: str, kind: str, setting: str) -> None:
     """ConfigError when `text` cannot name a `kind`; looks at the text and the disk alone."""
-    if Path(text).expanduser().is_dir():
-        _local(Path(text).expanduser(), kind, setting)
-    elif not _MODEL.fullmatch(text) and not _RUN.fullmatch(text) and not _RUN_ID.fullmatch(text):
+    folder = _folder(text)
+    outside = ".." in text.split("/")  # of a run's artifacts
+    if folder:
+        _local(folder, kind, setting)
+    elif outside or not any(form.fullmatch(text) for form in (_MODEL, _RUN, _RUN_ID)):
         raise ConfigError(
-            f"{setting} {text!r} is no {kind}: give an existing folder, a run id, "
+            f"{setting} {text[:200]!r} is no {kind}: give an existing folder, a run id, "
             "runs:/<id>/<path>, models:/<name>@<alias> or models:/<name>/<version>"
         )
 
@@ -32,8 +35,8 @@ def check_form(text: str, kind: str, setting: str) -> None:
 def resolve(text: str, kind: str, setting: str, *, tracking: "Tracking", work: Path) -> Reference:
     """Find the `kind` (dataset or model) that `text` names; what is remote is fetched once."""
     check_form(text, kind, setting)
-    local = Path(text).expanduser()
-    if local.is_dir():
+    local = _folder(text)
+    if local:
         return _local(local, kind, setting)
     if _MODEL.fullmatch(text):
         return _of_run(tracking.model_run(text), kind, text, tracking=tracking, work=work)
@@ -41,6 +44,15 @@ def resolve(text: str, kind: str, setting: str, *, tracking: "Tracking", work: P
     run_id, path = (match[1], match[2] or kind) if match else (text, kind)
     uri = f"runs:/{run_id}/{path}"
     return _of_run(run_id, kind, uri, path=path, tracking=tracking, work=work)
+
+
+def _folder(text: str) -> Path | None:
+    """The folder that `text` names; None where it names none, or could be no path at all."""
+    try:
+        path = Path(text).expanduser()
+        return path if text and path.is_dir() else None
+    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, of a user unknown
+        return None
 
 
 def _local(folder: Path, kind: str, setting: str) -> Reference:
@@ -57,14 +69,26 @@ def _read(folder: Path, kind: str, setting: str) -> dict[str, Any]:
     about = folder / _ABOUT[kind]
     try:
         said: dict[str, Any] = json.loads(about.read_text())
-        if not said["digest"]:
+        if not isinstance(said["digest"], str) or not _DIGEST.fullmatch(said["digest"]):
             raise ValueError("it has no digest")
-    except (ValueError, KeyError, TypeError) as error:
+        if not _are_parents(said.get("parents", [])):
+            raise ValueError("its parents are no list of digest and uri")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         made = {"dataset": "preprocess", "model": "train"}[kind]
         raise ConfigError(
             f"{setting} {about} is corrupt ({error}); delete {folder} and fetch or {made} it again"
         ) from None
     return said
+
+
+def _are_parents(said: Any) -> bool:
+    return isinstance(said, list) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("uri", ""), str)
+        and isinstance(each.get("digest"), str)
+        and _DIGEST.fullmatch(each["digest"])
+        for each in said
+    )
 
 
 def _of_run(

@@ -13,15 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import doors
 import hostile
 import numpy as np
 import pandas as pd
 import pytest
 import small
 from hostile import SECRET, dicom, element, nifti, npy, npy_header, picture, png, tiff
+from mlflow import MlflowClient
 
+from mammo import cli
 from mammo.data.dataset import Dataset
 from mammo.errors import MammoError
+from mammo.references import check_form
 from mammo.run import MemoryRun
 from mammo.steps import preprocess
 
@@ -798,3 +802,180 @@ def test_a_hostile_dataset_is_one_line(name: str, place: Place) -> None:
     used(folder)
     CASES[name](folder, place.canary)
     refused(place, lambda: used(folder))
+
+
+# ---- settings
+
+
+def _bomb(levels: int = 9) -> str:
+    lines = ["a: &a [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
+    for number in range(levels):
+        before, name = chr(97 + number), chr(98 + number)
+        lines.append(f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]")
+    return "\n".join(lines)
+
+
+def _mapping_bomb() -> str:
+    lines = ["a: &a {x: 1, y: 2}"]
+    for number in range(20):
+        before, name = chr(97 + number), chr(98 + number)
+        lines.append(f"{name}: &{name} {{p: *{before}, q: *{before}, r: *{before}}}")
+    return "\n".join(lines)
+
+
+CONFIGS: dict[str, Any] = {
+    "calls": lambda canary: f"!!python/object/apply:os.mknod ['{canary}']".encode(),
+    "calls_in_a_value": lambda canary: (
+        f"dataset: !!python/object/apply:pathlib.Path.touch ['{canary}']".encode()),
+    "names_a_module": b"dataset: !!python/module:os",
+    "makes_an_object": b"dataset: !!python/object/new:os.system [true]",
+    "a_pickle": hostile.pickled,
+    "laughs": _bomb().encode(),
+    "laughing_mappings": _mapping_bomb().encode(),
+    "an_alias_of_itself": b"&a [*a]",
+    "merges": b"a: &a {dataset: mias}\n<<: *a",
+    "deep_lists": b"[" * 5000,
+    "deep_mappings": b"{a: " * 5000,
+    "deep_blocks": "".join(f"{' ' * n}a:\n" for n in range(3000)).encode(),
+    "empty": b"",
+    "a_list": b"- dataset\n- mias",
+    "a_word": b"mias",
+    "a_number": b"3",
+    "binary": np.random.default_rng(1).bytes(3000),
+    "nuls": bytes(100),
+    "utf_16_without_mark": "dataset: mias".encode("utf-16-le"),
+    "latin_1": "run_name: Müller".encode("latin-1"),
+    "tabs": b"dataset:\n\t- mias",
+    "a_huge_number": b"dataset: phantom\nseed: " + b"9" * 5000,
+    "a_huge_exponent": b"dataset: phantom\nval_fraction: 1e400",
+    "not_a_number": b"dataset: phantom\nval_fraction: .nan",
+    "infinity": b"dataset: phantom\ntest_fraction: .inf",
+    "negative": b"dataset: phantom\nlimit: -1",
+    "no_date": b"dataset: 2020-13-45",
+    "a_list_as_value": b"dataset: phantom\nexclude: [implant, spot]",
+    "an_object_as_value": b"dataset: phantom\nlimit: {a: 1}",
+    "binary_as_value": b"dataset: !!binary aGVsbG8=",
+    "a_set_as_value": b"dataset: !!set {a, b}",
+    "numbers_as_names": b"1: 2\n",
+    "nothing_as_name": b"~: phantom\n",
+    "an_unknown_name": b"datasets: phantom",
+    "options_as_names": b"--help: true",
+    "two_documents": b"dataset: phantom\n---\ndataset: mias",
+    "a_long_name": b"x" * 5000 + b": 1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_hostile_config_is_one_line(name: str, place: Place) -> None:
+    content = CONFIGS[name]
+    path = place.source / "config.yaml"
+    path.write_bytes(content(place.canary) if callable(content) else content)
+    refused(place, lambda: cli.parse("preprocess", [f"--config={path}"]))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "device", "missing"])
+def test_a_config_that_is_no_file_is_one_line(kind: str, place: Place) -> None:
+    path = place.source / "config.yaml"
+    {
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+        "loop": lambda: path.symlink_to(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "missing": lambda: None,
+    }[kind]()
+    refused(place, lambda: cli.parse("preprocess", [f"--config={path}"]))
+
+
+SPLITS: dict[str, Any] = {
+    "empty": b"",
+    "a_pickle": hostile.pickled,
+    "nuls": bytes(1000),
+    "random_bytes": np.random.default_rng(2).bytes(3000),
+    "latin_1": b"patient,split\nM\xfcller,train\n",
+    "header_alone": b"patient,split\n",
+    "no_header": f"{SECRET},train\n".encode(),
+    "another_split": f"patient,split\ngood0.png,{SECRET}\n".encode(),
+    "columns_swapped": f"split,patient\n{SECRET},train\n".encode(),
+    "a_fold_of_nan": b"patient,split,fold\ngood0.png,train,nan\n",
+    "a_fold_of_inf": b"patient,split,fold\ngood0.png,train,inf\n",
+    "a_fold_of_a_name": f"patient,split,fold\ngood0.png,train,{SECRET}\n".encode(),
+    "a_fold_beyond": b"patient,split,fold\ngood0.png,train,99999999999999999999\n",
+    "a_patient_torn": f"patient,split\n{SECRET},train\n{SECRET},test\n".encode(),
+    "nobody_of_the_release": f"patient,split\n{SECRET},train\n".encode(),
+    "million_columns": ",".join(f"c{n}" for n in range(300_000)).encode(),
+    "more_fields": f"patient,split\n{SECRET},train,1,2,3\n".encode(),
+    "an_open_quote": f'patient,split\n"{SECRET},train\n'.encode(),
+    "a_digest_that_is_wrong": b"# mammo splits " + b"0" * 32 + b" salt 0\npatient,split\n",
+    "a_digest_that_is_none": b"# mammo splits ../../etc salt\npatient,split\n",
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_hostile_split_file_is_one_line(name: str, place: Place) -> None:
+    good_pictures(place.source)
+    content = SPLITS[name]
+    path = place.canary.with_name("splits.csv")
+    path.write_bytes(content(place.canary) if callable(content) else content)
+    refused(place, lambda: prepared(place, split_file=str(path)))
+
+
+# ---- what is given for a dataset or a model
+
+
+@pytest.mark.parametrize("name", ["model.pt", "data.pickle", "data.npz", "data.parquet"])
+def test_a_file_is_no_dataset(name: str, place: Place) -> None:
+    path = place.source / name
+    path.write_bytes(hostile.pickled(place.canary))
+    refused(place, lambda: check_form(str(path), "dataset", "data"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "/dev/zero", "../../..", "runs:/", "runs:/../../etc/dataset", "models:/x", "models:/a/b/c",
+     "x" * 5000, "http://127.0.0.1:9/dataset", "file:///etc", "s3://bucket/dataset", "~qzv_nobody",
+     "a\0b", "$(touch canary)", "; touch canary"],
+)  # fmt: skip
+def test_a_text_that_names_nothing_is_one_line(text: str, place: Place) -> None:
+    refused(place, lambda: check_form(text, "dataset", "data"))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("json", "parents"))])
+def test_a_reference_to_a_hostile_dataset_is_one_line(name: str, place: Place) -> None:
+    folder = made_dataset(place)
+    CASES[name](folder, place.canary)
+    seen_only_when_opened = ("json_without_schema_version", "json_without_name",
+                             "json_without_classes", "json_without_shape")  # fmt: skip
+    if name in seen_only_when_opened:
+        check_form(str(folder), "dataset", "data")
+    else:
+        refused(place, lambda: check_form(str(folder), "dataset", "data"))
+
+
+# ---- by the door
+
+
+def test_by_the_door_each_is_exit_code_2_and_a_failed_run(
+    place: Place, tmp_path: Path, store: str
+) -> None:
+    good_pictures(place.source)
+    suffix, make = PICTURES["dicom_deflated_bomb"]
+    (place.source / "malignant" / f"{SECRET}{suffix}").write_bytes(make(place.canary))
+    config = tmp_path / "config.yaml"
+    config.write_bytes(CONFIGS["calls_in_a_value"](place.canary))
+    broken = made_dataset(place)
+    CASES["shard_of_pickled_objects"](broken, place.canary)
+    outcomes = [
+        doors.mammo("preprocess", dataset="folder", source=place.source, task="label",
+                    image_size=16),
+        doors.mammo("preprocess", f"--config={config}"),
+        doors.mammo("mix", real=broken, real_percentage=0.5, mix_mode="append",
+                    synthetic_multiplier=0.0),
+    ]  # fmt: skip
+    for done in outcomes:
+        assert done.code == 2, done.err[-2000:]
+        assert "Traceback" not in done.err
+        assert SECRET not in done.out + done.err
+    assert not place.canary.exists()
+    assert not (tmp_path / "home" / "datasets").exists()
+    statuses = [run.info.status for run in MlflowClient().search_runs(["0"])]
+    assert set(statuses) == {"FAILED"}

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from mammo.data.disclosure import sayable
 from mammo.data.manifest import SPLITS
 from mammo.errors import DataError
 
 ORIGINAL = "patient"  # column of a file made by hand: the release's own ids
 _HEAD = re.compile(r"# mammo splits (?P<digest>[0-9a-f]{32}) salt (?P<salt>[0-9a-f]*)")
 _COLUMNS = ["split", "fold"]
+_MOST_COLUMNS = 1000
 
 
 def write_split_file(frame: pd.DataFrame, path: Path, *, salt: str = "") -> str:
@@ -46,6 +48,9 @@ def read_split_file(
     a spreadsheet counts them, and never an id, which may be the original one.
     """
     head, body = _checked(path, salt)
+    columns = body.partition("\n")[0].count(",") + 1
+    if columns > _MOST_COLUMNS:  # pandas would take minutes to say it
+        raise DataError(f"split_file {path} has {columns} columns; two or three are needed")
     try:
         table = pd.read_csv(io.StringIO(body), dtype="str", keep_default_na=False)
     except ValueError as error:
@@ -129,8 +134,8 @@ def _check_rows(table: pd.DataFrame, key: str, path: Path) -> None:
     wrong = table[~table["split"].isin(SPLITS)]
     if len(wrong):
         raise DataError(
-            f"split_file {path} has split {wrong.iloc[0]['split']!r} in row {wrong.index[0]}; "
-            "it should be one of train, val, test"
+            f"split_file {path} has split {sayable(wrong.iloc[0]['split'])} in row "
+            f"{wrong.index[0]}; it should be one of train, val, test"
         )
     nobody = table[table[key] == ""]
     if len(nobody):
@@ -156,7 +161,7 @@ def _folds(values: pd.Series, path: Path) -> pd.Series:
     wrong = values[~values.str.fullmatch(r"(-1|\d{1,6}(\.0)?)?")]
     if len(wrong):
         raise DataError(
-            f"split_file {path} has fold {wrong.iloc[0]!r} in row {wrong.index[0]}; "
+            f"split_file {path} has fold {sayable(wrong.iloc[0])} in row {wrong.index[0]}; "
             "give a number from 0, or nothing"
         )
     return pd.to_numeric(values.replace("", "-1")).astype("int64")
