@@ -127,7 +127,7 @@ class Inside:
     def __init__(self, folder: Path) -> None:
         self._root = folder.resolve()
         self._folder = folder
-        self._real: dict[Path, Path] = {}
+        self._outside: dict[Path, bool] = {}  # of folders that were looked at
 
     def path(self, name: str, where: str) -> Path:
         """`folder`/`name`; DataError says `where` the name stands, not the name."""
@@ -149,11 +149,12 @@ class Inside:
 
     def leaves(self, path: Path) -> bool:
         """Whether a link on the way, or at its end, leads out of the folder."""
+        if path.is_symlink():
+            return not _resolved(path).is_relative_to(self._root)
         parent = path.parent
-        if parent not in self._real:
-            self._real[parent] = _resolved(parent)
-        end = _resolved(path) if path.is_symlink() else self._real[parent]
-        return not end.is_relative_to(self._root)
+        if parent not in self._outside:
+            self._outside[parent] = not _resolved(parent).is_relative_to(self._root)
+        return self._outside[parent]
 
 
 def _resolved(path: Path) -> Path:
