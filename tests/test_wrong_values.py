@@ -178,7 +178,7 @@ def test_a_csv_with_a_patient_in_two_splits(home: Path, joined: str, tmp_path: P
         "label_column": "label",
         "split_column": "split",
     }
-    words = ["a patient is in two splits in table.csv: 'test' in row 4, 'val' in row 5"]
+    words = ["a patient is in two splits: 'test' in row 4 of the table, 'val' in row 5 of the"]
     call(home, "preprocess", joined, words, dataset="csv", source=source, **settings)
 
 
