@@ -1,0 +1,90 @@
+"""The cheap checks inside `preprocess`, and scenes that stay together where nobody is named."""
+
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fixtures import Values, breast
+from PIL import Image
+
+from mammo.data.dataset import Dataset
+from mammo.errors import DataError
+from mammo.run import MemoryRun
+from mammo.steps import preprocess
+
+
+def write(folder: Path, pictures: Mapping[str, Values]) -> Path:
+    for name, picture in pictures.items():
+        path = folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rint(picture * 255).astype(np.uint8)).save(path)
+    return folder
+
+
+def run(work: Path, source: Path, **settings: Any) -> tuple[MemoryRun, Dataset]:
+    given = {
+        name: parameter.default
+        for name, parameter in inspect.signature(preprocess.run).parameters.items()
+        if name != "tracked"
+    } | {"dataset": "folder", "source": str(source), "image_size": "96", "crop": "none", **settings}
+    preprocess.check(given)
+    tracked = MemoryRun(work)
+    preprocess.run(tracked, **given)
+    return tracked, Dataset(tracked.uploaded["dataset"])
+
+
+def test_copies_share_a_group_and_a_split_where_the_release_names_no_patients(
+    tmp_path: Path,
+) -> None:
+    """Ten breasts a class, each there twice: darker, mirrored, moved or as it is."""
+    changes = [
+        lambda picture: picture,
+        lambda picture: picture[:, ::-1],
+        lambda picture: picture**1.1,
+        lambda picture: np.pad(picture, ((3, 0), (2, 0)))[:-3, :-2],
+    ]
+    pictures = {}
+    for number in range(20):
+        place = f"{('benign', 'malignant')[number % 2]}/x{number:02d}"
+        pictures[place] = breast(number, height=96)
+        pictures[f"{place}again"] = changes[number % 4](pictures[place])
+    tracked, data = run(tmp_path / "work", write(tmp_path / "release", pictures))
+    rows = data.manifest.assign(twin=np.repeat(np.arange(20), 2))
+    assert len(rows) == 40
+    assert rows.groupby("twin")["group_id"].nunique().eq(1).all()
+    assert rows.groupby("group_id")["twin"].nunique().eq(1).all()
+    assert rows.groupby("twin")["split"].nunique().eq(1).all()
+    assert rows["split"].nunique() == 3
+    assert tracked.logged_tags["mammo.group"].startswith("near-duplicate cluster")
+
+
+def test_a_class_of_one_picture_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    pictures = {f"benign/p{number}_L_CC": breast(0) for number in range(8)}
+    pictures |= {f"malignant/p{number + 8}_L_CC": breast(number) for number in range(8)}
+    source = write(tmp_path / "release", pictures)
+    with pytest.raises(DataError, match="all 8 images of benign have the same pixels"):
+        run(tmp_path / "work", source, patient_pattern=r"(p\d+)_")
+    assert not list((tmp_path / "work").glob("datasets/*"))
+
+
+def test_a_copy_under_another_patient_is_a_warning_and_in_the_table(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = {
+        f"{('benign', 'malignant')[number % 2]}/p{number}_L_CC": breast(
+            2 if number == 6 else number
+        )
+        for number in range(16)
+    }
+    source = write(tmp_path / "release", pictures)
+    with caplog.at_level(logging.WARNING, "mammo"):
+        tracked, _ = run(tmp_path / "work", source, patient_pattern=r"(p\d+)_")
+    told = "copies across patients: 2 images have equal pixels and different patients"
+    assert told in caplog.text
+    found = tracked.tables["findings"]
+    assert "copies across patients" in set(found["finding"])
+    assert "p6" not in found.to_csv()
