@@ -93,6 +93,7 @@ def _decode_with_dicomsdl(data: Any, stream: bytes) -> NDArray[Any]:
     """Decode `stream` as the only frame of a file with nothing else in it."""
     import dicomsdl
 
+    dicomsdl.set_loglevel(dicomsdl.LogLevel.DISABLE)  # it writes to stderr what it also raises
     kind = np.dtype(f"u{int(data.BitsAllocated) // 8}")
     decoded = np.empty((int(data.Rows), int(data.Columns)), kind)
     try:

@@ -73,6 +73,13 @@ def read_dicom(path: Path, reading: Reading) -> Picture:
     return Picture(stored, greys, int(data.BitsStored), low, high, header)
 
 
+def bits_of_dicom(path: Path) -> int:
+    """BitsStored of the header."""
+    header = parse(path, stop_before_pixels=True, specific_tags=["BitsStored"])
+    with _refusing("its BitsStored is no number"):
+        return int(header.get("BitsStored", 16))
+
+
 def parse(path: Path, **settings: Any) -> Any:
     """The pydicom data set of `path`; DataError when it has none."""
     import pydicom

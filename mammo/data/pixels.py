@@ -75,7 +75,9 @@ def bits_of(path: Path) -> int:
 
         return bits_of_volume(path)
     if is_dicom(path):
-        return int(read_header(path, ["BitsStored"]).get("BitsStored", 16))
+        from mammo.data.dicom import bits_of_dicom
+
+        return bits_of_dicom(path)
     from mammo.data.rasters import bits_of_raster
 
     return bits_of_raster(path)
