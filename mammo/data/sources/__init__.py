@@ -10,7 +10,8 @@ An adapter is a module with `read(folder, *, task, options) -> Release` and thes
 import importlib
 import os
 import pkgutil
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -26,6 +27,7 @@ IMAGE_SUFFIXES = (
     *VOLUME_SUFFIXES,
 )
 _LONGEST_PATH = 4095  # bytes, of Linux; other systems allow less
+_GENERATED = re.compile(r"(synthetic|augmented|generated)(?![a-z])", re.IGNORECASE)
 LEAVE_OUT = "leave_out"  # a class in a class_map: its images are no part of the task
 
 
@@ -69,6 +71,17 @@ def require_file(folder: Path, name: str, what: str) -> Path:
     if not path.exists():
         raise DataError(f"{folder} has no {name} ({what}); is it the folder of the release?")
     return path
+
+
+def refuse_generated(names: Iterable[str], options: Mapping[str, str]) -> None:
+    """Refuse a folder or table of generated images, by its name, that would pass for patients."""
+    found = [name for name in names if _GENERATED.match(name)]
+    if found and "synthetic_origin" not in options:
+        raise ConfigError(
+            f"{found[0]} holds generated images by its name; name their origin with "
+            "synthetic_origin (as 'guidance 3 on EMBED') to import them as synthetic, "
+            "or give the real ones alone"
+        )
 
 
 def class_map(task: str, names: list[str], positive: str, label_kind: str = "") -> ClassMap:

@@ -10,7 +10,7 @@ from typing import Any
 from mammo.data.disclosure import number, unlike_header, unlike_labels, unlike_measures
 from mammo.data.manifest import COLUMNS
 from mammo.data.release import Record, Release
-from mammo.data.sources import LEAVE_OUT, Inside, class_map, parse_class_map
+from mammo.data.sources import LEAVE_OUT, Inside, class_map, parse_class_map, refuse_generated
 from mammo.data.tables import read_table
 from mammo.errors import ConfigError, DataError
 
@@ -70,6 +70,7 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     """
     inside = Inside(folder)
     tables = _tables(folder, options.get("csv", ""), inside)
+    refuse_generated([table.name for table in tables], options)
     paths_of = _paths_of(options)
     names = {key: options[key] for key in options if key.endswith("_column")}
     names.pop("path_column", None)

@@ -16,13 +16,13 @@ from mammo.data.sources import (
     class_map,
     find_images,
     parse_class_map,
+    refuse_generated,
 )
 from mammo.errors import ConfigError, DataError
 
 LOG = logging.getLogger("mammo")
 OPTIONS = ("positive", "class_map", "label_kind", "patient_pattern", "synthetic_origin")
 _MASK = re.compile(r"_mask(_\d+)?$")  # `x_mask.png` and `x_mask_1.png` belong to `x.png`
-_MADE = re.compile(r"(synthetic|augmented)(_.*)?")  # folders of generated images, by their names
 
 
 def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
@@ -32,9 +32,7 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     of the regular expression `patient_pattern` in the file's path below its class; without one it
     is the PatientID of DICOM files, and any other image is taken for a patient of its own.
     """
-    root = folder / "original" if (folder / "original").is_dir() else folder
-    if "synthetic_origin" not in options:
-        _refuse_generated(root)
+    root = _root(folder, options)
     files = find_images(root)
     stray = sum(1 for path in files if path.parent == root)
     if stray == len(files):
@@ -84,16 +82,18 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     return release
 
 
-def _refuse_generated(root: Path) -> None:
-    """Refuse generated images that would else pass for patients."""
-    below = sorted(path.name for path in root.iterdir() if path.is_dir())
-    found = [name for name in (root.name, *below) if _MADE.fullmatch(name)]
-    if found:
+def _root(folder: Path, options: Mapping[str, str]) -> Path:
+    """The folder of the class folders: of the real images, or of generated ones on request."""
+    real = folder / "original"
+    if "synthetic_origin" in options and real.is_dir():
         raise ConfigError(
-            f"folder {found[0]} holds generated images by its name; name their origin with "
-            "synthetic_origin (as 'guidance 3 on EMBED') to import them as synthetic, "
-            "or give the folder of the real ones as source"
+            "source holds the real images too (original); with synthetic_origin give the folder of "
+            "the generated ones"
         )
+    root = real if real.is_dir() else folder
+    below = sorted(path.name for path in root.iterdir() if path.is_dir())
+    refuse_generated([root.name, *below], options)
+    return root
 
 
 def _stem(path: Path) -> str:

@@ -8,7 +8,14 @@ from pathlib import Path
 from mammo.data.disclosure import unlike_labels
 from mammo.data.release import Record, Release
 from mammo.data.slices import Volume, filled_slices
-from mammo.data.sources import LEAVE_OUT, VOLUME_SUFFIXES, Inside, class_map, parse_class_map
+from mammo.data.sources import (
+    LEAVE_OUT,
+    VOLUME_SUFFIXES,
+    Inside,
+    class_map,
+    parse_class_map,
+    refuse_generated,
+)
 from mammo.data.sources.csv import SPLIT_WORDS
 from mammo.data.tables import read_table
 from mammo.errors import ConfigError, DataError
@@ -33,6 +40,7 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     `planes` each file is one image, its channels and mask side by side as (H, W, planes).
     """
     every = _every(options.get("slices", ""))
+    refuse_generated([folder.name, Path(options.get("csv", "")).name], options)
     told = _read_labels(folder, options) if "csv" in options else None
     if "planes" in options:
         volumes = _side_by_side(folder, options, told)

@@ -77,6 +77,13 @@ def test_the_names_of_several_tables_tell_the_split(tmp_path: Path) -> None:
         read(tmp_path, csv="train.csv,more.csv", **COLUMNS)
 
 
+def test_a_table_of_generated_images_needs_their_origin(listed: Path) -> None:
+    (listed / "list.csv").rename(listed / "synthetic.csv")
+    with pytest.raises(ConfigError, match=r"synthetic\.csv holds generated images by its name"):
+        read(listed, **COLUMNS)
+    assert len(read(listed, synthetic_origin="guidance 3", **COLUMNS)) == 4
+
+
 def test_a_pattern_makes_the_path_of_columns(tmp_path: Path) -> None:
     folder = "input/images_as_pngs_512"
     text(

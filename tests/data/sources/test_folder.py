@@ -69,7 +69,7 @@ def test_several_pictures_of_a_sample_are_several_images(tmp_path: Path) -> None
 def test_generated_images_are_not_taken_for_patients(tmp_path: Path, name: str) -> None:
     for label in ("benign", "malignant"):
         volume(tmp_path / name / label / "0001/slice.nii.gz")
-    message = f"folder {name} holds generated images .* synthetic_origin"
+    message = f"{name} holds generated images .* synthetic_origin"
     with pytest.raises(ConfigError, match=message):
         read(tmp_path)
     with pytest.raises(ConfigError, match=message):
@@ -77,6 +77,14 @@ def test_generated_images_are_not_taken_for_patients(tmp_path: Path, name: str) 
     assert labels(read(tmp_path / name, synthetic_origin="guidance 8 on EMBED")) == [
         "benign", "malignant",
     ]  # fmt: skip
+
+
+def test_real_images_are_never_imported_as_generated_ones(tmp_path: Path) -> None:
+    """Else those of test patients would become training images."""
+    for part in ("original", "synthetic_guide3.0"):
+        volume(tmp_path / part / "benign/0001/slice.nii.gz")
+    with pytest.raises(ConfigError, match="source holds the real images too"):
+        read(tmp_path, synthetic_origin="guidance 3")
 
 
 def test_a_missing_class_is_said_and_no_crash(

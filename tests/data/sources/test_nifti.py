@@ -121,6 +121,14 @@ def test_planes_side_by_side_are_one_image(tmp_path: Path) -> None:
     )
 
 
+def test_generated_files_need_their_origin(tmp_path: Path) -> None:
+    volume(tmp_path / "generated/00001.nii.gz", np.ones((6, 5, 2), np.uint8))
+    with pytest.raises(ConfigError, match="generated holds generated images by its name"):
+        read(tmp_path / "generated", planes="bravo,seg")
+    found = read(tmp_path / "generated", planes="bravo,seg", synthetic_origin="flow matching")
+    assert told(found) == [("00001.nii.gz#0", "lesion")]
+
+
 def test_what_does_not_fit_together_is_rejected(patients: Path) -> None:
     volume(patients / "p3/bravo.nii.gz", np.ones((6, 5, 4), np.uint8))
     volume(patients / "p4/bravo.nii.gz", np.ones((6, 5, 4), np.uint8))
