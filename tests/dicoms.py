@@ -77,6 +77,35 @@ def transcode(path: Path, syntax: str) -> Path:
     return path
 
 
+def encode_lossless(pixels: Any, *, bits: int, predictor: int) -> bytes:
+    """JPEG lossless stream of `pixels` (H, W) with one of the 7 predictors (ITU-T T.81 H.1.2)."""
+    values = np.asarray(pixels).astype(int)
+    height, width = values.shape
+    left, above, corner = (np.roll(values, shift, (0, 1)) for shift in ((0, 1), (1, 0), (1, 1)))
+    guess = (left, above, corner, left + above - corner, left + (above - corner >> 1),
+             above + (left - corner >> 1), left + above >> 1)[predictor - 1].copy()  # fmt: skip
+    guess[0], guess[1:, 0] = left[0], above[1:, 0]
+    guess[0, 0] = 1 << (bits - 1)
+    code = []
+    for difference in ((values - guess).ravel() + 32768) % 65536 - 32768:
+        size = int(abs(int(difference))).bit_length()
+        extra = int(difference) if difference > 0 else int(difference) + (1 << size) - 1
+        # every size has a code of 5 bits; that of 16 has no further ones
+        code.append(f"{size:05b}" + (f"{extra:0{size}b}" if 0 < size < 16 else ""))
+    text = "".join(code)
+    text += "1" * (-len(text) % 8)
+    coded = int(text, 2).to_bytes(len(text) // 8).replace(b"\xff", b"\xff\0")
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2) + content
+
+    frame = bytes([bits]) + height.to_bytes(2) + width.to_bytes(2) + b"\x01\x01\x11\0"
+    table = b"\0" + bytes([0, 0, 0, 0, 17]) + bytes(11) + bytes(range(17))
+    scan = b"\x01\x01\0" + bytes([predictor, 0, 0])
+    header = segment(0xC3, frame) + segment(0xC4, table) + segment(0xDA, scan)
+    return b"\xff\xd8" + header + coded + b"\xff\xd9"
+
+
 def half_breast(
     shape: tuple[int, int] = (96, 72), *, wall: str = "left", level: int = 2000
 ) -> np.ndarray[Any, np.dtype[np.uint16]]:

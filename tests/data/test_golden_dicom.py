@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from dicoms import ENCODED, half_breast, transcode, write_dicom
+from dicoms import ENCODED, encode_lossless, half_breast, transcode, write_dicom
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
@@ -196,6 +196,22 @@ def test_jpeg_of_12_bits_has_the_values_that_pydicoms_own_tests_state(name: str)
     stored = read_pixels(Path(str(get_testdata_file(name)))).stored
     assert (stored.shape, stored.dtype, int(stored.max())) == ((1024, 256), np.uint16, 264)
     assert (stored[420, 140], stored[230, 120]) == (244, 95)
+
+
+@pytest.mark.parametrize("predictor", range(1, 8))
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_every_predictor_of_jpeg_lossless_is_decoded(
+    tmp_path: Path, predictor: int, bits: int
+) -> None:
+    pixels = np.random.default_rng(predictor).integers(0, 1 << bits, (24, 31))
+    path = write_dicom(tmp_path / "a.dcm", pixels, bits=bits)
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLossless
+    stream = encode_lossless(pixels, bits=bits, predictor=predictor)
+    data.PixelData = pydicom.encaps.encapsulate([stream + b"\0" * (len(stream) % 2)])
+    data["PixelData"].VR = "OB"
+    data.save_as(path)
+    np.testing.assert_array_equal(read_pixels(path).stored, pixels)
 
 
 # 16 x 16 pixels of 16 bits, value 16 * (16 * row + column), encoded once by OpenJPH, reversible
