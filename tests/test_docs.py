@@ -1,5 +1,6 @@
 """The README and the docs tell the truth: their commands parse, and the newcomer's ones run."""
 
+import inspect
 import json
 import re
 import shlex
@@ -11,6 +12,7 @@ from doors import ROOT
 from PIL import Image
 
 from mammo import cli, driver
+from mammo.commands import COMMANDS, doctor
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = {
@@ -43,7 +45,10 @@ def test_every_command_shown_is_one_that_exists(page: str, line: str) -> None:
     elif program == "mammo" and arguments[0] in driver.STEPS:
         cli.parse(arguments[0], arguments[1:])
     elif program == "mammo":
-        assert arguments[0] in {"lineage", "ENTRY"}
+        assert arguments[0] in {*COMMANDS, "ENTRY"}
+        if arguments[0] == "doctor":
+            settings = {word[2:] for word in arguments if word.startswith("--")}
+            assert settings <= set(inspect.signature(doctor.run).parameters)
     elif words[:3] == ["mlflow", "run", "."]:
         entry = arguments[arguments.index("-e") + 1]
         settings = [arguments[at + 1] for at, word in enumerate(arguments) if word == "-P"]

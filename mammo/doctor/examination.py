@@ -23,6 +23,7 @@ from mammo.data.duplicates import Pair
 from mammo.doctor.pictures import glance, picture_findings, removed_marks
 from mammo.doctor.probe import Probe, background_features, metadata_features, probe
 from mammo.doctor.twins import cluster_ids, cross_findings, find_pairs, twin_findings
+from mammo.errors import DataError
 
 LOG = logging.getLogger("mammo")
 
@@ -85,6 +86,8 @@ def examine(data: Dataset, other: Dataset | None = None, *, seed: int = 0) -> Ex
     started = time.monotonic()
     frame = data.manifest
     rows = np.flatnonzero(~frame["is_synthetic"]).tolist()
+    if not rows:
+        raise DataError(f"dataset {data.name} holds no real image; the doctor examines real ones")
     LOG.info("doctor: looking at %d images", len(rows))
     seen = glance(data, rows)
     cropped = data.about.get("crop", "breast") != "none"

@@ -149,6 +149,12 @@ def test_what_is_no_dataset_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert cli.main(["doctor", str(tmp_path)]) == 2
     assert "is no dataset" in capsys.readouterr().err
     assert cli.main(["doctor"]) == 2
+    made = [
+        row | {"is_synthetic": True, "generator_run_id": "run", "split": "train"}
+        for row in rows_of(4)
+    ]
+    assert cli.main(["doctor", str(store(tmp_path / "made", made, breast).folder)]) == 2
+    assert "holds no real image" in capsys.readouterr().err
     (tmp_path / "file").touch()
     data = store(tmp_path / "data", rows_of(4), breast)
     assert cli.main(["doctor", str(data.folder), "--output", str(tmp_path / "file")]) == 2
