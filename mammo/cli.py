@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ from mammo.errors import ConfigError, MammoError
 from mammo.mistakes import explain
 from mammo.run import Stopped
 
+_DEEPEST = 10  # levels of a config; main's settings have two
 USAGE = "usage: mammo ENTRY [--name value ...]     (mammo ENTRY --help shows the settings)"
 
 
@@ -194,16 +195,12 @@ def _file_arguments(path: Path) -> list[str]:
         raise ConfigError(f"config {path} is no file; give a YAML file of settings")
     try:
         text = path.read_text()
-        # settings need no aliases, and ten lines of them unpack to a billion values
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ConfigError(f"config {path} has an alias (*name); write the value out")
+        _check_plain(yaml.parse(text, yaml.SafeLoader), path)
         content = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"config {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # a ValueError: no text, or no number or date
         raise ConfigError(f"config {path} is not YAML: {one_line(str(error))[:300]}") from None
-    except RecursionError:
-        raise ConfigError(f"config {path} is nested too deep to be a mapping of settings") from None
     if not isinstance(content, Mapping):
         raise ConfigError(f"config {path} is not a mapping of settings to values")
     flat = _flatten(dict(content))
@@ -213,6 +210,20 @@ def _file_arguments(path: Path) -> list[str]:
             f"config {path}: {str(wrong[0])[:60]} is a list or an object; give a number or a text"
         )
     return [f"--{name}={_as_argument(value)}" for name, value in flat.items() if name != "config"]
+
+
+def _check_plain(events: Iterable[Any], path: Path) -> None:
+    """Refuse what no setting needs: ten lines of aliases unpack to a billion values."""
+    import yaml
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"config {path} has an alias (*name); write the value out")
+        if depth > _DEEPEST:
+            raise ConfigError(f"config {path} is nested too deep to be a mapping of settings")
 
 
 def one_line(text: str) -> str:

@@ -220,16 +220,16 @@ SYNTAXES: dict[str, UID] = {
 
 
 def deflated_bomb() -> bytes:
-    """A deflated data set of 200 kB that unpacks to 200 MB and more."""
+    """A deflated data set of 60 kB that unpacks to 60 MB."""
     content = packed(DeflatedExplicitVRLittleEndian)
     meta = pydicom.filereader.read_preamble and content[:132]
     length = struct.unpack("<I", content[140:144])[0]
     head = meta + content[132 : 144 + length]
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    element = struct.pack("<HH2sHI", 0x0011, 0x1001, b"OB", 0, 200_000_000)
+    element = struct.pack("<HH2sHI", 0x0011, 0x1001, b"OB", 0, 60_000_000)
     body = packer.compress(element)
     zeros = bytes(1_000_000)
-    for _ in range(200):
+    for _ in range(60):
         body += packer.compress(zeros)
     return head + body + packer.flush()
 

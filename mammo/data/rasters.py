@@ -1,5 +1,6 @@
 """Reads PNG, TIFF, PGM and JPEG files of 8 or 16 bits."""
 
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -54,10 +55,13 @@ def _with_image(path: Path, use: Callable[[Any], Found]) -> Found:
     broken = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
               OverflowError, RuntimeError, Image.DecompressionBombError, struct.error,
               zlib.error)  # fmt: skip
+    log = logging.getLogger("PIL")
+    level = log.level
     try:
         with warnings.catch_warnings():
             # Pillow warns of sizes that are refused here, and of metadata that is not read
             warnings.simplefilter("ignore")
+            log.setLevel(logging.CRITICAL + 1)  # what is wrong is told in one line, by us
             with Image.open(path) as image:
                 return use(image)
     except UnidentifiedImageError:
@@ -67,3 +71,5 @@ def _with_image(path: Path, use: Callable[[Any], Found]) -> Found:
     except broken as error:
         reason = "truncated" if "truncated" in str(error) else "broken"
         raise DataError(f"the image file is {reason}") from None
+    finally:
+        log.setLevel(level)
