@@ -9,6 +9,7 @@ from mammo.data.dataset import Dataset
 from mammo.errors import DataError
 from mammo.evaluation import figures, ranking
 from mammo.evaluation.evidence import Evidence
+from mammo.evaluation.groups import by_group, metrics_of
 from mammo.evaluation.predictions import (
     Predicts,
     evaluated_rows,
@@ -39,6 +40,7 @@ def classifier_evidence(
     aggregate: str,
     operating: str,
     specificity: float,
+    groups: list[str],
     draws: int,
     batch_size: int,
     seed: int,
@@ -77,6 +79,18 @@ def classifier_evidence(
         "Intervals": f"95 %, {draws} draws of patients within each label",
         "Seen in training": f"none; compared {guards[0]}" if guards else "yes: the training rows",
     }
+    apart = by_group(
+        images,
+        data.manifest,
+        groups,
+        positive=positive,
+        threshold=verdict.outcome.threshold,
+        aggregate=how,
+        draws=draws,
+        seed=seed,
+    )
+    if len(apart):
+        found.add(_groups(apart, split))
     if other is not None and against is not None:
         found.tables["predictions_baseline"] = other
         found.add(_comparison(verdict, against, positive, draws=draws, seed=seed))
@@ -152,6 +166,19 @@ def _verdict_evidence(
             "operating_points": verdict.operating_points,
             "confusion": table,
         },
+    )
+
+
+def _groups(table: pd.DataFrame, split: str) -> Evidence:
+    """The same model in each group of images."""
+    text = (
+        "The same patients by groups of their images, at the same threshold. A difference between "
+        "groups may be one of patients; an AUC needs both sides in a group."
+    )
+    return Evidence(
+        metrics=metrics_of(table, split),
+        sections=[Section("By group", text, {"Groups": table})],
+        tables={"groups": table},
     )
 
 

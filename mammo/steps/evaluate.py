@@ -31,6 +31,7 @@ LOG = logging.getLogger("mammo")
 
 def check(settings: Mapping[str, Any]) -> None:
     from mammo.evaluation.extractors import check_extractor
+    from mammo.evaluation.groups import GROUPS
 
     if not settings["model"] and not settings["synthetic"]:
         raise ConfigError("model and synthetic are both empty; give one of them, or both")
@@ -39,6 +40,13 @@ def check(settings: Mapping[str, Any]) -> None:
             f"baseline {settings['baseline']!r} has nothing to compare with; give model as well"
         )
     check_extractor(settings["extractor"])
+    strange = sorted(set(_listed(str(settings["groups"]))) - set(GROUPS))
+    if strange:
+        raise ConfigError(f"groups {strange[0]!r}; choose of {', '.join(GROUPS)}")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def source_digest(settings: Mapping[str, Any]) -> str:
@@ -59,6 +67,7 @@ def run(
     aggregate: AggregateName = "",
     operating: OperatingName = "balanced_accuracy",
     specificity: Fraction = 0.9,
+    groups: str = "dataset,subset",
     bootstrap: PositiveInt = 2000,
     extractor: str = "random",
     fidelity_split: FidelitySplit = "train",
@@ -78,6 +87,7 @@ def run(
         aggregate: from images to patient: mean, max or none; empty takes the model's own.
         operating: what the threshold is chosen for, always on validation patients.
         specificity: specificity that the threshold keeps on validation with operating=specificity.
+        groups: columns whose values are judged apart, with commas; empty for none.
         bootstrap: draws of patients behind every interval.
         extractor: features of the fidelity metrics: random (a stand-in) or NAME@WEIGHTS.
         fidelity_split: real images that synthetic ones are compared with: a split, or all.
@@ -104,6 +114,7 @@ def run(
             aggregate=aggregate,
             operating=operating,
             specificity=specificity,
+            groups=_listed(groups),
             draws=bootstrap,
             batch_size=batch_size,
             seed=seed,
