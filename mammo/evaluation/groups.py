@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mammo.evaluation import ranking
-from mammo.evaluation.operating import Outcome
+from mammo.evaluation import operating, ranking
 
 GROUPS = ("dataset", "subset", "vendor", "view", "laterality", "density")
 COLUMNS = (
@@ -63,14 +62,7 @@ def _judged(
 ) -> dict[str, float]:
     is_positive: NDArray[np.bool_] = (patients["label"] == positive).to_numpy()
     score = patients[f"score/{positive}"].to_numpy()
-    called = score >= threshold
-    counted = Outcome(
-        threshold,
-        true_positives=int((called & is_positive).sum()),
-        false_positives=int((called & ~is_positive).sum()),
-        true_negatives=int((~called & ~is_positive).sum()),
-        false_negatives=int((~called & is_positive).sum()),
-    )
+    counted = operating.count(is_positive, score, threshold)
     both = bool(is_positive.any() and not is_positive.all())
     low, high = (
         ranking.bootstrap_auc(patients, positive, draws=draws, seed=seed)

@@ -57,9 +57,14 @@ def at_specificity(positive: ArrayLike, score: ArrayLike, *, specificity: float)
 
 
 def outcome(positive: ArrayLike, score: ArrayLike, threshold: float) -> Outcome:
+    """As `count`, of rows on both sides, so that every rate is defined."""
+    _need_both(np.asarray(positive, bool))
+    return count(positive, score, threshold)
+
+
+def count(positive: ArrayLike, score: ArrayLike, threshold: float) -> Outcome:
     """Counts of calling `score` (N,) positive from `threshold` on, against `positive` (N,) bool."""
     positive, called = np.asarray(positive, bool), np.asarray(score) >= threshold
-    _need_both(positive)
     return Outcome(
         float(threshold),
         true_positives=int(np.sum(called & positive)),
