@@ -59,7 +59,7 @@ def compared(read: Read, count: int, hashes: Sequence[str] = ()) -> tuple[list[P
 
     `hashes` (of the pixels, count) saves comparing equal ones: each is paired with the first of
     its kind. Each picture takes 16 kB of memory and some 30 ms; screening all pairs, which grows
-    with the square of `count`, takes as long as that from about 100,000 pictures on.
+    with the square of `count`, takes as long as that from about 250,000 pictures on.
     """
     firsts = _firsts(hashes or [str(row) for row in range(count)])
     rows = [row for row in range(count) if firsts[row] == row]
