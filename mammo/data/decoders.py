@@ -2,7 +2,7 @@
 
 Broken streams are told by `codestreams` first. Of the decoders at hand gdcm, and dicomsdl on
 streams that are not checked, write beyond their memory on such streams, which ends the process;
-gdcm is not used at all. dicomsdl reads JPEG lossless and JPEG-LS three times as fast as gdcm and
+gdcm is not used at all. dicomsdl reads JPEG lossless and JPEG-LS two to three times as fast and
 is the only one to read JPEG of 12 bits.
 """
 

@@ -16,6 +16,7 @@ SCALES = {
     "fixed": "fixed_range, in the file's units after its modality transform",
     "none": "full range of the stored bits, VOI left out",
 }
+ATTENUATION = "of FOR PROCESSING files: -ln(I / I0), 1 is ln(2^bits); I0 is the unattenuated beam"
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

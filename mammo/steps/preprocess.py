@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mammo.data.request import (
+    ATTENUATION,
     SCALES,
     check_settings,
     digest_of_files,
@@ -251,6 +252,7 @@ def run(
             "policy": intensity,
             "scale": SCALES[intensity],
             **({"range": list(recipe.fixed_range)} if recipe.fixed_range else {}),
+            **({"raw": ATTENUATION} if for_processing == "log" else {}),
         },
         "split_seed": seed,
         "salt": salt,

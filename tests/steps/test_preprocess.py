@@ -4,6 +4,7 @@ import errno
 import inspect
 import json
 import logging
+import math
 import stat
 from pathlib import Path
 from typing import Any
@@ -358,3 +359,23 @@ def test_an_official_test_split_is_kept_and_validation_drawn_from_the_rest(tmp_p
         "benign": 1,
         "malignant": 1,
     }
+
+
+def test_flags_leave_images_out_without_a_fault_and_raw_values_are_recorded(
+    tmp_path: Path, release: Path
+) -> None:
+    write_dicom(release / "benign" / "x_spot.dcm", half_breast(), PatientID="X",
+                PaddleDescription="SPOT")  # fmt: skip
+    raw = np.where(half_breast() > 0, 100, 4000)
+    write_dicom(release / "malignant" / "y_raw.dcm", raw, PatientID="Y",
+                PresentationIntentType="FOR PROCESSING")  # fmt: skip
+    given = {**SMALL, "source": str(release), "for_processing": "log"}
+    tracked, data = run(tmp_path / "work", **given)
+    assert tracked.last["images"] == 25  # strict stops at faults; a spot view is none
+    assert "1 spot (exclude)" in tracked.logged_tags["mammo.left_out"]
+    assert data.about["intensity"]["raw"].startswith("of FOR PROCESSING files: -ln(I / I0)")
+    high = data.manifest["grey_high"].round(3).value_counts().to_dict()
+    assert high == {4095: 24, round(math.log(4096), 3): 1}
+    tracked, data = run(tmp_path / "work", **given, exclude="")
+    assert tracked.last["images"] == 26
+    assert data.manifest["flags"].value_counts().to_dict() == {"": 25, "spot": 1}
