@@ -6,9 +6,7 @@ from pathlib import Path
 
 from mammo.commands import call
 from mammo.data.dataset import Dataset
-from mammo.errors import ConfigError
-
-FATAL_EXIT = 1  # 2 is a mistake in the command, as everywhere
+from mammo.errors import ConfigError, DataError
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -19,7 +17,7 @@ def run(dataset: str, *, output: str = "", against: str = "", seed: int = 0) -> 
     """Examine DATASET, a folder or a run's reference, and write doctor.html and doctor.json.
 
     They go to --output (default: doctor/<digest> in the work folder); --against compares with
-    another dataset. The last line of stdout is JSON. The exit code is 0, or 1 when a finding is
+    another dataset. The last line of stdout is JSON. The exit code is 0, or 2 when a finding is
     fatal.
     """
     from mammo.doctor.examination import examine
@@ -39,7 +37,13 @@ def run(dataset: str, *, output: str = "", against: str = "", seed: int = 0) -> 
         print(f"{finding.severity:8}{finding.name}: {finding.text}")
     told = {"findings": len(found.findings), "fatal": found.fatal}
     print(json.dumps({**told, "page": str(place / "doctor.html")}), flush=True)
-    return FATAL_EXIT if found.fatal else 0
+    worst = [each for each in found.findings if each.severity == "fatal"]
+    if worst:
+        raise DataError(
+            f"dataset {data.name} is not fit for use: {worst[0].name}, {worst[0].text} "
+            f"({len(worst)} fatal findings; the page shows all)"
+        )
+    return 0
 
 
 def _open(reference: str, setting: str) -> Dataset:

@@ -90,12 +90,12 @@ def test_the_page_needs_nothing_else_and_names_no_path(tmp_path: Path) -> None:
     assert str(tmp_path) not in html
 
 
-def test_a_single_class_is_fatal_and_exits_with_1(
+def test_a_single_class_is_fatal_and_exits_with_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = store(tmp_path / "data", rows_of(12, label="benign"), breast)
     code, line, told = doctor(capsys, str(data.folder), "--output", str(tmp_path / "out"))
-    assert code == 1
+    assert code == 2
     assert line["fatal"] == 1
     assert "fatal   one class only" in told
 
