@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import planted
 import pytest
-from planted import mark
+from planted import STEM, mark
 
 SMALL = {"image_size": "32"}
 HALVES = {"val_fraction": 0.25, "test_fraction": 0.25}
@@ -459,6 +459,90 @@ def test_folders_named_after_people_are_no_classes(
         done = doors.here("preprocess", source=source, dataset="folder", task=task, **SMALL)
         assert done.code == 2, task
         nothing_told(done)
+
+
+CBIS_TABLE = "mass_case_description_train_set.csv"
+
+
+def _cbis_cell(column: str, value: str) -> Callable[[Path], None]:
+    def change(source: Path) -> None:
+        frame = pd.read_csv(source / CBIS_TABLE, dtype="str")
+        frame.loc[3, column] = value
+        frame.to_csv(source / CBIS_TABLE, index=False)
+
+    return change
+
+
+def _cbis_renamed(patient: str) -> Callable[[Path], None]:
+    """One more file, whose PatientID is not as the others'."""
+    return lambda source: _ignored(planted.dicom(
+        source / mark("more") / "1.dcm", patient=patient,
+        SeriesDescription="full mammogram images"))  # fmt: skip
+
+
+def _ignored(_: object) -> None:
+    return None
+
+
+def _cbis_headless(source: Path) -> None:
+    path = source / CBIS_TABLE
+    path.write_text(path.read_text().split("\n", 1)[1])
+
+
+CBIS_MISTAKES: dict[str, Callable[[Path], None]] = {
+    **{column.replace(" ", "_"): _cbis_cell(column, mark("cell"))
+       for column in ("patient_id", "breast_density", "left or right breast", "image view",
+                      "assessment", "pathology", "subtlety", "abnormality type")},
+    "a_person_as_subset": _cbis_renamed(f"{STEM}-Jane_P_71999_LEFT_CC"),
+    "a_person_as_patient": _cbis_renamed(f"{STEM}^Jane"),
+    "a_person_after_the_view": _cbis_renamed(f"Mass-Test_P_71999_LEFT_CC_{STEM}"),
+    "no_header": _cbis_headless,
+    "twice": lambda source: (source / f"mass_case_description_{mark('t')}.csv").write_bytes(
+        (source / CBIS_TABLE).read_bytes()) and None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", CBIS_MISTAKES)
+@pytest.mark.parametrize("task", ["malignancy2", "birads"])
+def test_a_mistake_in_a_release_of_cbis_is_told_without_names(
+    mistake: str, task: str, source: Path, home: Path, nothing_told: Callable[..., None]
+) -> None:
+    settings = cbis(source)
+    CBIS_MISTAKES[mistake](source)
+    done = doors.here(
+        "preprocess", source=source, task=task, strict=False, **settings, **SMALL,
+        val_fraction=0, test_fraction=0,
+    )  # fmt: skip
+    assert done.code in (0, 2)
+    assert "Traceback" not in done.err
+    nothing_told(done)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "patient,split\n{0},train\n",
+        "patient,split\n{0},{0}\n",
+        "split,patient\n{0},train\n",
+        "{0},train\n{1},test\n",
+        "patient,split,fold\n{0},train,{1}\n",
+        "patient,split\n{0},train\n{0},test\n",
+        "patient;split\n{0};train\n",
+        'patient,split\n"{0},train\n',
+        "patient,split\n{0},train,{1},{1}\n",
+        "# mammo splits {0}\npatient,split\n",
+    ],
+)
+def test_a_mistake_in_a_split_file_is_told_without_patients(
+    lines: str, source: Path, home: Path, nothing_told: Callable[..., None]
+) -> None:
+    settings = table(source)
+    file = source / "splits.csv.txt"
+    file.write_text(lines.format(mark("p0"), mark("p1")))
+    done = doors.here("preprocess", source=source, split_file=file, **settings, **SMALL, **HALVES)
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    nothing_told(done)
 
 
 # ---- the whole way, by processes

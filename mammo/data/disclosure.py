@@ -32,9 +32,18 @@ _NAME = re.compile(r"[\^@]|[A-Za-z],\s*[A-Za-z]|\b(?:dr|mr|mrs|ms)\.? ", re.IGNO
 
 def sayable(text: str) -> str:
     """`text` in quotes where it is made of a label's own words and small numbers, else no text."""
+    return repr(text) if _is_plain(text) else "(not shown: it may tell of a person)"
+
+
+def stored_grade(text: str) -> str:
+    """A BI-RADS grade or a density as the release has it; empty where it is another text."""
+    return text if _is_plain(text) else ""
+
+
+def _is_plain(text: str) -> bool:
     parts = re.findall(r"[^\W\d_]+|\d+", text.lower())
     known = all(part in _WORDS or len(part) <= (2 if part.isdigit() else 1) for part in parts)
-    return repr(text) if known and len(text) <= _LONGEST else "(not shown: it may tell of a person)"
+    return known and len(text) <= _LONGEST
 
 
 def personal(values: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from mammo.data.disclosure import stored_age
+from mammo.data.disclosure import stored_age, stored_grade
 from mammo.data.identity import Names
 from mammo.data.journal import Journal, Outcome
 from mammo.data.manifest import make_manifest
@@ -122,8 +122,8 @@ class Preparation:
             "view": record.view or header.view,
             "label": record.label,
             "label_kind": self.label_kind,
-            "birads": record.birads,
-            "density": record.density,
+            "birads": stored_grade(record.birads),
+            "density": stored_grade(record.density),
             "age": stored_age(header.age if math.isnan(record.age) else record.age),
             "vendor": record.vendor or header.vendor,
             "subset": record.subset,
