@@ -1,7 +1,6 @@
 """Reads a DICOM file: its header, the frame that is wanted, and the grey scale it prescribes."""
 
 import logging
-import math
 import struct
 import warnings
 import zlib
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.data.picture import Header, Omitted, Picture, Reading, require_size, which_frame
+from mammo.data.headers import header_of
+from mammo.data.picture import Omitted, Picture, Reading, require_size, which_frame
 from mammo.errors import DataError
 
 # What pydicom and its decoders raise on files that break the standard
@@ -35,17 +35,6 @@ _COLORS = (
 # Macros of multi-frame files (PS3.3 C.7.6.16.2) whose content single frames have at their root
 _MACROS = ("FrameVOILUTSequence", "PixelValueTransformationSequence", "PixelMeasuresSequence",
            "FrameAnatomySequence")  # fmt: skip
-_MAGNIFIES = 1.3  # contact views have a factor of 1.0 to 1.1, magnification views of 1.5 or more
-_VIEWS = {  # CID 4014, in SNOMED CT and in its older codes
-    "399162004": "CC", "R-10242": "CC", "399368009": "MLO", "R-10226": "MLO",
-}  # fmt: skip
-_MODIFIERS = {  # CID 4015
-    "399209000": "implant", "R-102D5": "implant", "399163009": "magnification",
-    "R-102D6": "magnification", "399055006": "spot", "R-102D7": "spot",
-}  # fmt: skip
-_SPECIMEN = ("127457009", "G-8310")
-_WORDS = (("implant", "implant"), ("magnif", "magnification"), ("spot", "spot"),
-          ("specimen", "biopsy"), ("biopsy", "biopsy"), ("stereo", "biopsy"))  # fmt: skip
 
 
 def read_dicom(path: Path, reading: Reading) -> Picture:
@@ -55,14 +44,14 @@ def read_dicom(path: Path, reading: Reading) -> Picture:
 
     data = parse(path)
     with _refusing("its pixels cannot be decoded; truncated or broken"):
+        hits = sorted(reading.exclude.intersection(header_of(data).flags))
+        if hits:  # before any fault: what is not asked for need not be sound
+            raise Omitted(hits[0])
         raw = _require_usable(data, reading)
         count = int(data.get("NumberOfFrames") or 1)
         at = which_frame(count, reading)
         _flatten(data, max(at, 0))
-        header = _header(data)
-        hits = sorted(reading.exclude.intersection(header.flags))
-        if hits:
-            raise Omitted(hits[0])
+        header = header_of(data)
         if at >= 0:
             stored = decode_frame(data, at, count)
         else:
@@ -200,84 +189,3 @@ def _brightest(frames: Iterator[NDArray[Any]], inverted: bool) -> NDArray[Any]:
     for frame in frames:
         (np.minimum if inverted else np.maximum)(found, frame, out=found)
     return found
-
-
-def _header(data: Any) -> Header:
-    side = str(
-        data.get("ImageLaterality") or data.get("FrameLaterality") or data.get("Laterality") or ""
-    ).upper()
-    return Header(
-        laterality=side if side in ("L", "R") else "",
-        view=_view(data),
-        wall=_wall(data.get("PatientOrientation")),
-        vendor=str(data.get("Manufacturer") or ""),
-        age=_years(str(data.get("PatientAge") or "")),
-        pixel_mm=_spacing(data),
-        flags=tuple(sorted(_flags(data))),
-    )
-
-
-def _view(data: Any) -> str:
-    """CC or MLO by ViewPosition, else by ViewCodeSequence; implants displaced (ID) included."""
-    told = str(data.get("ViewPosition") or "").upper().strip()
-    told = told.removesuffix("ID") if told in ("CCID", "MLOID") else told
-    if told:
-        return told if told in ("CC", "MLO") else ""
-    for code, meaning in _codes(data.get("ViewCodeSequence")):
-        named = {"craniocaudal": "CC", "mediolateraloblique": "MLO"}.get(
-            meaning.replace("-", "").replace(" ", "")
-        )
-        return _VIEWS.get(code) or named or ""
-    return ""
-
-
-def _flags(data: Any) -> set[str]:
-    """What the header tells of implants, magnification, spot compression, biopsies and marks."""
-    flags = set()
-    views = data.get("ViewCodeSequence") or []
-    modifiers = [c for view in views for c in _codes(view.get("ViewModifierCodeSequence"))]
-    modifiers += _codes(data.get("ViewModifierCodeSequence"))
-    flags |= {_MODIFIERS[code] for code, _ in modifiers if code in _MODIFIERS}
-    if any(code in _SPECIMEN for code, _ in _codes(views)):
-        flags.add("biopsy")
-    told = [meaning for _, meaning in [*modifiers, *_codes(views)]]
-    told += [str(data.get(name) or "").lower() for name in ("ViewPosition", "PaddleDescription")]
-    told += [str(word).lower() for word in list(data.get("ImageType") or [])[2:]]
-    flags |= {flag for text in told for word, flag in _WORDS if word in text}
-    position = str(data.get("ViewPosition") or "").upper()
-    if position in ("CCID", "MLOID") or str(data.get("BreastImplantPresent")).upper() == "YES":
-        flags.add("implant")
-    if position.startswith("MAG"):
-        flags.add("magnification")
-    factor = data.get("EstimatedRadiographicMagnificationFactor")
-    if factor is not None and float(factor) > _MAGNIFIES:
-        flags.add("magnification")
-    if str(data.get("BurnedInAnnotation")).upper() == "YES":
-        flags.add("marked")
-    return flags
-
-
-def _codes(sequence: Any) -> list[tuple[str, str]]:
-    """Code and meaning (in lower case) of each item."""
-    return [
-        (str(item.get("CodeValue") or ""), str(item.get("CodeMeaning") or "").lower())
-        for item in sequence or []
-    ]
-
-
-def _wall(orientation: Any) -> str:
-    """Side of the chest wall: rows that run towards the patient's front (A) start at the wall."""
-    rows = str(orientation[0]) if orientation and not isinstance(orientation, str) else ""
-    return {"A": "left", "P": "right"}.get(rows[:1], "")
-
-
-def _years(text: str) -> float:
-    return float(text[:3]) if text[:3].isdecimal() and text.endswith("Y") else math.nan
-
-
-def _spacing(data: Any) -> float:
-    for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        value = data.get(name)
-        if value is not None and not isinstance(value, str) and len(value) == 2:
-            return float(value[1])
-    return math.nan

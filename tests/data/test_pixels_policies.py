@@ -201,6 +201,8 @@ def test_flags_of_the_header_reach_the_manifest_or_leave_the_image_out(
     if flag:
         left = prepare(one(path), Recipe((64, 64), exclude=frozenset({flag})))
         assert left == LeftOut(f"{flag} (exclude)")
+        write_dicom(path, half_breast(), **tags, PresentationIntentType="FOR PROCESSING")
+        assert prepare(one(path), Recipe((64, 64), exclude=frozenset({flag}))) == left
 
 
 def test_flags_of_release_and_header_are_joined(tmp_path: Path) -> None:
