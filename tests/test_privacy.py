@@ -3,7 +3,6 @@
 import base64
 import csv
 import gzip
-import importlib.util
 import os
 import signal
 import stat
@@ -549,7 +548,7 @@ def test_a_mistake_in_a_split_file_is_told_without_patients(
 
 
 def test_no_identifier_leaves_the_pipeline(
-    source: Path, home: Path, nothing_told: Callable[..., None]
+    source: Path, tmp_path: Path, home: Path, nothing_told: Callable[..., None]
 ) -> None:
     settings = spoilt(source)
     made = doors.mammo(
@@ -557,10 +556,14 @@ def test_no_identifier_leaves_the_pipeline(
     )
     mixed = doors.mammo("mix", real=made.uri, real_percentage=0.5, mix_mode="append",
                         synthetic_multiplier=0.0)  # fmt: skip
-    outcomes = [made, mixed, doors.mammo("lineage", made.run_id)]
-    if importlib.util.find_spec("mammo.commands.doctor"):
-        outcomes.append(doors.mammo("doctor", made.uri))
-    assert [each.code for each in outcomes[1:3]] == [0, 0]
+    outcomes = [made, mixed, doors.mammo("lineage", made.run_id), doors.mammo("doctor", made.uri)]
+    for layout in ("system0", "system2"):
+        written = tmp_path / layout
+        outcomes.append(doors.mammo("data", "export", made.uri, layout=layout, output=written))
+        assert list(written.rglob("*.*"))
+    assert [each.code for each in outcomes] == [0, 0, 0, outcomes[3].code, 0, 0]
+    assert outcomes[3].code in (0, 2)  # what it finds may be fatal
+    assert list(home.rglob("doctor.html"))
     nothing_told(*outcomes)
 
 
