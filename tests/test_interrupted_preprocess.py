@@ -25,11 +25,12 @@ WORKERS = 2
 
 def release(folder: Path, images: int) -> Path:
     """Pictures large enough that decoding takes a while; one of them is broken."""
-    picture = half_breast((1800, 1400), level=200).astype(np.uint8)
     for number in range(images):
+        picture = half_breast((1800, 1400), level=120 + 8 * (number // 16)).astype(np.uint8)
+        column = 50 + 30 * (number % 16)
+        picture[870:930, column : column + 60] = 20  # no two alike, also at 64 pixels
         path = folder / ("benign", "malignant")[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture[900, 10 + number] = 100  # no two alike: copies would be one group
         Image.fromarray(picture).save(path, compress_level=1)
     broken = folder / "benign" / "50.png"
     broken.write_bytes(broken.read_bytes()[:5000])
@@ -42,6 +43,7 @@ def command(source: Path) -> dict[str, Any]:
         "source": source,
         "task": "label",
         "image_size": 64,
+        "patient_pattern": r"(\d+)\.png",
         "strict": False,
         "workers": WORKERS,
     }
