@@ -236,7 +236,7 @@ class _Execution:
             try:
                 result: Result = self.module.run(tracked, **_wanted(self.module, self.settings))
             except OSError as error:
-                raise _users_oserror(error) from error
+                raise _users_oserror(error, str(self.settings.get("source", ""))) from error
             # the JSON line has no word for a number that is not there
             finite = {name: value for name, value in result.metrics.items() if isfinite(value)}
             result = replace(result, metrics=finite)
@@ -349,10 +349,19 @@ def _result_tags(result: Result) -> dict[str, str]:
     return tags
 
 
-def _users_oserror(error: OSError) -> Exception:
-    """A full disk or a forbidden file is the user's to mend; other OSErrors are bugs."""
+def _users_oserror(error: OSError, source: str) -> Exception:
+    """A full disk or a forbidden file is the user's to mend; other OSErrors are bugs.
+
+    A file below `source`, the folder of a release, is not named: its name may be a patient's.
+    """
     import errno
 
+    below = source and Path(str(error.filename)).is_relative_to(Path(source).expanduser())
+    if error.errno == errno.EACCES and below:
+        return DataError(
+            f"a file or folder in source {source} cannot be read: {error.strerror}; "
+            "give yourself the right to read all that is in it"
+        )
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG):
         where = error.filename2 or error.filename or "the work folder"  # of a copy, its target
         return DataError(f"{where} cannot be written: {error.strerror}; free space or set work_dir")

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import errno
 import gzip
 import os
 import signal
@@ -541,6 +542,21 @@ def test_a_mistake_in_a_split_file_is_told_without_patients(
     done = doors.here("preprocess", source=source, split_file=file, **settings, **SMALL, **HALVES)
     assert done.code == 2
     assert "Traceback" not in done.err
+    nothing_told(done)
+
+
+def test_a_file_that_may_not_be_read_is_not_named(
+    source: Path, home: Path, nothing_told: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dicom_folder(source)
+
+    def forbidden(folder: Path) -> None:  # the tests may run as root, who may read everything
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / mark("closed")))
+
+    monkeypatch.setattr("mammo.data.sources.folder.find_images", forbidden)
+    done = doors.here("preprocess", source=source, **settings, **SMALL, **HALVES)
+    assert done.code == 2
+    assert f"in source {source} cannot be read: Permission denied" in done.err
     nothing_told(done)
 
 
