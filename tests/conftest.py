@@ -17,7 +17,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # CI installs all that a test may need, so there only what no machine can be asked for skips.
 IN_CI = bool(os.environ.get("MAMMO_CI"))
 MAY_SKIP_IN_CI = ("needs a GPU",)
-LONG_FILES = {"test_end_to_end.py", "test_ui.py", "test_servers.py", "test_train_classifier.py"}
+LONG_FILES = {
+    "test_end_to_end.py",
+    "test_ui.py",
+    "test_servers.py",
+    "test_train_classifier.py",
+    "test_privacy.py",
+}
 
 # Before any library reads them: nothing goes out to a hub, no window opens.
 os.environ["HF_HUB_OFFLINE"] = "1"
