@@ -1,13 +1,15 @@
 """Files that are cut, that lie about themselves or that attack whoever reads them."""
 
+import functools
 import gzip
 import io
 import pickle
 import struct
+import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,25 +138,17 @@ def dicom(**changes: Any) -> bytes:
 
 
 def _base() -> Any:
-    folder = Path(__file__).parent
     data = pydicom.dcmread(io.BytesIO(_written()))
     data.PatientName = f"{SECRET}^Jane"
     data.PatientID = SECRET
-    assert folder
     return data
 
 
+@functools.cache
 def _written() -> bytes:
-    import tempfile
-
-    if not _BASE:
-        with tempfile.TemporaryDirectory() as folder:
-            path = write_dicom(Path(folder) / "a.dcm", half_breast(), ImageLaterality="L")
-            _BASE.append(path.read_bytes())
-    return _BASE[0]
-
-
-_BASE: list[bytes] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_dicom(Path(folder) / "a.dcm", half_breast(), ImageLaterality="L")
+        return path.read_bytes()
 
 
 def packed(syntax: UID) -> bytes:
@@ -184,8 +178,6 @@ def packed(syntax: UID) -> bytes:
 
 
 def _by_gdcm(syntax: UID) -> bytes:
-    import tempfile
-
     import gdcm
 
     kinds = {JPEGLosslessSV1: "JPEGLosslessProcess14_1", JPEGLSLossless: "JPEGLSLossless"}
@@ -222,9 +214,8 @@ SYNTAXES: dict[str, UID] = {
 def deflated_bomb() -> bytes:
     """A deflated data set of 60 kB that unpacks to 60 MB."""
     content = packed(DeflatedExplicitVRLittleEndian)
-    meta = pydicom.filereader.read_preamble and content[:132]
     length = struct.unpack("<I", content[140:144])[0]
-    head = meta + content[132 : 144 + length]
+    head = content[: 144 + length]
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     element = struct.pack("<HH2sHI", 0x0011, 0x1001, b"OB", 0, 60_000_000)
     body = packer.compress(element)
@@ -307,8 +298,3 @@ LAUGHS = (
 
 def entity(path: Path) -> str:
     return f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a SYSTEM "file://{path}">]>'
-
-
-def cuts(content: bytes, shares: tuple[float, ...]) -> Iterator[tuple[str, bytes]]:
-    for share in shares:
-        yield f"{round(100 * share):02d}", content[: int(len(content) * share)]
