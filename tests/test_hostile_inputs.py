@@ -965,8 +965,7 @@ def test_a_reference_to_a_hostile_dataset_is_one_line(name: str, place: Place) -
 
 
 # ---- by the door
-
-
+@pytest.mark.doors
 def test_by_the_door_each_is_exit_code_2_and_a_failed_run(
     place: Place, tmp_path: Path, store: str
 ) -> None:

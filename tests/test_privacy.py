@@ -561,8 +561,7 @@ def test_a_file_that_may_not_be_read_is_not_named(
 
 
 # ---- the whole way, by processes
-
-
+@pytest.mark.doors
 def test_no_identifier_leaves_the_pipeline(
     source: Path, tmp_path: Path, home: Path, nothing_told: Callable[..., None]
 ) -> None:
@@ -583,6 +582,7 @@ def test_no_identifier_leaves_the_pipeline(
     nothing_told(*outcomes)
 
 
+@pytest.mark.doors
 def test_a_killed_preprocess_leaves_no_identifier_behind(
     source: Path, home: Path, nothing_told: Callable[..., None]
 ) -> None:

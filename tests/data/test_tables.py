@@ -87,10 +87,9 @@ def test_an_excel_file_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_table_that_is_missing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"the table cannot be read \(No such file"):
-        read_table(tmp_path / "none.csv", needs=())
-    with pytest.raises(DataError, match=r"the table (cannot be read|is not an Excel file)"):
-        read_table(tmp_path / "none.xlsx", needs=())
+    for suffix in ("csv", "xlsx"):
+        with pytest.raises(DataError, match="the table is no file"):
+            read_table(tmp_path / f"none.{suffix}", needs=())
 
 
 def test_repeated_values_are_counted_and_not_shown() -> None:
