@@ -38,7 +38,8 @@ def read_table(
     """Rows of the table at `path` by column; empty cells are "", rows without any are left out.
 
     Its header must have the columns `needs`; `keep` bounds what is returned to columns of these
-    names (all of them if empty). `sheet` names the sheet of an Excel file (its first by default).
+    names (all of them if empty). An empty `delimiter` is the one of comma, semicolon and tab that
+    the first line has most of. `sheet` names the sheet of an Excel file (its first by default).
     `number_as`, where given, gets a row's number as a spreadsheet shows it, the header being 1.
     Errors say `kind` and never the file's own name.
     """
@@ -122,6 +123,10 @@ def _csv(path: Path, delimiter: str) -> Iterator[list[str]]:
     csv.field_size_limit(_LONGEST)
     # utf-8-sig also reads what Excel saves, with a byte order mark in front
     with path.open(newline="", encoding="utf-8-sig") as file:
+        if not delimiter:
+            first = file.readline()
+            file.seek(0)
+            delimiter = max(",;\t", key=first.count)
         yield from csv.reader(file, delimiter=delimiter, strict=True)
 
 

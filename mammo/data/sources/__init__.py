@@ -7,10 +7,13 @@ An adapter is a module with `read(folder, *, task, options) -> Release` and thes
 `generate(folder, *, options)` can make the release.
 """
 
+import fnmatch
 import importlib
+import logging
 import os
 import pkgutil
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -20,6 +23,7 @@ from mammo.data.classes import TASKS, ClassMap
 from mammo.data.disclosure import sayable
 from mammo.errors import ConfigError, DataError
 
+LOG = logging.getLogger("mammo")
 ADAPTERS = tuple(sorted(found.name for found in pkgutil.iter_modules(__path__)))
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
 IMAGE_SUFFIXES = (
@@ -42,13 +46,34 @@ def check_request(name: str, task: str, options: Mapping[str, str]) -> None:
     """Refuse a task or an option that adapter `name` does not know; `options` holds those given."""
     adapter = open_adapter(name)
     offers = getattr(adapter, "OFFERS", ())
-    if offers and task not in offers:
+    if offers and _by_assessment(adapter, task) not in offers:
         raise ConfigError(f"task {task!r} has no labels in {name}; it offers {', '.join(offers)}")
     known = getattr(adapter, "OPTIONS", None)
     foreign = [] if known is None else sorted(set(options) - set(known))
     if foreign:
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
         raise ConfigError(f"{foreign[0]} is not an option of dataset {name}; {takes}")
+
+
+def task_of(name: str, task: str) -> str:
+    """The task that adapter `name` reads for `task`: the one by BI-RADS where that is all it has.
+
+    A release without pathology cannot mean anything else by malignancy2; the classes are the same,
+    the kind of label is another, and what is recorded is the task that was read. A release with
+    both kinds keeps them apart by their names.
+    """
+    read = _by_assessment(open_adapter(name), task)
+    if read != task:
+        LOG.warning(
+            "preprocess: %s has no proven %s, its labels are assessments: read as task %s",
+            *(name, task, read),
+        )
+    return read
+
+
+def _by_assessment(adapter: ModuleType, task: str) -> str:
+    offers = getattr(adapter, "OFFERS", ())
+    return f"{task}_birads" if task not in offers and f"{task}_birads" in offers else task
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -66,11 +91,31 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def require_file(folder: Path, name: str, what: str) -> Path:
-    """`folder`/`name`; DataError tells what the release should hold there."""
-    path = folder / name
-    if not path.exists():
+    """The file `name` in `folder` or nearest below it; DataError tells what it should hold."""
+    found = find_file(folder, name)
+    if found is None:
         raise DataError(f"{folder} has no {name} ({what}); is it the folder of the release?")
-    return path
+    return found
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file `name`, a pattern in letters of any case, in `folder` or nearest below it.
+
+    DataError where several are equally near: they may be of two releases.
+    """
+    if (folder / name).is_file():
+        return folder / name
+    near: defaultdict[int, list[Path]] = defaultdict(list)
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        if any(part.startswith((".", "__")) for part in parts):  # what archives and editors leave
+            continue
+        if fnmatch.fnmatchcase(path.name.lower(), name.lower()) and path.is_file():
+            near[len(parts)].append(path)
+    found = near[min(near)] if near else []
+    if len(found) > 1:
+        raise DataError(f"{folder} holds {len(found)} files {name}; give the folder of one release")
+    return found[0] if found else None
 
 
 def refuse_generated(names: Iterable[str], options: Mapping[str, str]) -> None:
@@ -168,6 +213,52 @@ class Inside:
         if parent not in self._outside:
             self._outside[parent] = not _resolved(parent).is_relative_to(self._root)
         return self._outside[parent]
+
+
+class Files:
+    """Image files anywhere below `folder`, told by the ends of their paths."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._inside = Inside(folder)
+        self._by_stem: defaultdict[str, list[Path]] = defaultdict(list)
+        self._looked = False
+
+    def find(self, *ends: str, at: Path | None = None) -> Path:
+        """The file `at`, else that of the first of `ends` which any has, as `10006/462822612`.
+
+        It may have any image's suffix; of a DICOM file and its copies the DICOM file is meant.
+        DataError where none fits, or several.
+        """
+        if at is not None and at.is_file():
+            return at
+        if not self._looked:  # a release as it was published is never searched
+            self._look()
+        for end in ends:
+            parts = tuple(end.split("/"))
+            named = self._by_stem.get(parts[-1], [])
+            found = [path for path in named if path.parts[-len(parts) : -1] == parts[:-1]]
+            dicoms = [path for path in found if path.suffix.lower() in (".dcm", ".dicom")]
+            found = dicoms or found
+            if len(found) > 1:
+                raise DataError(f"the file is there {len(found)} times")
+            if found:
+                if self._inside.leaves(found[0]):
+                    raise DataError("a link that leads out of source; copy the file")
+                return found[0]
+        raise DataError("the file is missing")
+
+    def _look(self) -> None:
+        for path in sorted(self._folder.rglob("*")):
+            if path.name.lower().endswith(IMAGE_SUFFIXES) and not path.name.startswith("."):
+                self._by_stem[stem_of(path.name)].append(path)
+        self._looked = True
+
+
+def stem_of(name: str) -> str:
+    """`name` of a file without an image's suffix; other dots are part of it, as in a UID."""
+    suffix = next((each for each in IMAGE_SUFFIXES if name.lower().endswith(each)), "")
+    return name[: -len(suffix)] if suffix else name
 
 
 def _resolved(path: Path) -> Path:

@@ -127,7 +127,11 @@ def _area(box: Box) -> float:
 
 def _table(folder: Path, what: str, part: str) -> Path | None:
     """BCS-DBT-<what>-<part>….csv; of several the latest, whose name goes on (`-v2`)."""
-    return max(folder.glob(f"BCS-DBT*{what}-{part}*.csv"), key=lambda it: it.stem, default=None)
+    return max(
+        folder.rglob(f"BCS-DBT*{what}-{part}*.csv"),
+        key=lambda it: (it.stem, it.as_posix()),
+        default=None,
+    )
 
 
 def _status(table: Path | None) -> dict[Key, str]:

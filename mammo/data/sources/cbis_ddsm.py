@@ -4,17 +4,19 @@ Every image is a "patient" there: the patient, the side and the view are parsed 
 (`Mass-Test_P_00173_LEFT_CC`, sometimes `P_00038_LEFT_CC.dcm`); the view also stands in
 PatientOrientation. Crops and masks of abnormalities are further "patients", with a number at the
 end (`Mass-Test_P_00173_LEFT_CC_1`), and their SeriesDescription does not tell which is which.
+Copies in other formats are told by the same names in their paths, or by a table of the headers.
 """
 
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mammo.data.classes import TASKS, class_of_density
 from mammo.data.pixels import is_dicom, read_header
 from mammo.data.release import Record, Release
-from mammo.data.sources import find_images
+from mammo.data.sources import find_file, find_images
 from mammo.data.tables import read_table, require_columns
 from mammo.errors import DataError
 
@@ -35,6 +37,9 @@ _TAGS = [
     *("PatientID", "PatientOrientation", "SeriesDescription", "StudyInstanceUID"),
     *("Rows", "Columns"),
 ]
+_HEADERS = "dicom_info.csv"  # the tags of the DICOM files that the JPEG copies were made of
+_CONVERTED = "labels.csv"  # of copies in PNG, one row an image
+_PARTS = re.compile(r"mask|crop|roi", re.IGNORECASE)  # in a path: no mammogram
 _GRAVITY = ("", "BENIGN_WITHOUT_CALLBACK", "BENIGN", "MALIGNANT")
 Key = tuple[str, str, str]  # patient, LEFT or RIGHT, CC or MLO
 
@@ -145,9 +150,10 @@ def _files(folder: Path, release: Release) -> tuple[dict[Key, File], dict[Key, l
     """Whole mammograms by patient, side and view; crops and masks of abnormalities by the same."""
     films: dict[Key, File] = {}
     abnormalities: dict[Key, list[File]] = {}
+    headers = _headers(folder)
     for path in find_images(folder):
         try:
-            file = _identify(path)
+            file = _identify(path, folder, headers)
         except DataError as error:
             release.rejected.append((str(path.relative_to(folder)), str(error)))
             continue
@@ -162,29 +168,60 @@ def _files(folder: Path, release: Release) -> tuple[dict[Key, File], dict[Key, l
     return films, abnormalities
 
 
-def _identify(path: Path) -> File | None:
-    """What the header tells; None when the file is no part of the release."""
-    if not is_dicom(path):
-        return None
-    header = read_header(path, _TAGS)
+def _headers(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Tags of the files that copies were made of, by the copy's folder (its series) and name."""
+    table = find_file(folder, _HEADERS)
+    if table is None:
+        return {}
+    needs = ("image_path", "PatientID", "SeriesDescription")
+    rows = read_table(table, needs=needs, keep=("image_path", *_TAGS), kind=_HEADERS)
+    places = [PurePosixPath(row["image_path"].replace("\\", "/")) for row in rows]
+    return {(at.parent.name, at.stem): row for at, row in zip(places, rows, strict=True)}
+
+
+def _identify(
+    path: Path, folder: Path, headers: Mapping[tuple[str, str], Mapping[str, str]]
+) -> File | None:
+    """What header and path tell; None when the file is no part of the release."""
+    header: Any
+    if is_dicom(path):
+        header = read_header(path, _TAGS)
+        shape = (int(header.get("Rows") or 0), int(header.get("Columns") or 0))
+    else:
+        header, shape = headers.get((path.parent.name, path.stem), {}), _shape(path)
     series = str(header.get("SeriesDescription") or "")  # odd PatientIDs have none
-    name = _NAME.fullmatch(str(header.get("PatientID") or ""))
+    places = path.relative_to(folder).parts
+    names = (str(header.get("PatientID") or ""), path.stem, *places[-2::-1])
+    name = next(filter(None, map(_NAME.fullmatch, names)), None)
     if name is None:
-        if series not in (_FULL, ""):
+        if series not in (_FULL, "") or not is_dicom(path):
             return None
         raise DataError("its PatientID does not name patient, side and view as CBIS-DDSM does")
     told = str(header.get("PatientOrientation") or "")
     view = told if told in ("CC", "MLO") else name["view"]
     if series not in (_FULL, "") and not name["abnormality"]:
         return None
+    if not series and not name["abnormality"] and _PARTS.search("/".join(places)):
+        return None
     return File(
         path=path,
         part=name["part"] or "",
         key=(name["patient"], name["side"], view),
         abnormality="" if series == _FULL else name["abnormality"] or "",
-        exam=str(header.get("StudyInstanceUID", "")),
-        shape=(int(header.get("Rows") or 0), int(header.get("Columns") or 0)),
+        exam=str(header.get("StudyInstanceUID") or ""),
+        shape=shape,
     )
+
+
+def _shape(path: Path) -> tuple[int, int]:
+    """Rows and columns of a copy; none where it cannot be read, which its decoder will tell."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError):
+        return 0, 0
 
 
 def _masks(film: File, files: Sequence[File]) -> tuple[tuple[Path, ...], int]:
@@ -204,7 +241,7 @@ def _masks(film: File, files: Sequence[File]) -> tuple[tuple[Path, ...], int]:
 
 def _tables(folder: Path) -> tuple[dict[Key, Case], dict[str, set[str]]]:
     """Cases by image and splits by patient, of all tables; both spellings of headers are read."""
-    cases: dict[Key, Case] = {}
+    cases = _converted(folder / _CONVERTED)
     splits: dict[str, set[str]] = {}
     for table in sorted(folder.rglob(_TABLES)):
         kind = "case description (a row for each abnormality)"
@@ -223,6 +260,18 @@ def _tables(folder: Path) -> tuple[dict[Key, Case], dict[str, set[str]]]:
             )
             splits.setdefault(row["patient_id"], set()).add(split)
     return cases, splits
+
+
+def _converted(table: Path) -> dict[Key, Case]:
+    """Cases of the table beside converted copies, whose labels are those of their patients."""
+    rows = read_table(table, needs=(), kind=_CONVERTED) if table.is_file() else []
+    cases = {}
+    for row in rows:
+        name = _NAME.fullmatch(row.get("image_id", ""))
+        pathology = row.get("case_label", "").upper()
+        if name and pathology in _GRAVITY:
+            cases[name["patient"], name["side"], name["view"]] = Case(pathology, "", "")
+    return cases
 
 
 def _case(row: Mapping[str, str]) -> Case:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mammo.data.classes import TASKS, class_of_density
 from mammo.data.release import Record, Release
-from mammo.data.sources import Inside, find_images
+from mammo.data.sources import Inside, find_file, find_images
 from mammo.data.tables import read_table, refuse_repeated
 from mammo.errors import ConfigError, DataError
 
@@ -183,19 +183,13 @@ def _released(folder: Path) -> list[Picture]:
 
 def _find(folder: Path, what: str) -> Path:
     """The table of the release with `what` in its name, .xlsx before .csv; DataError without."""
-    found = [
-        path
-        for path in folder.iterdir()
-        if what in path.name.lower()
-        and path.suffix.lower() in (".xlsx", ".csv")
-        and not path.name.startswith(".")
-    ]
-    if not found:
+    found = find_file(folder, f"*{what}*.xlsx") or find_file(folder, f"*{what}*.csv")
+    if found is None:
         raise DataError(
             f"{folder} has no labels.csv and no Radiology-manual-annotations.xlsx or .csv; "
             "is it the folder of the release?"
         )
-    return max(found, key=lambda path: (path.suffix.lower(), path.name))
+    return found
 
 
 def _one_of(text: str, allowed: Sequence[str]) -> str:
@@ -213,7 +207,7 @@ def _pathology(text: str) -> str:
 
 def _outlines(folder: Path) -> dict[str, Shapes]:
     """Shapes by image from the segmentations as VIA exports them; empty without such a file."""
-    tables = sorted(folder.glob("Radiology_hand_drawn_segmentations*.csv"))
+    tables = sorted(folder.rglob("Radiology_hand_drawn_segmentations*.csv"))
     kind = "segmentations (Radiology_hand_drawn_segmentations, a row for each outline)"
     shapes: dict[str, Shapes] = {}
     for table in tables[-1:]:  # the last version where there are several

@@ -15,7 +15,7 @@ from mammo.data.classes import TASKS
 from mammo.data.disclosure import number, sayable
 from mammo.data.pixels import is_dicom, read_header
 from mammo.data.release import Record, Release
-from mammo.data.sources import find_images
+from mammo.data.sources import find_file, find_images
 from mammo.data.tables import read_table
 from mammo.errors import DataError
 
@@ -23,7 +23,10 @@ OFFERS = ("malignancy2", "cmmd_subtype4", "view")
 OPTIONS: tuple[str, ...] = ()
 _TABLE = "CMMD_clinicaldata_revision"
 _NEEDS = ("ID1", "LeftRight", "Age", "abnormality", "classification", "subtype")
-_TAGS = ["PatientID", "StudyInstanceUID", "SOPInstanceUID", "ImageLaterality", "ViewCodeSequence"]
+_TAGS = [
+    *("PatientID", "StudyInstanceUID", "SOPInstanceUID", "ImageLaterality", "Laterality"),
+    *("ViewCodeSequence", "ViewPosition"),
+]
 _PATIENT = re.compile(r"(D[12])-\d{4}")
 _VIEWS = {  # letters and digits of CodeMeaning, else of CodeValue (SNOMED RT and CT)
     **dict.fromkeys(("craniocaudal", "r10242", "399162004"), "CC"),
@@ -82,11 +85,13 @@ def _record(
 ) -> tuple[Record, str]:
     """The record of a file, and why it is no part of the task (empty: it is)."""
     header = read_header(path, _TAGS)
-    patient = str(header.get("PatientID") or "").strip()
-    match = _PATIENT.fullmatch(patient)
+    # a download has a folder for each patient; a header that was cleaned once more names none
+    names = (str(header.get("PatientID") or "").strip(), *path.relative_to(folder).parts[-2::-1])
+    match = next(filter(None, map(_PATIENT.fullmatch, names)), None)
     if match is None:
         raise DataError("its PatientID is none of CMMD, which are like D1-0001")
-    told, view = str(header.get("ImageLaterality") or ""), _view(header)
+    patient = match.group()
+    told, view = str(header.get("ImageLaterality") or header.get("Laterality") or ""), _view(header)
     side = told if told in ("L", "R") else ""
     breast = breasts.get((patient, side))
     label, reason = {
@@ -116,7 +121,8 @@ def _view(header: Any) -> str:
         for told in (code.get("CodeMeaning"), code.get("CodeValue")):
             if _letters(str(told or "")) in _VIEWS:
                 return _VIEWS[_letters(str(told))]
-    return ""
+    told = str(header.get("ViewPosition") or "")
+    return told if told in TASKS["view"].names else ""
 
 
 def _letters(text: str) -> str:
@@ -124,22 +130,20 @@ def _letters(text: str) -> str:
 
 
 def _table(folder: Path) -> Path:
-    """The table as released (xlsx) or saved as CSV, anywhere below `folder`."""
-    found = sorted(
-        path for path in folder.rglob(f"{_TABLE}.*") if path.suffix.lower() in (".xlsx", ".csv")
-    )
-    if not found:
+    """The table as released (xlsx) or else as CSV, anywhere below `folder`."""
+    found = find_file(folder, f"{_TABLE}*.xlsx") or find_file(folder, f"{_TABLE}*.csv")
+    if found is None:
         raise DataError(
             f"{folder} has no {_TABLE}.xlsx (the labels); it is not among the DICOM files, "
             "download it from the page of the collection and put it there"
         )
-    return found[-1]  # .xlsx sorts last: the original, should both be there
+    return found
 
 
 def _breasts(table: Path) -> dict[tuple[str, str], Breast]:
     """What is known of each (patient, side)."""
     breasts: dict[tuple[str, str], Breast] = {}
-    for row in read_table(table, needs=_NEEDS, kind=_TABLE):
+    for row in read_table(table, needs=_NEEDS, delimiter="", kind=_TABLE):
         key = (row["ID1"], row["LeftRight"].upper()[:1])
         found = Breast(
             malignancy=row["classification"].lower(),

@@ -5,14 +5,13 @@ only on the cancer's side, and only where the examination's timing says that it 
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 from mammo.data.classes import TASKS
 from mammo.data.disclosure import number, sayable
 from mammo.data.release import Record, Release
-from mammo.data.sources import find_images, require_file
+from mammo.data.sources import Files, find_file, require_file, stem_of
 from mammo.data.tables import read_table, refuse_repeated
 from mammo.errors import DataError
 
@@ -27,7 +26,8 @@ _NEEDS = (
 # x_age is one of two bands and no age
 _KEEP = (*_NEEDS, "libra_percentdensity")
 _SIDES = {"Left": "L", "Right": "R", "L": "L", "R": "R"}
-_SHOWN = ("1", "2")  # rad_timing: found at this screening, or before the next one (interval)
+# rad_timing: found at this screening, or before the next one (interval); none: a negative one
+_SHOWN = ("1", "2")
 _PRIOR = "3"  # cancer came more than two years later: neither a case nor a healthy breast
 _NOTES = {
     "prevalence": "all cancers of the region, but a sample of the healthy: 10 % of the women have "
@@ -38,21 +38,22 @@ _NOTES = {
 
 def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     """Read the table; files are found by their names anywhere below `folder`."""
-    table = require_file(folder, _TABLE, "a row for each image")
-    files = _files(folder)
+    table = find_file(folder, "*csaw*.csv") or require_file(folder, _TABLE, "a row for each image")
+    files = Files(folder)
     release = Release([], TASKS[task], notes=dict(_NOTES))
     rows = read_table(table, needs=_NEEDS, keep=_KEEP, kind=_TABLE, number_as="row")
     refuse_repeated(rows, "anon_filename", kind=_TABLE)
     for row in rows:
         label, reason = _label(row, task)
-        found = files.get(row["anon_filename"], [])
         if reason:
             release.left_out[reason] += 1
-        elif len(found) != 1:
-            said = f"the file is there {len(found)} times" if found else "the file is missing"
-            release.rejected.append((row["anon_filename"], said))
+            continue
+        try:
+            path = files.find(stem_of(row["anon_filename"]))
+        except DataError as error:
+            release.rejected.append((row["anon_filename"], str(error)))
         else:
-            release.records.append(_record(found[0], row, label))
+            release.records.append(_record(path, row, label))
     return release
 
 
@@ -71,6 +72,8 @@ def _label(row: Mapping[str, str], task: str) -> tuple[str, str]:
     timing = row["rad_timing"].removesuffix(".0")
     if timing == _PRIOR:
         return "", "taken more than two years before a cancer"
+    if not timing:  # as those of women without cancer
+        return "benign", ""
     if timing not in _SHOWN or row["x_cancer_laterality"] not in _SIDES:
         return "", "of a patient whose cancer has no side or no timing"
     return ("malignant" if _SIDES[row["x_cancer_laterality"]] == _SIDES[side] else "benign"), ""
@@ -89,11 +92,3 @@ def _record(path: Path, row: Mapping[str, str], label: str) -> Record:
         # of the breast's area, by LIBRA
         extra={"percent_density": "" if math.isnan(percent) else f"{percent:g}"},
     )
-
-
-def _files(folder: Path) -> dict[str, list[Path]]:
-    """Image files by their names, which name patient, side and view and occur once."""
-    files: defaultdict[str, list[Path]] = defaultdict(list)
-    for path in find_images(folder):
-        files[path.name].append(path)
-    return dict(files)

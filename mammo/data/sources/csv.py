@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mammo.data.classes import TASKS
 from mammo.data.disclosure import number, unlike_header, unlike_labels, unlike_measures
 from mammo.data.manifest import COLUMNS
 from mammo.data.release import Record, Release
@@ -66,8 +67,11 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
 
     The paths of an image are in the columns `path_column` or made of other columns by
     `path_pattern`, as `images/{patient_id}_{image_id}.png`; several of either, with commas, are
-    its channels. Several tables tell the split by their names, as train.csv and val.csv do.
+    its channels. A `task` that is none of the known ones is the name of the label's column.
+    Several tables tell the split by their names, as train.csv and val.csv do.
     """
+    if task not in (*TASKS, "label") and "label_column" not in options:
+        task, options = "label", {**options, "label_column": task}
     inside = Inside(folder)
     tables = _tables(folder, options.get("csv", ""), inside)
     refuse_generated([table.name for table in tables], options)

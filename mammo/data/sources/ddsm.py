@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mammo.data.classes import TASKS, class_of_density
 from mammo.data.release import Record, Release
-from mammo.data.sources import Inside, find_images
+from mammo.data.sources import Inside, find_file, find_images
 from mammo.data.tables import read_table, refuse_repeated
 from mammo.errors import DataError
 
@@ -21,7 +21,7 @@ OFFERS = ("malignancy2", "normal_benign_malignant", "view", "density4", "density
 OPTIONS: tuple[str, ...] = ()
 CROP = "film"
 _TABLES = ("DataWMask.xlsx", "DataWMask.csv")
-_COLUMNS = ("fullPath", "View", "Side", "Status", "Tumour_Contour", "Age", "Density")
+_COLUMNS = ("fullPath", "Status", "Tumour_Contour")  # side and view are in the names too
 _NAME = re.compile(
     r"(?P<case>[A-Z]_\d{4})_(?P<number>\d+)\.(?P<side>LEFT|RIGHT)_(?P<view>CC|MLO)(?P<rest>.*)",
     re.IGNORECASE,
@@ -83,9 +83,9 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     marked lesion has it, the other one has no proven label. An overlay tells the pathology itself.
     """
     release = Release([], TASKS[task])
-    table = next((folder / name for name in _TABLES if (folder / name).is_file()), None)
+    table = next(filter(None, (find_file(folder, name) for name in _TABLES)), None)
     films: dict[str, Film] = {}
-    for film in _of_table(folder, table, release) if table else _of_folders(folder, release):
+    for film in _of_table(table, release) if table else _of_folders(folder, release):
         try:
             if film.name in films:
                 raise DataError("two pictures are of the same film")
@@ -139,12 +139,12 @@ def _record(film: Film, label: str) -> Record:
     )
 
 
-def _of_table(folder: Path, table: Path, release: Release) -> Iterator[Film]:
+def _of_table(table: Path, release: Release) -> Iterator[Film]:
     """Films of mini-DDSM's table; its paths have backslashes and `-` stands for no mask."""
     kind = "DataWMask (a row for each image)"
     rows = read_table(table, needs=_COLUMNS, kind=kind)
     refuse_repeated(rows, "fullPath", kind=kind)
-    inside = Inside(folder)
+    inside = Inside(table.parent)
     for row in rows:
         path = _present(inside.path(row["fullPath"], "column fullPath of DataWMask"))
         if path is None or (name := _NAME.fullmatch(path.stem)) is None:
@@ -161,14 +161,19 @@ def _of_table(folder: Path, table: Path, release: Release) -> Iterator[Film]:
             path=path,
             case=name["case"].upper(),
             number=name["number"],
-            side=row["Side"].upper() if row["Side"].upper() in _SIDES else name["side"].upper(),
-            view=row["View"].upper() if row["View"].upper() in _VIEWS else name["view"].upper(),
+            side=_one_of(_SIDES, row.get("Side", ""), name["side"]),
+            view=_one_of(_VIEWS, row.get("View", ""), name["view"]),
             status=_STATUS.get(row["Status"].lower(), ""),
             masks=tuple(mask for mask in masks if mask),
             marked=bool(masks),
-            age=row["Age"],
-            density=row["Density"],
+            age=row.get("Age", ""),
+            density=row.get("Density", ""),
         )
+
+
+def _one_of(known: Sequence[str], *texts: str) -> str:
+    """The first of `texts` that is one of `known`."""
+    return next((text.upper() for text in texts if text.upper() in known), "")
 
 
 def _present(path: Path) -> Path | None:

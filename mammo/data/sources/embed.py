@@ -7,7 +7,7 @@ is that of the worst finding of its breast, so no file is there twice.
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from mammo.data.classes import TASKS, class_of_birads, class_of_density
 from mammo.data.disclosure import number
 from mammo.data.release import Record, Release
-from mammo.data.sources import Inside
+from mammo.data.sources import Files, Inside, find_file, stem_of
 from mammo.data.tables import read_table
 from mammo.errors import DataError
 
@@ -24,20 +24,22 @@ OFFERS = (
     "malignancy2_birads",
     "malignancy3_birads",
     "malignancy4_birads",
+    "birads",
     "density2",
     "density4",
     "view",
 )
 OPTIONS: tuple[str, ...] = ()
 _CLINICAL, _METADATA = "EMBED_OpenData_clinical", "EMBED_OpenData_metadata"
-_FINDING = ("empi_anon", "acc_anon", "side", "asses", "path_severity", "tissueden")
-_FINDING_MORE = ("bside", "age_at_study")
-_FILE = (
-    "empi_anon", "acc_anon", "anon_dicom_path", "ImageLateralityFinal", "ViewPosition",
-    "FinalImageType", "spot_mag",
-)  # fmt: skip
+_FINDING = ("acc_anon", "side", "asses")
+_FINDING_MORE = ("path_severity", "tissueden", "bside", "age_at_study")
+_NEEDED_BY = {
+    "malignancy2": "path_severity", "density2": "tissueden", "density4": "tissueden",
+}  # fmt: skip
+_FILE = ("empi_anon", "acc_anon", "ImageLateralityFinal", "ViewPosition", "FinalImageType")
+_PATHS = ("anon_dicom_path", "png_path", "png_filename")  # of copies, where they were made
 _MODIFIER = "0_ViewCodeSequence_0_ViewModifierCodeSequence_CodeMeaning"
-_FILE_MORE = ("ROI_coords", "BreastImplantPresent", "Manufacturer", _MODIFIER)  # not in `_reduced`
+_FILE_MORE = ("spot_mag", "ROI_coords", "BreastImplantPresent", "Manufacturer", _MODIFIER)
 _KINDS = ("2d", "cview")  # of FinalImageType; the rest are screenshots and tomosynthesis
 _WORST = "KMSAPBN"  # letters of `asses`, gravest first; A (incomplete) hides what may be grave
 _BIRADS = {"A": "0", "N": "1", "B": "2", "P": "3", "S": "4", "M": "5", "K": "6"}
@@ -68,9 +70,13 @@ class Finding:
 
 
 def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
-    """Read the two tables (in tables/ or `folder`) and the DICOM files below images/."""
-    findings = _findings(_table(folder, _CLINICAL))
-    inside = Inside(folder)
+    """Read the two tables (in tables/ or `folder`) and the DICOM files below images/.
+
+    A file elsewhere, or a copy of it, is found by patient, examination and name, and by its name
+    alone where the table has no other file of that name.
+    """
+    findings = _findings(_table(folder, _CLINICAL), task)
+    inside, files = Inside(folder), Files(folder)
     root = "images/" if (folder / "images").is_dir() else ""
     release = Release(
         [],
@@ -81,8 +87,11 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     )
     seen: set[str] = set()
     table = _table(folder, _METADATA)
-    for row in read_table(table, needs=_FILE, keep=(*_FILE, *_FILE_MORE), kind=_METADATA):
-        name = _below_images(row["anon_dicom_path"])
+    columns = (*_FILE, *_PATHS, *_FILE_MORE)
+    rows = read_table(table, needs=_FILE, keep=columns, kind=_METADATA)
+    names = [_below_images(row) for row in rows]
+    bare = Counter(PurePosixPath(name).name for name in set(names))
+    for row, name in zip(rows, names, strict=True):
         exam = findings.get(_whole(row["acc_anon"]), [])
         label, reason = _label(row, exam, task)
         if name in seen:
@@ -91,11 +100,12 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
         if reason:
             release.left_out[reason] += 1
             continue
-        path = inside.path(root + name, _METADATA)
+        usual = inside.path(root + name, _METADATA)
+        parts = stem_of(name).split("/")
+        lengths = (3, 1) if bare[usual.name] == 1 else (3,)
         try:
+            path = files.find(*("/".join(parts[-length:]) for length in lengths), at=usual)
             record = _record(path, name, row, exam, label)
-            if not path.is_file():
-                raise DataError("the file is missing")
         except DataError as error:
             release.rejected.append((name, str(error)))
             continue
@@ -118,6 +128,8 @@ def _label(row: Mapping[str, str], exam: Sequence[Finding], task: str) -> tuple[
         label = row["ViewPosition"]
     elif task.startswith("density"):
         label = class_of_density(task, _density(exam))
+    elif task == "birads":
+        label = _birads(exam, side).removeprefix("0")  # an assessment not yet finished
     elif not _of_breast(exam, side):
         return "", "of a breast without a finding in the clinical table"
     elif task == "malignancy2":
@@ -152,7 +164,7 @@ def _flags(row: Mapping[str, str]) -> tuple[str, ...]:
     """What kind of special view a file is; spot_mag alone does not say which of the two."""
     told = _MODIFIERS.get(row.get(_MODIFIER, "").lower(), "")
     flags = {told} if told else set()
-    if not told and number(row["spot_mag"]) == 1:
+    if not told and number(row.get("spot_mag", "")) == 1:
         flags = {"magnification", "spot"}
     if row.get("BreastImplantPresent", "").upper() == "YES":
         flags.add("implant")
@@ -205,35 +217,36 @@ def _boxes(text: str) -> tuple[Box, ...]:
     )
 
 
-def _below_images(path: str) -> str:
-    """`cohort_1/…/x.dcm` of a path that starts wherever the release was made."""
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    start = next((at for at, part in enumerate(parts) if part.startswith("cohort_")), None)
-    if start is None:
-        raise DataError(f"{_METADATA} has an anon_dicom_path without a folder cohort_…")
+def _below_images(row: Mapping[str, str]) -> str:
+    """`cohort_1/…/x.dcm` of a path that starts wherever the release was made, else all of it."""
+    path = next((row[name] for name in _PATHS if row.get(name)), "")
+    parts = PurePosixPath(path.replace("\\", "/").lstrip("/")).parts
+    if not parts:
+        raise DataError(f"{_METADATA} has no path of a file in {_PATHS[0]}")
+    start = next((at for at, part in enumerate(parts) if part.startswith("cohort_")), 0)
     return "/".join(parts[start:])
 
 
 def _table(folder: Path, name: str) -> Path:
     """The full table rather than the reduced one, which lacks ROIs and implants."""
-    for place in (folder / "tables", folder):
-        for suffix in (".csv", "_reduced.csv"):
-            if (place / f"{name}{suffix}").is_file():
-                return place / f"{name}{suffix}"
-    raise DataError(f"{folder} has no tables/{name}.csv; is it the folder of the release?")
+    found = find_file(folder, f"{name}.csv") or find_file(folder, f"{name}_reduced.csv")
+    if found is None:
+        raise DataError(f"{folder} has no tables/{name}.csv; is it the folder of the release?")
+    return found
 
 
-def _findings(table: Path) -> dict[str, list[Finding]]:
+def _findings(table: Path, task: str) -> dict[str, list[Finding]]:
     """Findings of each examination."""
+    needs = (*_FINDING, *filter(None, [_NEEDED_BY.get(task)]))
     findings: defaultdict[str, list[Finding]] = defaultdict(list)
-    for row in read_table(table, needs=_FINDING, keep=(*_FINDING, *_FINDING_MORE), kind=_CLINICAL):
+    for row in read_table(table, needs=needs, keep=(*_FINDING, *_FINDING_MORE), kind=_CLINICAL):
         findings[_whole(row["acc_anon"])].append(
             Finding(
-                side="" if row["side"] == "B" else row["side"],
+                side=row["side"] if row["side"] in ("L", "R") else "",
                 pathology_side=row.get("bside", ""),
                 birads=row["asses"],
-                pathology=_whole(row["path_severity"]),
-                density=_whole(row["tissueden"]),
+                pathology=_whole(row.get("path_severity", "")),
+                density=_whole(row.get("tissueden", "")),
                 age=number(row.get("age_at_study", "")),
             )
         )

@@ -24,7 +24,7 @@ OFFERS = (
     *("density4", "density2", "view"),
 )
 OPTIONS: tuple[str, ...] = ()
-_NAME = re.compile(r"(?P<number>\d+)_(?P<patient>[0-9a-f]+)_MG_[LR]_\w+_ANON", re.IGNORECASE)
+_NAME = re.compile(r"(?P<number>\d+)_(?P<patient>[0-9a-z]+)_MG_[LR]_\w+", re.IGNORECASE)
 _COLUMNS = ("Patient age", "Laterality", "View", "File Name", "ACR", "Bi-Rads")
 _VIEWS = {"CC": "CC", "MLO": "MLO", "ML": "MLO"}  # ML is how the file names write MLO
 _DENSITIES = {"1": "A", "2": "B", "3": "C", "4": "D"}
@@ -34,14 +34,14 @@ Circles = tuple[tuple[float, float, float], ...]
 
 
 def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
-    """Read INbreast.csv, AllDICOMs and AllXML (or wherever below `folder` the files lie).
+    """Read INbreast.csv, AllDICOMs and AllXML, wherever below `folder` they lie.
 
     Malignancy is by BI-RADS, not proven: 1 and 2 are benign, 5 and 6 malignant; 3 and 4 are left
     out of malignancy2_birads, the larger tasks know them as probably_benign and suspicious.
     """
     kind = "INbreast.csv (a row for each image)"
     table = require_file(folder, "INbreast.csv", "a row for each image")
-    rows = read_table(table, needs=_COLUMNS, keep=_COLUMNS, delimiter=";", kind=kind)
+    rows = read_table(table, needs=_COLUMNS, keep=_COLUMNS, delimiter="", kind=kind)
     rows = [row for row in rows if row["File Name"].isdecimal()]  # notes stand below the table
     refuse_repeated(rows, "File Name", kind=kind)
     release = Release([], TASKS[task])

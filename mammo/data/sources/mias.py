@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mammo.data.classes import TASKS
 from mammo.data.release import Record, Release
-from mammo.data.sources import find_images, require_file
+from mammo.data.sources import find_file, find_images, require_file
 from mammo.data.tables import read_table
 from mammo.errors import DataError
 
@@ -51,11 +51,11 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
 
     The pictures may lie anywhere below `folder`, of any size; a PGM file goes before a copy.
     """
-    table = folder / _TABLE
-    films = _of_table(table) if table.is_file() else _of_info(folder)
+    table = find_file(folder, _TABLE)
+    films = _of_table(table) if table else _of_info(folder)
     pictures: dict[str, Path] = {}
-    for path in sorted(find_images(folder), key=lambda path: (path.suffix != ".pgm", path)):
-        pictures.setdefault(path.stem, path)
+    for path in sorted(find_images(folder), key=lambda path: (path.suffix.lower() != ".pgm", path)):
+        pictures.setdefault(path.stem.lower(), path)
     release = Release([], TASKS[task])
     for film in films:
         label = _LABELS[task](film)

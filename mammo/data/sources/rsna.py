@@ -11,7 +11,7 @@ from pathlib import Path
 from mammo.data.classes import TASKS, class_of_density
 from mammo.data.disclosure import number, sayable
 from mammo.data.release import Record, Release
-from mammo.data.sources import Inside, require_file
+from mammo.data.sources import Files, Inside, require_file
 from mammo.data.tables import read_table, refuse_repeated
 from mammo.errors import DataError
 
@@ -21,11 +21,6 @@ _TABLE = "train.csv"
 _NEEDS = ("patient_id", "image_id", "laterality", "cancer")
 # biopsy, invasive and difficult_negative_case follow from the label and are never taken
 _KEEP = (*_NEEDS, "site_id", "view", "age", "BIRADS", "implant", "density", "machine_id")
-_ROOTS = (
-    "train_images",
-    "images_as_pngs_512/train_images_processed_512",
-    "train_images_processed_512",
-)
 _CANCER = {"0": "benign", "1": "malignant"}
 _NOTES = {
     "labels": "malignant: cancer in this breast, proven by pathology; benign: none found, which "
@@ -34,14 +29,14 @@ _NOTES = {
 
 
 def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
-    """Read train.csv and its images; views other than CC and MLO are left out."""
-    if not (folder / _TABLE).is_file() and (folder / "input" / _TABLE).is_file():
-        folder = folder / "input"
+    """Read train.csv and its images; views other than CC and MLO are left out.
+
+    A picture is named by patient and image (10006/462822612 or 10006_462822612), or by image, and
+    may lie anywhere below `folder`.
+    """
     table = require_file(folder, _TABLE, "a row for each image")
-    root = next((name for name in _ROOTS if (folder / name).is_dir()), "")
-    if not root:
-        raise DataError(f"{folder} has no images: none of the folders {', '.join(_ROOTS)}")
-    inside = Inside(folder)
+    root = "train_images/" if (table.parent / "train_images").is_dir() else ""
+    inside, files = Inside(table.parent), Files(folder)
     release = Release([], TASKS[task], notes=dict(_NOTES))
     rows = read_table(table, needs=_NEEDS, keep=_KEEP, kind=_TABLE, number_as="row")
     refuse_repeated(rows, "image_id", kind=_TABLE)
@@ -50,12 +45,13 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
         if reason:
             release.left_out[reason] += 1
             continue
-        stems = (f"{row['patient_id']}/{row['image_id']}", f"{row['patient_id']}_{row['image_id']}")
-        names = (f"{stems[0]}.dcm", f"{stems[0]}.png", f"{stems[1]}.png", f"{row['image_id']}.png")
-        paths = [inside.path(f"{root}/{name}", _TABLE) for name in names]
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None:
-            release.rejected.append((f"{root}/{names[0]}", "the file is missing"))
+        patient, image = row["patient_id"], row["image_id"]
+        name = f"{root}{patient}/{image}.dcm"
+        usual = inside.path(name, _TABLE)
+        try:
+            path = files.find(f"{patient}/{image}", f"{patient}_{image}", image, at=usual)
+        except DataError as error:
+            release.rejected.append((name, str(error)))
         else:
             release.records.append(_record(path, row, task))
     return release

@@ -6,12 +6,13 @@ The release names no patients; its studies are taken for one patient each, as it
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mammo.data.classes import TASKS, class_of_birads, class_of_density
 from mammo.data.disclosure import number, sayable
 from mammo.data.release import Record, Release
-from mammo.data.sources import Inside, require_file
+from mammo.data.sources import Files, Inside, find_file, require_file
 from mammo.data.tables import read_table, refuse_repeated
 from mammo.errors import DataError
 
@@ -38,10 +39,13 @@ Box = tuple[float, float, float, float]
 
 
 def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
-    """Read images/<study>/<image>.dicom by the breast-level table; findings give the boxes."""
+    """Read images/<study>/<image>.dicom by the breast-level table; findings give the boxes.
+
+    Pictures elsewhere below `folder`, and copies in other formats, are found by their names.
+    """
     table = require_file(folder, _BREASTS, "a row for each image")
-    boxes = _boxes(require_file(folder, _FINDINGS, "a row for each finding"))
-    vendors = _vendors(folder / _METADATA)
+    boxes = _boxes(find_file(folder, _FINDINGS))
+    vendors = _vendors(table.with_name(_METADATA))
     release = Release(
         [],
         TASKS[task],
@@ -50,7 +54,7 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
             "labels": "BI-RADS of radiologists, no pathology: 5 stands for malignant",
         },
     )
-    inside = Inside(folder)
+    inside, files = Inside(table.parent), Files(folder)
     rows = read_table(table, needs=_NEEDS, keep=_NEEDS, kind=_BREASTS, number_as="row")
     refuse_repeated(rows, "image_id", kind=_BREASTS)
     for row in rows:
@@ -59,16 +63,21 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
                 f"{_BREASTS} has split {sayable(row['split'])} in row {row['row']}; "
                 "training or test is needed"
             )
-        path = inside.path(f"images/{row['study_id']}/{row['image_id']}.dicom", _BREASTS)
+        place = f"{row['study_id']}/{row['image_id']}"
+        path = inside.path(f"images/{place}.dicom", _BREASTS)
         record = _record(path, row, boxes, vendors, task)
         if not record.view:
             release.left_out["of a view other than CC and MLO"] += 1
-        elif not record.label:
+            continue
+        if not record.label:
             release.left_out[f"without a class of {task}"] += 1
-        elif not path.is_file():
-            release.rejected.append((str(path.relative_to(folder)), "the file is missing"))
+            continue
+        try:
+            found = files.find(place, row["image_id"], at=path)
+        except DataError as error:
+            release.rejected.append((f"images/{place}.dicom", str(error)))
         else:
-            release.records.append(record)
+            release.records.append(replace(record, paths=(found,)))
     return release
 
 
@@ -111,9 +120,11 @@ def _told(text: str, known: Collection[str]) -> str:
     return text if text in known else ""
 
 
-def _boxes(table: Path) -> dict[str, list[Box]]:
+def _boxes(table: Path | None) -> dict[str, list[Box]]:
     """Boxes of the findings of each image, in file pixels; `No Finding` has none."""
     boxes: defaultdict[str, list[Box]] = defaultdict(list)
+    if table is None:
+        return {}
     columns = ("image_id", *_CORNERS)
     for row in read_table(table, needs=columns, keep=columns, kind=_FINDINGS, number_as="row"):
         corners = [number(row[name]) for name in _CORNERS]
@@ -130,5 +141,5 @@ def _vendors(table: Path) -> dict[str, str]:
     if not table.is_file():
         return {}
     columns = ("SOP Instance UID", "Manufacturer")
-    rows = read_table(table, needs=columns[:1], keep=columns, kind=_METADATA)
-    return {row["SOP Instance UID"]: row.get("Manufacturer", "") for row in rows}
+    rows = read_table(table, needs=(), keep=columns, kind=_METADATA)
+    return {row.get("SOP Instance UID", ""): row.get("Manufacturer", "") for row in rows}

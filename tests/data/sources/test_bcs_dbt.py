@@ -160,3 +160,14 @@ def test_tables_that_cannot_be_used(
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no BCS-DBT-file-paths-train-v2\.csv"):
         read(tmp_path)
+
+
+def test_tables_and_volumes_may_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    bcs_dbt(tmp_path)
+    expected = [(each.image, each.label, each.split, each.boxes) for each in read(tmp_path).records]
+    for name, moved in (("csv", "BCS-DBT*.csv"), ("manifest-1617905855234", "Breast-Cancer*")):
+        (tmp_path / name).mkdir()
+        for path in sorted(tmp_path.glob(moved)):
+            path.rename(tmp_path / name / path.name)
+    found = [(each.image, each.label, each.split, each.boxes) for each in read(tmp_path).records]
+    assert found == expected

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from dicoms import half_breast, write_dicom
 from releases_a import CBIS_HEADER, CBIS_TABLES, cbis_ddsm
-from releases_form import text
+from releases_form import picture, text
 
 from mammo.data.release import Record, Release
 from mammo.data.sources import cbis_ddsm as adapter
@@ -176,3 +176,64 @@ def _row(patient_id: str) -> str:
     """A row of the tables for a PatientID like Mass-Training_P_00001_LEFT_CC."""
     _, patient, number, side, view, *_ = patient_id.split("_")
     return f"{patient}_{number},3,{side},{view},1,mass,a,b,3,BENIGN,4,a,b,c\n"
+
+
+ROW = "P_00001,3,LEFT,CC,1,mass,OVAL,ILL_DEFINED,4,MALIGNANT,4,x,x,x\n"
+NAME = "Mass-Training_P_00001_LEFT_CC"
+HEADERS = "file_path,image_path,PatientOrientation,PatientID,SeriesDescription\n"
+
+
+def described(folder: Path) -> None:
+    header = CBIS_HEADER.format(density="breast_density", first="mass shape", second="mass margins")
+    text(folder / "csv/mass_case_description_train_set.csv", header + ROW)
+
+
+def only(release: Release) -> tuple[str, str, str, str, int]:
+    assert release.rejected == []
+    (record,) = release.records
+    return record.patient, record.laterality, record.view, record.label, len(record.masks)
+
+
+def test_a_header_that_names_the_patient_alone_leaves_the_rest_to_the_folders(
+    tmp_path: Path,
+) -> None:
+    described(tmp_path)
+    for place, series in ((NAME, "full mammogram images"), (f"{NAME}_1", "ROI mask images")):
+        write_dicom(
+            tmp_path / "CBIS-DDSM" / place / "1.3/1.3.1/000000.dcm", half_breast(),
+            PatientID="P_00001", SeriesDescription=series,
+        )  # fmt: skip
+    assert only(read(tmp_path)) == ("P_00001", "L", "CC", "malignant", 1)
+
+
+def test_copies_are_told_by_the_table_of_their_headers(tmp_path: Path) -> None:
+    described(tmp_path)
+    table = HEADERS
+    for uid, name, series, shape in (
+        ("1.1", NAME, "full mammogram images", (48, 32)),
+        ("1.2", f"{NAME}_1", "ROI mask images", (48, 32)),
+        ("1.3", f"{NAME}_1", "cropped images", (12, 10)),
+    ):
+        picture(tmp_path / f"jpeg/{uid}/1-1.jpg", shape=shape)
+        path = f"CBIS-DDSM/dicom/{uid}/1-1.dcm,CBIS-DDSM/jpeg/{uid}/1-1.jpg"
+        table += f"{path},CC,{name},{series}\n"
+    text(tmp_path / "csv/dicom_info.csv", table)
+    picture(tmp_path / "jpeg/1.4/1-1.jpg")  # in no table: nobody knows what it shows
+    assert only(read(tmp_path)) == ("P_00001", "L", "CC", "malignant", 1)
+
+
+def test_copies_are_told_by_their_names(tmp_path: Path) -> None:
+    described(tmp_path)
+    picture(tmp_path / f"png/{NAME}.png")
+    picture(tmp_path / f"png/{NAME}_1.png")
+    picture(tmp_path / f"masks/{NAME}.png")
+    assert only(read(tmp_path)) == ("P_00001", "L", "CC", "malignant", 1)
+
+
+def test_the_real_copies(shared: Path) -> None:
+    records = read(shared / "data/cbis-dicom").records
+    assert {(each.patient, each.label) for each in records} == {
+        ("P_00173", "benign"),
+        ("P_00820", "malignant"),
+    }
+    assert len(records) == 8

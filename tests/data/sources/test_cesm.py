@@ -153,3 +153,15 @@ def test_a_missing_file_and_a_repeated_row(tmp_path: Path) -> None:
     cesm(tmp_path / "again", [*CESM_ROWS, CESM_ROWS[0]])
     with pytest.raises(DataError, match="1 values of column 'Image_name' stand in several rows"):
         read(tmp_path / "again")
+
+
+def test_tables_and_pictures_may_lie_apart_and_deeper(tmp_path: Path) -> None:
+    cesm(tmp_path)
+    expected = [(each.image, each.label, each.polygons) for each in read(tmp_path).records]
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for name in ("Radiology-manual-annotations.xlsx", "Radiology_hand_drawn_segmentations_v2.csv"):
+        (tmp_path / name).rename(tables / name)
+    found = [(each.image, each.label, each.polygons) for each in read(tmp_path).records]
+    assert found == expected
+    assert any(polygons for _, _, polygons in found)

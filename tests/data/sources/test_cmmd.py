@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pydicom
 import pytest
 from dicoms import half_breast, write_dicom
 from goldens import expected, told
@@ -115,3 +116,27 @@ def test_a_table_without_sides_is_refused(tmp_path: Path) -> None:
     cmmd(tmp_path, [row[:1] + row[2:] for row in CMMD_TABLE])
     with pytest.raises(DataError, match="no column 'LeftRight'"):
         read(tmp_path)
+
+
+def test_a_patient_is_told_by_the_folder_where_the_header_names_none(tmp_path: Path) -> None:
+    cmmd(tmp_path)
+    expected = [(each.patient, each.laterality, each.view) for each in read(tmp_path).records]
+    for path in sorted(tmp_path.rglob("*.dcm")):
+        data = pydicom.dcmread(path)
+        data.PatientID = ""
+        (meaning,) = (code.CodeMeaning for code in data.ViewCodeSequence)
+        data.ViewPosition = {"cranio-caudal": "CC", "medio-lateral oblique": "MLO"}[meaning]
+        data.Laterality = data.ImageLaterality
+        del data.ViewCodeSequence, data.ImageLaterality
+        data.save_as(path)
+    records = read(tmp_path).records
+    assert [(each.patient, each.laterality, each.view) for each in records] == expected
+
+
+def test_a_table_with_semicolons_below_the_folder_is_read(tmp_path: Path) -> None:
+    cmmd(tmp_path)
+    (tmp_path / "CMMD_clinicaldata_revision.xlsx").unlink()
+    lines = [";".join("" if cell is None else str(cell) for cell in row) for row in CMMD_TABLE]
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/CMMD_clinicaldata_revision_CSV.csv").write_text("\n".join(lines) + "\n")
+    assert told(read(tmp_path).records, tmp_path) == expected("cmmd")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from releases_b import CSAW_TABLE, csaw_cc
+from releases_form import picture
 
 from mammo.data.release import Release
 from mammo.data.sources import open_adapter
@@ -84,3 +85,21 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, old: str, new: str, message
     (tmp_path / TABLE).write_text(CSAW_TABLE.replace(old, new, 1))
     with pytest.raises(DataError, match=message):
         read(tmp_path)
+
+
+def test_an_examination_without_timing_is_a_negative_one(tmp_path: Path) -> None:
+    csaw_cc(tmp_path)
+    (tmp_path / TABLE).write_text(CSAW_TABLE.replace("2.0,0.0,3.0", "2.0,0.0,"))
+    release = read(tmp_path)
+    assert {each.label for each in release.records if each.exam == "7_2012"} == {"benign"}
+
+
+def test_a_table_of_another_name_and_copies_are_read(tmp_path: Path) -> None:
+    csaw_cc(tmp_path)
+    expected = [(each.image, each.label) for each in read(tmp_path).records]
+    (tmp_path / "tables").mkdir()
+    (tmp_path / TABLE).rename(tmp_path / "tables/csaw-cc.csv")
+    for path in sorted((tmp_path / "images").iterdir()):
+        picture(tmp_path / "pngs" / f"{path.stem}.png")
+        path.unlink()
+    assert [(each.image, each.label) for each in read(tmp_path).records] == expected

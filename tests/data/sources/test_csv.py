@@ -312,3 +312,15 @@ def test_what_a_table_lacks_is_named(listed: Path) -> None:
     text(listed / "more.csv", "image\n")
     with pytest.raises(DataError, match=r"holds 2; name it with --csv"):
         read(listed, **COLUMNS)
+
+
+def test_a_task_may_be_the_name_of_the_column(listed: Path) -> None:
+    options = {**COLUMNS}
+    del options["label_column"]
+    found = release(listed, "cancer", **options)
+    assert [each.label for each in found.records] == ["malignant", "benign", "benign", "malignant"]
+    assert (found.classes.task, found.classes.positive) == ("label", "malignant")
+    with pytest.raises(ConfigError, match="label_column 'malign' is not in the table"):
+        read(listed, "malign", **options)
+    with pytest.raises(ConfigError, match="unknown task 'malign'"):
+        read(listed, "malign", **COLUMNS)

@@ -182,3 +182,20 @@ def test_a_table_never_leads_out_of_the_folder(tmp_path: Path) -> None:
     text(tmp_path / "DataWMask.csv", f"{head}..\\..\\C_0001_1.LEFT_CC.jpg,x,CC,LEFT,Benign,-,1,1\n")
     with pytest.raises(DataError, match="column fullPath of DataWMask is empty or leads out"):
         read(tmp_path)
+
+
+def test_the_table_may_lie_deeper_and_tell_no_more_than_names_do(tmp_path: Path) -> None:
+    expected = {"C_0029_1.LEFT_CC": "benign", "A_1001_1.RIGHT_CC": "malignant"}
+    place = tmp_path / "MINI-DDSM-Complete-JPEG-8"
+    lines = ["fullPath,Status,Tumour_Contour"]
+    for name, label in expected.items():
+        status = {"benign": "Benign", "malignant": "Cancer"}[label]
+        picture(place / status / f"{name}.jpg")
+        picture(place / status / f"{name}_Mask.jpg")
+        lines.append(f"{status}\\{name}.jpg,{status},{status}\\{name}_Mask.jpg")
+    text(place / "DataWMask.csv", "\n".join(lines) + "\n")
+    records = read(tmp_path).records
+    assert {each.image: each.label for each in records} == expected
+    assert {(each.patient, each.laterality, each.view) for each in records} == {
+        ("C_0029", "L", "CC"), ("A_1001", "R", "CC"),
+    }  # fmt: skip

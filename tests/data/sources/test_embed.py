@@ -10,7 +10,7 @@ from releases_b import EMBED_CLINICAL, EMBED_METADATA, EMBED_MODIFIER, embed
 
 from mammo.data.release import Release, select
 from mammo.data.sources import embed as adapter
-from mammo.data.sources import open_adapter
+from mammo.data.sources import open_adapter, task_of
 from mammo.errors import DataError
 
 CLINICAL, METADATA = "tables/EMBED_OpenData_clinical.csv", "tables/EMBED_OpenData_metadata.csv"
@@ -161,7 +161,7 @@ def test_an_roi_that_cannot_be_read_is_listed_not_executed(tmp_path: Path) -> No
     [
         (CLINICAL, "path_severity", "severity", "no column 'path_severity'"),
         (METADATA, "ImageLateralityFinal", "Side", "no column 'ImageLateralityFinal'"),
-        (METADATA, "/cohort_1/10000001/5001/8.1", "/8.1", "without a folder cohort_"),
+        (METADATA, "anon_dicom_path", "path", "has no path of a file in anon_dicom_path"),
         (METADATA, "cohort_1/10000001/5001/8.1", "cohort_1/../../8.1", "leads out of source"),
     ],
 )
@@ -182,3 +182,52 @@ def test_missing_files_are_listed_and_missing_tables_refused(tmp_path: Path) -> 
     (tmp_path / METADATA).unlink()
     with pytest.raises(DataError, match=r"has no tables/EMBED_OpenData_metadata\.csv"):
         read(tmp_path)
+
+
+def test_paths_of_other_folders_are_found_by_patient_examination_and_name(tmp_path: Path) -> None:
+    embed(tmp_path)
+    expected = sorted((each.paths[0].name, each.label) for each in read(tmp_path).records)
+    (tmp_path / "images").rename(tmp_path / "dicoms")
+    for name in (CLINICAL, METADATA):
+        table = tmp_path / name
+        told = table.read_text().replace("/nas/mammo/anon_dicom/cohort_1/", "/mnt/a/")
+        (tmp_path / table.name).write_text(told.replace("/nas/mammo/anon_dicom/cohort_2/", "b/"))
+        table.unlink()
+    assert sorted((each.paths[0].name, each.label) for each in read(tmp_path).records) == expected
+
+
+def test_a_name_that_several_files_of_the_table_have_stands_for_none(tmp_path: Path) -> None:
+    embed(tmp_path)
+    table = tmp_path / METADATA
+    table.write_text(table.read_text().replace("5001/8.1.dcm", "5001/1.dcm").replace(
+        "5002/8.4.dcm", "5002/1.dcm"))  # fmt: skip
+    images = tmp_path / "images/cohort_1/10000001"
+    (images / "5001/8.1.dcm").rename(images / "5001/1.dcm")
+    (images / "5002/8.4.dcm").unlink()
+    release = read(tmp_path)
+    assert release.rejected == [("cohort_1/10000001/5002/1.dcm", "the file is missing")]
+
+
+def test_columns_that_the_task_does_not_need_may_be_missing(tmp_path: Path) -> None:
+    embed(tmp_path)
+    expected = labels(tmp_path, "malignancy2_birads")
+    table = tmp_path / CLINICAL
+    table.write_text(table.read_text().replace("path_severity", "a").replace("bside", "c"))
+    table = tmp_path / METADATA
+    table.write_text(table.read_text().replace("spot_mag", "a"))
+    assert labels(tmp_path, "malignancy2_birads") == expected
+    with pytest.raises(DataError, match="no column 'path_severity'"):
+        read(tmp_path)
+
+
+def test_the_grade_itself_is_a_task_and_0_is_none(tmp_path: Path) -> None:
+    embed(tmp_path)
+    found = labels(tmp_path, "birads")
+    assert "8.1.dcm" not in found  # A: incomplete
+    assert (found["8.3.dcm"], found["8.4.dcm"], found["8.6.dcm"]) == ("1", "2", "6")
+
+
+def test_pathology_and_assessment_are_two_tasks_here() -> None:
+    assert task_of("embed", "malignancy2") == "malignancy2"
+    assert task_of("embed", "malignancy2_birads") == "malignancy2_birads"
+    assert task_of("embed", "malignancy4") == "malignancy4_birads"  # pathology has no such classes

@@ -83,3 +83,16 @@ def test_a_folder_that_is_no_release_is_refused(tmp_path: Path) -> None:
     text(tmp_path / "labels_per_image.csv", "image_id,tissue,label\n")
     with pytest.raises(DataError, match="has no column 'rois_cls_sev_x_ytop_r'; it has image_id"):
         read(tmp_path)
+
+
+def test_the_release_may_lie_deeper_and_its_names_be_of_other_letters(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    mias(tmp_path / "plain")
+    expected = [replace(each, paths=()) for each in read(tmp_path / "plain").records]
+    (tmp_path / "unpacked").mkdir()
+    (tmp_path / "plain/all-mias").rename(tmp_path / "unpacked/all-mias")
+    (tmp_path / "plain/Info.txt").rename(tmp_path / "unpacked/all-mias/info.TXT")
+    picture = tmp_path / "unpacked/all-mias/mdb001.pgm"
+    picture.rename(picture.with_name("MDB001.PGM"))
+    records = read(tmp_path / "unpacked").records
+    assert [replace(each, paths=()) for each in records] == expected

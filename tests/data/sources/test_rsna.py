@@ -1,9 +1,11 @@
 """RSNA's challenge: labels by breast, implants, odd views, and its PNG copies."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from releases_b import RSNA_TABLE, rsna, rsna_pngs
+from releases_form import picture
 
 from mammo.data.release import Release, select
 from mammo.data.sources import open_adapter
@@ -80,7 +82,20 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, table: str, message: str) -
         read(tmp_path)
 
 
-def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_images_has_none_of_them(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text(RSNA_TABLE)
-    with pytest.raises(DataError, match="none of the folders train_images"):
-        read(tmp_path)
+    release = read(tmp_path)
+    assert {reason for _, reason in release.rejected} == {"the file is missing"}
+    assert len(release.rejected) == 6
+
+
+@pytest.mark.parametrize("place", ["{patient}/{image}.jpg", "pngs/{patient}_{image}.png"])
+def test_pictures_may_lie_anywhere_beside_the_table(tmp_path: Path, place: str) -> None:
+    rsna(tmp_path)
+    expected = [(each.image, each.label, each.view) for each in read(tmp_path).records]
+    for path in sorted((tmp_path / "train_images").rglob("*.dcm")):
+        picture(tmp_path / place.format(patient=path.parent.name, image=path.stem))
+    shutil.rmtree(tmp_path / "train_images")
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "train.csv").rename(tmp_path / "csv/train.csv")
+    assert [(each.image, each.label, each.view) for each in read(tmp_path).records] == expected

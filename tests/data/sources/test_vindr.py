@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 from releases_b import VINDR_BREASTS, VINDR_FINDINGS, vindr
+from releases_form import picture
 
 from mammo.data.classes import TASKS
 from mammo.data.release import Release
-from mammo.data.sources import check_request, open_adapter
+from mammo.data.sources import check_request, open_adapter, task_of
 from mammo.errors import ConfigError, DataError
 
 
@@ -36,9 +37,12 @@ def test_birads_three_and_four_by_task(
     assert (found["1a07"], found["1a03"]) == ("benign", "malignant")
 
 
-def test_an_assessment_is_not_offered_as_pathology() -> None:
-    with pytest.raises(ConfigError, match="task 'malignancy2' has no labels in vindr"):
-        check_request("vindr", "malignancy2", {})
+def test_an_assessment_is_never_called_pathology(caplog: pytest.LogCaptureFixture) -> None:
+    check_request("vindr", "malignancy2", {})
+    assert task_of("vindr", "malignancy2") == "malignancy2_birads"
+    assert "read as task malignancy2_birads" in caplog.text
+    with pytest.raises(ConfigError, match="task 'normal_benign_malignant' has no labels in vindr"):
+        check_request("vindr", "normal_benign_malignant", {})
     assert TASKS["malignancy2_birads"].label_kind == "birads"
     assert TASKS["malignancy2_birads"].names == TASKS["malignancy2"].names
 
@@ -100,8 +104,10 @@ def test_a_missing_file_is_listed_and_a_missing_table_refused(tmp_path: Path) ->
     assert read(tmp_path).rejected == [("images/0a01/1a03.dicom", "the file is missing")]
     (tmp_path / "metadata.csv").unlink()  # the headers tell the vendor as well
     assert {each.vendor for each in read(tmp_path).records} == {""}
-    (tmp_path / "finding_annotations.csv").unlink()
-    with pytest.raises(DataError, match=r"has no finding_annotations\.csv"):
+    (tmp_path / "finding_annotations.csv").unlink()  # it gives the boxes alone
+    assert {each.boxes for each in read(tmp_path).records} == {()}
+    (tmp_path / "breast-level_annotations.csv").unlink()
+    with pytest.raises(DataError, match=r"has no breast-level_annotations\.csv"):
         read(tmp_path)
 
 
@@ -111,3 +117,33 @@ def test_a_path_that_leads_out_of_the_release_is_refused(tmp_path: Path) -> None
     table.write_text(VINDR_BREASTS.replace("0a03,5e03,1a08", "../..,5e03,1a08"))
     with pytest.raises(DataError, match="leads out of source"):
         read(tmp_path)
+
+
+def test_copies_and_tables_in_other_folders_read_the_same(tmp_path: Path) -> None:
+    vindr(tmp_path)
+    expected = [
+        (each.image, each.patient, each.label, each.boxes) for each in read(tmp_path).records
+    ]
+    for path in sorted((tmp_path / "images").rglob("*.dicom")):
+        picture(tmp_path / "png" / path.parent.name / f"{path.stem}.png")
+        path.unlink()
+    (tmp_path / "csv").mkdir()
+    for path in sorted(tmp_path.glob("*.csv")):
+        path.rename(tmp_path / "csv" / path.name)
+    records = read(tmp_path).records
+    assert [(each.image, each.patient, each.label, each.boxes) for each in records] == expected
+    assert {each.vendor for each in records} == {"SIEMENS", "Planmed"}
+
+
+def test_of_a_file_and_its_copy_the_dicom_file_is_meant_and_of_two_copies_none(
+    tmp_path: Path,
+) -> None:
+    vindr(tmp_path)
+    (tmp_path / "images").rename(tmp_path / "dicom")
+    picture(tmp_path / "png/0a01/1a01.png")
+    picture(tmp_path / "small/0a01/1a03.png")
+    (tmp_path / "dicom/0a01/1a03.dicom").unlink()
+    picture(tmp_path / "png/0a01/1a03.png")
+    release = read(tmp_path)
+    assert release.rejected == [("images/0a01/1a03.dicom", "the file is there 2 times")]
+    assert {each.paths[0].suffix for each in release.records} == {".dicom"}
