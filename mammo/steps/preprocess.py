@@ -16,7 +16,7 @@ from mammo.data.request import (
     listed,
     parse_size,
 )
-from mammo.data.sources import ADAPTERS, check_request, open_adapter
+from mammo.data.sources import ADAPTERS, check_request, open_adapter, task_of
 from mammo.errors import ConfigError, DataError
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, one_of
@@ -191,16 +191,16 @@ def run(
     from mammo.data.writer import described
 
     given = _options(locals())
-    adapter = open_adapter(dataset)
+    adapter, task = open_adapter(dataset), task_of(dataset, task)
     folder = Path(source).expanduser() if source else _generate(tracked, dataset, given, seed)
     release = adapter.read(folder, task=task, options=given if source else {})
     select(release, subsets=listed(subset), exclude=listed(exclude))
     positive_class = release.classes.positive
     records = take_patients(release.records, limit, seed, positive=positive_class)
-    if not records:
-        raise DataError(f"no images for task {task!r} in {folder}")
     if strict and release.rejected:
         raise unusable(tracked, release.rejected)
+    if not records:
+        raise DataError(f"no images for task {task!r} in {folder}")
     crop = getattr(adapter, "CROP", "breast") if crop == "auto" else crop
     recipe = Recipe(
         parse_size(image_size),
