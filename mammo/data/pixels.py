@@ -61,11 +61,15 @@ def read_pixels(
 
 def read_mask(path: Path, *, slice_index: int = -1, frames: str = "refuse") -> NDArray[np.bool_]:
     """Lesions in the mask `path` (H, W): brighter than half, or any number but 0 of a label map."""
-    picture = read_pixels(path, intensity="none", slice_index=slice_index, frames=frames)
-    if picture.greys is None:
-        return np.asarray(picture.stored > 0.5)
-    top = int(picture.stored.max(initial=0))
-    return np.asarray(picture.stored > (0 if top <= _LABELS else top / 2))
+    reading = Reading("none", frames=frames, slice_index=slice_index)
+    if is_volume(path):  # by its numbers: what grey they would be depends on their type
+        from mammo.data.volumes import read_numbers
+
+        stored = read_numbers(path, reading)
+    else:
+        stored = read_pixels(path, intensity="none", slice_index=slice_index, frames=frames).stored
+    top = float(stored.max(initial=0))
+    return np.asarray(stored > (0.5 if top <= _LABELS else top / 2))
 
 
 def bits_of(path: Path) -> int:

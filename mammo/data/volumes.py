@@ -44,6 +44,17 @@ def read_slice(path: Path, reading: Reading) -> Picture:
     return _of_numbers(values, bits, (low, high) if known else None, reading)
 
 
+def read_numbers(path: Path, reading: Reading) -> NDArray[Any]:
+    """The numbers (H, W) of the slice that `reading` names, after slope and intercept."""
+    with _open(path) as image:
+        shape = _shape(image)
+        require_size(*shape[:2])
+        numbers = _frame(image, shape, reading)
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+        raise DataError("it holds NaN or infinite values")
+    return numbers
+
+
 def volume_shape(path: Path) -> tuple[int, int, int]:
     """Height, width and number of slices, from the header alone."""
     with _open(path) as image:

@@ -85,6 +85,22 @@ def test_a_label_map_is_a_mask_whatever_its_numbers(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(save(tmp_path / "b.nii", inside)), RAMP > 9)
 
 
+@pytest.mark.parametrize("kind", ["u1", "i2", "u2", "i4", "u4", "f4", "f8"])
+@pytest.mark.parametrize("lesion", [1, 3, 255])
+def test_a_mask_marks_the_same_in_every_type(tmp_path: Path, kind: str, lesion: int) -> None:
+    """Programs that segment save int16 or floats as readily as bytes."""
+    inside = RAMP > 200
+    path = save(tmp_path / "a.nii.gz", (inside * lesion).astype(kind))
+    np.testing.assert_array_equal(read_mask(path), inside)
+    done = prepare(
+        Record((path,), "p", "i", "l", masks=(path,)),
+        Recipe((12, 20), crop="none", intensity="fixed", fixed_range=(0, lesion), dtype="uint8"),
+    )
+    assert isinstance(done, Prepared)
+    assert done.mask is not None
+    np.testing.assert_array_equal(done.mask[0], inside * 255)
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
