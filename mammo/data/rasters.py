@@ -12,6 +12,7 @@ from mammo.data.picture import Picture, Reading, linear_table, require_size
 from mammo.errors import DataError
 
 Found = TypeVar("Found")
+_POLARITY, _WHITE_IS_ZERO = 262, 0  # PhotometricInterpretation of TIFF 6.0, section 8
 
 
 def read_raster(path: Path, reading: Reading) -> Picture:
@@ -27,6 +28,8 @@ def read_raster(path: Path, reading: Reading) -> Picture:
             stored = np.asarray(image)
             if stored.min(initial=0) < 0 or stored.max(initial=0) > 65535:
                 raise DataError("it holds pixels outside 0 to 65535; save 16 bits")
+            if image.format == "TIFF" and image.tag_v2.get(_POLARITY) == _WHITE_IS_ZERO:
+                stored = 65535 - stored  # Pillow turns 8 bits alone
             return _picture(np.ascontiguousarray(stored, np.uint16), reading)
         return _picture(np.asarray(image if image.mode == "L" else image.convert("L")), reading)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicoms import half_breast, write_dicom
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, TiffImagePlugin
 from pydicom.dataset import Dataset
 
 from mammo.data.pixels import read_mask, read_pixels, to_units
@@ -297,6 +297,20 @@ def test_compressed_tiff_is_read_as_it_was_saved(tmp_path: Path, how: str, kind:
     values = (RAMP % 256 * (257 if kind is np.uint16 else 1)).astype(kind)
     Image.fromarray(values).save(tmp_path / "a.tif", compression=how)
     np.testing.assert_array_equal(read_pixels(tmp_path / "a.tif").stored, values)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_film_saved_as_a_negative_is_turned(tmp_path: Path, kind: Any) -> None:
+    """TIFF of film scanners often has WhiteIsZero: tissue is stored as low values."""
+    top = np.iinfo(kind).max
+    film = (RAMP % 256 * (top // 255)).astype(kind)
+    said = TiffImagePlugin.ImageFileDirectory_v2()
+    said[262] = 0
+    stored = film if kind is np.uint8 else top - film  # Pillow turns 8 bits itself
+    Image.fromarray(stored).save(tmp_path / "a.tif", tiffinfo=said)
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.tag_v2[262] == 0
+    np.testing.assert_allclose(read_pixels(tmp_path / "a.tif").values, film / top, atol=1e-6)
 
 
 def test_pages_and_floats_of_tiff_are_refused(tmp_path: Path) -> None:
