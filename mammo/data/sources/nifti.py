@@ -37,11 +37,13 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
 
     The label of a slice is that of the table `csv` (by `patient_column` and a column `slice` if
     there is one; with `planes` by a column `file`), else whether its mask marks a lesion. With
-    `planes` each file is one image, its channels and mask side by side as (H, W, planes).
+    `planes` each file is one image, its channels and mask side by side as (H, W, planes), of the
+    patient in `patient_column` or, without that, of nobody else's.
     """
     every = _every(options.get("slices", ""))
     refuse_generated([folder.name, Path(options.get("csv", "")).name], options)
-    told = _read_labels(folder, options) if "csv" in options else None
+    _refuse_without_table(options)
+    told, people = _read_labels(folder, options) if "csv" in options else (None, {})
     if "planes" in options:
         volumes = _side_by_side(folder, options, told)
     else:
@@ -71,15 +73,18 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     used = [each for each in found if class_of[each[2]] != LEAVE_OUT]
     left_out[f"of a class that is left out ({LEAVE_OUT})"] += len(found) - len(used)
     records = [
-        _record(volume, number, class_of[label], split) for volume, number, label, split in used
+        _record(volume, people.get(volume.patient, volume.patient), number, class_of[label], split)
+        for volume, number, label, split in used
     ]
-    return Release(records, classes, rejected, {"group": "patient's folder"}, +left_out)
+    how = "image (no patient_column given)" if "planes" in options else "patient's folder"
+    notes = {"group": "patient_column" if people else how}
+    return Release(records, classes, rejected, notes, +left_out)
 
 
-def _record(volume: Volume, number: int, label: str, split: str) -> Record:
+def _record(volume: Volume, patient: str, number: int, label: str, split: str) -> Record:
     return Record(
         paths=volume.paths,
-        patient=volume.patient,
+        patient=patient,
         exam=volume.patient,
         image=f"{volume.patient}#{number}",
         label=label,
@@ -88,6 +93,15 @@ def _record(volume: Volume, number: int, label: str, split: str) -> Record:
         planes=volume.planes,
         split=split or volume.split,
     )
+
+
+def _refuse_without_table(options: Mapping[str, str]) -> None:
+    """Refuse columns of no table: a patient who is not read is a patient who may leak."""
+    given = [name for name in options if name.endswith("_column")]
+    if given and "csv" not in options:
+        raise ConfigError(
+            f"{given[0]} {options[given[0]]!r} has no effect without a table; name it with --csv"
+        )
 
 
 def _every(text: str) -> int:
@@ -161,15 +175,19 @@ def _bare(path: Path) -> str:
     return ""
 
 
-def _read_labels(folder: Path, options: Mapping[str, str]) -> dict[str, Labels]:
-    """Label and split by volume and slice; slice -1 stands for all of a volume."""
-    key = FILE if "planes" in options else options.get("patient_column", "")
+def _read_labels(
+    folder: Path, options: Mapping[str, str]
+) -> tuple[dict[str, Labels], dict[str, str]]:
+    """Label and split by volume and slice (-1 for all of a volume); with `planes` its patient."""
+    person = options.get("patient_column", "")
+    key, person = (FILE, person) if "planes" in options else (person, "")
     label, split = options.get("label_column", ""), options.get("split_column", "")
     if not key or not label:
         raise ConfigError("dataset nifti with a csv needs label_column, and patient_column")
     path = Inside(folder).path(options["csv"], "csv")
-    needs = [name for name in (key, label, split) if name]
+    needs = [name for name in (key, person, label, split) if name]
     known: dict[str, Labels] = {}
+    people: dict[str, str] = {}
     for row in read_table(path, needs=needs, number_as=_ROW):
         where = f"row {row[_ROW]} of the table"
         place, cell = -1, row.get(SLICE, "")
@@ -183,7 +201,11 @@ def _read_labels(folder: Path, options: Mapping[str, str]) -> dict[str, Labels]:
         told = (row[label], SPLIT_WORDS.get(said, ""))
         if known.setdefault(row[key], {}).setdefault(place, told) != told:
             raise DataError(f"{where} contradicts an earlier one; keep one")
-    return known
+        if person and not row[person]:
+            raise DataError(f"{where} names no patient; fill the column or leave the image out")
+        if person and people.setdefault(row[key], row[person]) != row[person]:
+            raise DataError(f"{where} contradicts an earlier one; keep one")
+    return known, people
 
 
 def _labels(volume: Volume, told: Mapping[str, Labels] | None, left_out: Counter[str]) -> Labels:

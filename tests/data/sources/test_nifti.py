@@ -121,6 +121,26 @@ def test_planes_side_by_side_are_one_image(tmp_path: Path) -> None:
     )
 
 
+def test_files_of_one_image_belong_to_the_patient_of_the_table(tmp_path: Path) -> None:
+    rows = "file,who,truth\n"
+    for number, who in ((1, "p"), (2, "p"), (3, "q")):
+        volume(tmp_path / f"{number}.nii.gz", np.ones((6, 5, 2), np.uint8))
+        rows += f"{number}.nii.gz,{who},{'benign' if number % 2 else 'malignant'}\n"
+    text(tmp_path / "truth.csv", rows)
+    table = {"planes": "bravo,seg", "csv": "truth.csv", "label_column": "truth"}
+    found = read(tmp_path, "malignancy2", patient_column="who", **table)
+    assert [each.patient for each in found.records] == ["p", "p", "q"]
+    assert found.notes["group"] == "patient_column"
+    alone = read(tmp_path, "malignancy2", **table)
+    assert len({each.patient for each in alone.records}) == 3
+    assert alone.notes["group"].startswith("image")  # so that near-duplicates stay together
+    with pytest.raises(ConfigError, match="patient_column 'who' has no effect without a table"):
+        read(tmp_path, planes="bravo,seg", patient_column="who")
+    text(tmp_path / "truth.csv", rows.replace("2.nii.gz,p", "2.nii.gz,"))
+    with pytest.raises(DataError, match="row 3 of the table names no patient"):
+        read(tmp_path, "malignancy2", patient_column="who", **table)
+
+
 def test_generated_files_need_their_origin(tmp_path: Path) -> None:
     volume(tmp_path / "generated/00001.nii.gz", np.ones((6, 5, 2), np.uint8))
     with pytest.raises(ConfigError, match="generated holds generated images by its name"):
