@@ -110,7 +110,7 @@ def _prepare(record: Record, recipe: Recipe) -> Prepared:
     expected = first.header.wall or _usual_wall(record.laterality or first.header.laterality)
     frame: Frame = CROPS[recipe.crop](look_at(first), expected)
     usual = _usual_wall(record.laterality)
-    if record.may_be_turned and usual and frame.wall not in ("", usual):
+    if record.may_be_turned and usual and _seen_wall(first, frame, expected) not in ("", usual):
         pictures = [picture.turned() for picture in pictures]  # ROIs are drawn on upright pictures
         first = pictures[0]
         frame = CROPS[recipe.crop](look_at(first), usual)
@@ -152,6 +152,17 @@ def _read(path: Path, record: Record, recipe: Recipe, number: int) -> Picture:
         slice_index=record.planes[number] if record.planes else record.slice_index,
         exclude=recipe.exclude,
     )
+
+
+def _seen_wall(picture: Picture, frame: Frame, expected: str) -> str:
+    """Side of the chest wall as the pixels show it, also where the whole picture is kept."""
+    if frame.inside is not None:
+        return frame.wall
+    try:
+        found: Frame = CROPS["breast"](look_at(picture), expected)
+    except DataError:  # no breast is found, nor is one needed
+        return frame.wall
+    return found.wall
 
 
 def _usual_wall(laterality: str) -> str:

@@ -79,6 +79,25 @@ def test_a_volume_that_is_stored_upside_down_is_turned_with_its_boxes(tmp_path: 
     assert (as_it_is.wall, np.array_equal(as_it_is.image, wanted.image)) == ("left", False)
 
 
+def test_a_turned_volume_is_turned_where_the_whole_picture_is_kept_too(tmp_path: Path) -> None:
+    """Its boxes are those of the upright picture, whatever the crop."""
+    upright = half_breast(wall="right", level=2000)
+    upright[20:28, 50:58] = 4000  # what the box marks
+    write_dicom(tmp_path / "upright.dcm", upright)
+    write_dicom(tmp_path / "turned.dcm", upright[::-1, ::-1])
+    shape = upright.shape
+    for name in ("upright", "turned"):
+        record = Record(
+            (tmp_path / f"{name}.dcm",), "p", name, "CC", laterality="R",
+            boxes=((50, 20, 58, 28),), may_be_turned=True,
+        )  # fmt: skip
+        done = prepare(record, Recipe(size=(shape[0], shape[1]), crop="none", intensity="none"))
+        assert isinstance(done, Prepared)
+        assert done.mask is not None
+        assert done.mask.sum() == 64 * 255
+        assert (done.image[done.mask > 0] == done.image.max()).all()
+
+
 def test_the_slice_of_the_lesion_is_prepared_with_its_boxes(tmp_path: Path) -> None:
     bcs_dbt(tmp_path)
     lesion = next(each for each in read(tmp_path).records if each.image.endswith("lcc"))
