@@ -149,6 +149,31 @@ def test_there_is_a_layout_for_each_system() -> None:
         open_layout("system7")
 
 
+@pytest.mark.parametrize(("real", "drawn"), [("uint16", "uint8"), ("uint8", "uint16")])
+def test_generated_images_keep_their_masks_beside_real_ones_of_another_depth(
+    tmp_path: Path, real: str, drawn: str
+) -> None:
+    import nibabel
+
+    ours = made(tmp_path / "real", dtype=real, masks=False)
+    theirs = made(tmp_path / "drawn", dtype=drawn, patients=2)
+    row = theirs.manifest.index[theirs.manifest["mask_sha256"] != ""][-1]
+    image = (
+        theirs.placed()
+        .iloc[[row]]
+        .assign(is_synthetic=True, generator_run_id="run", split="train", image_id="f" * 16)
+    )
+    frame = pd.concat([ours.placed(), image], ignore_index=True)
+    out = tmp_path / "out"
+    export(Dataset.view(ours, frame, [theirs]), open_layout("system4"), out)
+    voxels = np.asarray(nibabel.load(out / "generated/00001.nii.gz").dataobj)
+    np.testing.assert_array_equal(voxels[..., 0], theirs.raw([row])[0, 0])
+    white = np.iinfo(drawn).max
+    np.testing.assert_array_equal(
+        voxels[..., 1], theirs.masks([row])[0, 0].astype(int) // 255 * white
+    )
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("system", BY_SYSTEM)
 def test_a_dataset_written_and_read_again_is_the_same(

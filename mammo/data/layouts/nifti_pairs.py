@@ -60,12 +60,12 @@ def _write_generated(export: Export) -> None:
     if not len(rows):
         return
     masked = (rows["mask_sha256"] != "").any()
-    depth = np.iinfo(str(export.data.about["dtype"])).max // 255
     lines = []
     for number, each in enumerate(export.images(rows), start=1):
         planes = list(each.pixels)
-        if masked:  # in the pictures' depth, whose white is 65535 in 16 bits
-            planes.append(_mask(each).astype(each.pixels.dtype) * each.pixels.dtype.type(depth))
+        if masked:  # in the picture's depth, whose white is 65535 in 16 bits
+            kind = each.pixels.dtype  # of a mix the real images may have another one
+            planes.append(_mask(each).astype(kind) * kind.type(np.iinfo(kind).max // 255))
         voxels, name = np.stack(planes, axis=-1), f"{number:05d}.nii.gz"
         file = export.nifti(voxels, GENERATED, name, pixel_mm=each.row.pixel_mm)
         lines.append({"file": file, **_told(each)})
