@@ -1,6 +1,7 @@
 """`mammo doctor DATASET`: what is wrong with a dataset, as a page with pictures."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,8 +28,9 @@ def run(dataset: str, *, output: str = "", against: str = "", seed: int = 0) -> 
     data = _open(dataset, "dataset")
     other = _open(against, "against") if against else None
     place = Path(output).expanduser() if output else work_folder("") / "doctor" / data.digest
-    if place.exists() and not place.is_dir():
-        raise ConfigError(f"output {output} is a file; give a folder")
+    there = next(each for each in (place, *place.absolute().parents) if each.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):  # told before minutes of looking
+        raise ConfigError(f"output {place} cannot be made: {there} is no folder to write to")
     found = examine(data, other, seed=seed)
     place.mkdir(parents=True, exist_ok=True)
     (place / "doctor.html").write_text(page(found))

@@ -42,6 +42,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
         check_foreign(settings)
     file = str(settings["split_file"])
+    if settings["new_patients"] != "error" and not file:
+        raise ConfigError(
+            f"new_patients {settings['new_patients']} has no effect without split_file; name one"
+        )
     if file and not Path(file).expanduser().is_file():
         raise DataError(f"split_file {file} does not exist")
 

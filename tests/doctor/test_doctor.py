@@ -112,6 +112,18 @@ def test_a_torn_patient_is_told_before_anything_is_looked_at(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_can_be_no_folder_is_told_before_anything_is_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = store(tmp_path / "data", rows_of(12), breast)
+    monkeypatch.setattr("mammo.doctor.examination.examine", None)
+    (tmp_path / "file").write_text("")
+    for output in ("file", "file/below"):
+        words = ["doctor", str(data.folder), "--output", str(tmp_path / output)]
+        assert cli.main(words) == 2
+        assert f"{tmp_path / 'file'} is no folder to write to" in capsys.readouterr().err
+
+
 def test_patients_of_another_dataset_are_found_by_equal_salts_and_pictures_by_any(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

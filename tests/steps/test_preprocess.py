@@ -301,6 +301,19 @@ def test_wrong_requests_are_one_line_each(tmp_path: Path) -> None:
             run(tmp_path / "work", **given)
 
 
+def test_a_phantom_of_another_task_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'birads' has no labels in phantom; it offers malig"):
+        run(tmp_path / "work", dataset="phantom", task="birads")
+    with pytest.raises(ConfigError, match="csv is not an option of dataset phantom; it takes var"):
+        run(tmp_path / "work", dataset="phantom", csv="a.csv")
+    assert not (tmp_path / "work").exists()
+
+
+def test_new_patients_without_a_split_file_is_refused(tmp_path: Path, release: Path) -> None:
+    with pytest.raises(ConfigError, match="new_patients train has no effect without split_file"):
+        run(tmp_path / "work", source=str(release), new_patients="train", **SMALL)
+
+
 def test_too_few_patients_are_told_before_any_decoding(
     tmp_path: Path, release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

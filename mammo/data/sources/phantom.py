@@ -29,6 +29,8 @@ _COLUMN = {  # task -> column of the table that holds its label
     "density4": "density",
     "view": "view",
 }
+OFFERS = tuple(_COLUMN)
+OPTIONS = ("variant", "patients", "contrast")
 _DENSITY2 = {"A": "not_dense", "B": "not_dense", "C": "dense", "D": "dense"}
 
 
