@@ -45,6 +45,15 @@ def check_rows(frame: pd.DataFrame, classes: Sequence[str]) -> list[Finding]:
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
+def one_class(name: str, images: int) -> Finding:
+    """What to say of a dataset whose `images` are all of class `name`."""
+    text = (
+        f"all {images} images are {name}, and nothing can be learned of one "
+        "class; choose another task, more subsets or a higher limit"
+    )
+    return Finding(FATAL, "one class only", text, images)
+
+
 def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
     """One row a finding: severity, finding, what it says, and how many."""
     rows = [(each.severity, each.name, each.text, each.count) for each in findings]
@@ -104,11 +113,7 @@ def _classes(frame: pd.DataFrame, classes: Sequence[str]) -> Iterator[Finding]:
     counts = frame["label"].value_counts().reindex(list(classes), fill_value=0)
     present = counts[counts > 0]
     if len(present) < 2:
-        text = (
-            f"all {len(frame)} images are {present.index[0]}, and nothing can be learned of one "
-            "class; choose another task, more subsets or a higher limit"
-        )
-        yield Finding(FATAL, "one class only", text, len(frame))
+        yield one_class(str(present.index[0]), len(frame))
         return
     absent = [name for name in classes if not counts[name]]
     if absent:

@@ -2,14 +2,16 @@
 
 import errno
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
-from mammo.data.checks import FATAL, Finding, check_rows
+from mammo.data.checks import FATAL, Finding, check_rows, one_class
 from mammo.data.dataset import Dataset
 from mammo.data.duplicates import grouped_by_scene
 from mammo.data.foreign import mark_synthetic
@@ -22,6 +24,7 @@ from mammo.errors import DataError
 from mammo.run import Run
 
 Rejected = list[tuple[str, str]]  # (original name, reason)
+_REASONS = 4  # that an error counts; the tables have them all
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def make(
         elif clustered:
             pixels = slots.folder if slots.folder.is_dir() else datasets / journal.sealed
             frame["group_id"] = grouped_by_scene(frame, pixels)
-        divided = divide(frame, [record.split for record in intake.kept])
+        divided = _divided(frame, intake, divide, clustered=clustered)
         frame[["split", "fold"]] = divided.rows
         if warm_up:
             frame["warmup"] = warm_up(frame)
@@ -85,13 +88,56 @@ def make(
     return Made(data, intake, divided, findings, rejected, rate, journal.decoded)
 
 
+def _divided(
+    frame: pd.DataFrame,
+    intake: Intake,
+    divide: Callable[[pd.DataFrame, list[str]], Divided],
+    *,
+    clustered: bool,
+) -> Divided:
+    try:
+        return divide(frame, [record.split for record in intake.kept])
+    except DataError as error:
+        if not clustered:
+            raise
+        raise DataError(
+            f"{error} (no patients are named, so pictures alike count as one patient: "
+            f"{len(frame)} images are {frame['group_id'].nunique()}; name the patients)"
+        ) from None
+
+
+def refuse_one_class(records: Sequence[Record]) -> None:
+    """Refuse records of a single class, before any of them is decoded."""
+    if len({record.label for record in records}) == 1:
+        _refuse_fatal([one_class(records[0].label, len(records))])
+
+
 def unusable(tracked: Run, rejected: Rejected) -> DataError:
     """The error for images that cannot be used; their names go to the private folder alone."""
     path = list_privately(tracked, rejected)
+    if len(rejected) == 1:
+        return DataError(
+            f"an image cannot be used: {rejected[0][1]}; its name is in {path}; "
+            "mend or remove it, or leave such images out with --strict false"
+        )
     return DataError(
-        f"an image cannot be used: {rejected[0][1]}; its name is in {path}; "
-        "mend or remove it, or leave such images out with --strict false"
+        f"{len(rejected)} images cannot be used ({_counted(rejected)}); their names are in {path}; "
+        "mend or remove them, or leave such images out with --strict false"
     )
+
+
+def none_left(release: Release, task: str, folder: Path) -> DataError:
+    """The error for a release without an image for `task`: what became of those it has."""
+    counted = _counted(release.rejected, release.left_out)
+    return DataError(f"no images for task {task!r} in {folder}{counted and f': {counted}'}")
+
+
+def _counted(rejected: Rejected, left_out: Mapping[str, int] = MappingProxyType({})) -> str:
+    """How many images there are for each reason, the commonest first; names nobody."""
+    counts = Counter(reason for _, reason in rejected)
+    counts.update(left_out)
+    told = [f"{count} x {reason}" for reason, count in counts.most_common(_REASONS)]
+    return ", ".join([*told, *(["..."] if len(counts) > _REASONS else [])])
 
 
 def list_privately(tracked: Run, rejected: Rejected) -> Path:

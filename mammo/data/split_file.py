@@ -48,11 +48,13 @@ def read_split_file(
     a spreadsheet counts them, and never an id, which may be the original one.
     """
     head, body = _checked(path, salt)
-    columns = body.partition("\n")[0].count(",") + 1
+    first = body.partition("\n")[0]
+    mark = max(",;\t", key=first.count)  # spreadsheets of many countries write semicolons
+    columns = first.count(mark) + 1
     if columns > _MOST_COLUMNS:  # pandas would take minutes to say it
         raise DataError(f"split_file {path} has {columns} columns; two or three are needed")
     try:
-        table = pd.read_csv(io.StringIO(body), dtype="str", keep_default_na=False)
+        table = pd.read_csv(io.StringIO(body), sep=mark, dtype="str", keep_default_na=False)
     except ValueError as error:
         raise DataError(f"split_file {path} cannot be read: {error}") from None
     if not isinstance(table.index, pd.RangeIndex):

@@ -183,7 +183,7 @@ def run(
     from mammo.data.foreign import all_for_training, generator_of
     from mammo.data.identity import Names, fingerprint, load_salt
     from mammo.data.intake import preparation_of
-    from mammo.data.making import make, unusable
+    from mammo.data.making import make, none_left, refuse_one_class, unusable
     from mammo.data.partition import partition, take_patients, warm_up
     from mammo.data.prepare import Recipe, depth_of
     from mammo.data.release import select
@@ -200,7 +200,9 @@ def run(
     if strict and release.rejected:
         raise unusable(tracked, release.rejected)
     if not records:
-        raise DataError(f"no images for task {task!r} in {folder}")
+        raise none_left(release, task, folder)
+    if not synthetic_origin:  # generated images may be of one class: they go into a mix
+        refuse_one_class(records)
     crop = getattr(adapter, "CROP", "breast") if crop == "auto" else crop
     recipe = Recipe(
         parse_size(image_size),

@@ -355,6 +355,17 @@ def test_a_split_file_that_is_absent_or_no_text_cannot_be_read(tmp_path):
         read_split_file(tmp_path / "latin.csv")
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_file_as_other_countries_spreadsheets_save_it(tmp_path, mark):
+    path = tmp_path / "own.csv"
+    path.write_text("patient,split,fold\np,train,0\nq,test,\n".replace(",", mark))
+    found = read_split_file(path, hashed=str.upper)
+    assert found.to_dict("index") == {
+        "P": {"split": "train", "fold": 0},
+        "Q": {"split": "test", "fold": -1},
+    }
+
+
 def test_new_patients_are_counted_and_train_on_request_alone():
     frame = patients_of({"benign": 3})
     table = pd.DataFrame({"split": ["test"], "fold": [-1]}, index=["benign-1"])

@@ -88,3 +88,13 @@ def test_a_copy_under_another_patient_is_a_warning_and_in_the_table(
     found = tracked.tables["findings"]
     assert "copies across patients" in set(found["finding"])
     assert "p6" not in found.to_csv()
+
+
+def test_too_few_scenes_for_the_splits_are_told_as_such(tmp_path: Path) -> None:
+    pictures = {f"benign/x{number}": breast(number, height=96) for number in range(6)}
+    pictures |= {
+        f"malignant/y{number}": breast(9, height=96) ** (1 + number / 50) for number in range(6)
+    }
+    line = r"'malignant' has 1 patients, .* \(no patients are named, .* 12 images are 7; name the"
+    with pytest.raises(DataError, match=line):
+        run(tmp_path / "work", write(tmp_path / "release", pictures))

@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import math
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,31 @@ def test_a_phantom_of_another_task_is_refused_before_it_is_made(tmp_path: Path) 
 def test_new_patients_without_a_split_file_is_refused(tmp_path: Path, release: Path) -> None:
     with pytest.raises(ConfigError, match="new_patients train has no effect without split_file"):
         run(tmp_path / "work", source=str(release), new_patients="train", **SMALL)
+
+
+def test_why_no_image_is_left_is_told(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    rows = "".join(f"data/{n}.png,p{n},{n % 3}\n" for n in range(6))
+    (source / "list.csv").write_text("file,who,cancer\n" + rows)
+    asked = {
+        "dataset": "csv", "source": str(source), "path_column": "file", "patient_column": "who",
+        "label_column": "cancer", "class_map": "malignant=1,benign=0,leave_out=2",
+    }  # fmt: skip
+    with pytest.raises(DataError, match=r"4 images cannot be used \(4 x the file is missing\)"):
+        run(tmp_path / "work", **asked)
+    line = r"in .*source: 4 x the file is missing, 2 x of a label that is left out \(leave_out\)"
+    with pytest.raises(DataError, match=line):
+        run(tmp_path / "work", **asked, strict=False)
+
+
+def test_a_single_class_is_told_before_any_decoding(
+    tmp_path: Path, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mammo.data.prepare.read_pixels", None)
+    shutil.rmtree(release / "benign")
+    with pytest.raises(DataError, match="one class only: all 12 images are malignant"):
+        run(tmp_path / "work", source=str(release), **SMALL)
 
 
 def test_too_few_patients_are_told_before_any_decoding(

@@ -103,11 +103,13 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
         texts = paths_of(line)
         paths = tuple(inside.path(text, line.where) for text in texts)
         _refuse_twice(first, paths, line.where)
-        if not all(path.is_file() for path in paths):
-            release.rejected.append((texts[0], "the file is missing"))
-            continue
         known = {key: line.cells[column] for key, column in names.items()}
-        masks = [part for part in known.get("mask_column", "").split(";") if part.strip()]
+        texts_of_masks = [part for part in known.get("mask_column", "").split(";") if part.strip()]
+        masks = tuple(inside.path(mask, line.where) for mask in texts_of_masks)
+        wrong = _unusable(paths, masks, known)
+        if wrong:
+            release.rejected.append((texts[0], wrong))
+            continue
         release.records.append(
             Record(
                 paths=paths,
@@ -116,13 +118,22 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
                 label=class_of[known["label_column"]],
                 laterality=_SIDES.get(known.get("laterality_column", "").lower(), ""),
                 view=_view(known.get("view_column", "")),
-                masks=tuple(inside.path(mask, line.where) for mask in masks),
+                masks=masks,
                 split=split_of(line),
                 **_kept(line, keep),
             )
         )
     release.left_out += Counter()  # drops the counts of 0
     return release
+
+
+def _unusable(paths: Sequence[Path], masks: Sequence[Path], known: Mapping[str, str]) -> str:
+    """Why an image cannot be used, by its row alone; empty when it can."""
+    if known.get("patient_column") == "":  # in a split of its own it may tear a patient apart
+        return "its row names no patient"
+    if not all(path.is_file() for path in paths):
+        return "the file is missing"
+    return "" if all(path.is_file() for path in masks) else "the file of its mask is missing"
 
 
 def _tables(folder: Path, names: str, inside: Inside) -> list[Path]:
@@ -142,7 +153,8 @@ def _tables(folder: Path, names: str, inside: Inside) -> list[Path]:
 def _lines(table: Path, needed: Sequence[tuple[str, str]], named: bool) -> list[Line]:
     """Rows of `table`, which must have the columns that settings name: (setting, column)."""
     called = table.name if named else "the table"
-    rows = read_table(table, needs=(), kind=called.removeprefix("the "), number_as=_ROW)
+    kind = called.removeprefix("the ")
+    rows = read_table(table, needs=(), delimiter="", kind=kind, number_as=_ROW)
     if not rows:
         raise DataError(f"no images in {called}: it has no rows")
     columns = [name for name in rows[0] if name != _ROW]

@@ -324,3 +324,26 @@ def test_a_task_may_be_the_name_of_the_column(listed: Path) -> None:
         read(listed, "malign", **options)
     with pytest.raises(ConfigError, match="unknown task 'malign'"):
         read(listed, "malign", **COLUMNS)
+
+
+def test_a_row_without_a_patient_or_with_a_mask_that_is_not_there_is_rejected(
+    tmp_path: Path,
+) -> None:
+    for name in ("a.png", "b.png", "c.png", "m.png"):
+        picture(tmp_path / name)
+    rows = ["image,who,cancer,mask", "a.png,p,1,m.png", "b.png,,0,", "c.png,q,0,m.png;none.png"]
+    text(tmp_path / "list.csv", "\n".join(rows) + "\n")
+    found = release(tmp_path, **COLUMNS, mask_column="mask")
+    assert [each.patient for each in found.records] == ["p"]
+    assert found.rejected == [
+        ("b.png", "its row names no patient"),
+        ("c.png", "the file of its mask is missing"),
+    ]
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_table_as_other_countries_spreadsheets_save_it(listed: Path, mark: str) -> None:
+    known = read(listed, **COLUMNS)
+    table = listed / "list.csv"
+    table.write_text(table.read_text().replace(",", mark))
+    assert read(listed, **COLUMNS) == known
