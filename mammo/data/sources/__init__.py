@@ -98,24 +98,30 @@ def require_file(folder: Path, name: str, what: str) -> Path:
     return found
 
 
-def find_file(folder: Path, name: str) -> Path | None:
-    """The file `name`, a pattern in letters of any case, in `folder` or nearest below it.
+def find_file(folder: Path, *names: str) -> Path | None:
+    """The file nearest below `folder` that has one of `names`, patterns in letters of any case.
 
-    DataError where several are equally near: they may be of two releases.
+    Of files equally near the first name counts; DataError where it has several, which may be of two
+    releases. Folders deeper than the file are not looked into: a release may have half a million.
     """
-    if (folder / name).is_file():
-        return folder / name
-    near: defaultdict[int, list[Path]] = defaultdict(list)
-    for path in folder.rglob("*"):
-        parts = path.relative_to(folder).parts
-        if any(part.startswith((".", "__")) for part in parts):  # what archives and editors leave
-            continue
-        if fnmatch.fnmatchcase(path.name.lower(), name.lower()) and path.is_file():
-            near[len(parts)].append(path)
-    found = near[min(near)] if near else []
-    if len(found) > 1:
-        raise DataError(f"{folder} holds {len(found)} files {name}; give the folder of one release")
-    return found[0] if found else None
+    level = [folder]
+    while level:
+        below, here = list[Path](), list[Path]()
+        for place in level:
+            _, folders, files = next(os.walk(place), ("", [], []))
+            # what archives and editors leave is no part of a release
+            below += [place / name for name in folders if not name.startswith((".", "__"))]
+            here += [place / name for name in files if not name.startswith((".", "__"))]
+        for name in names:
+            found = [p for p in here if fnmatch.fnmatchcase(p.name.lower(), name.lower())]
+            if len(found) > 1:
+                raise DataError(
+                    f"{folder} holds {len(found)} files {name}; give the folder of one release"
+                )
+            if found:
+                return found[0]
+        level = [place for place in below if not place.is_symlink()]
+    return None
 
 
 def refuse_generated(names: Iterable[str], options: Mapping[str, str]) -> None:

@@ -183,7 +183,7 @@ def _released(folder: Path) -> list[Picture]:
 
 def _find(folder: Path, what: str) -> Path:
     """The table of the release with `what` in its name, .xlsx before .csv; DataError without."""
-    found = find_file(folder, f"*{what}*.xlsx") or find_file(folder, f"*{what}*.csv")
+    found = find_file(folder, f"*{what}*.xlsx", f"*{what}*.csv")
     if found is None:
         raise DataError(
             f"{folder} has no labels.csv and no Radiology-manual-annotations.xlsx or .csv; "

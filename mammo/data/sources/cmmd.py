@@ -131,7 +131,7 @@ def _letters(text: str) -> str:
 
 def _table(folder: Path) -> Path:
     """The table as released (xlsx) or else as CSV, anywhere below `folder`."""
-    found = find_file(folder, f"{_TABLE}*.xlsx") or find_file(folder, f"{_TABLE}*.csv")
+    found = find_file(folder, f"{_TABLE}*.xlsx", f"{_TABLE}*.csv")
     if found is None:
         raise DataError(
             f"{folder} has no {_TABLE}.xlsx (the labels); it is not among the DICOM files, "

@@ -83,7 +83,7 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     marked lesion has it, the other one has no proven label. An overlay tells the pathology itself.
     """
     release = Release([], TASKS[task])
-    table = next(filter(None, (find_file(folder, name) for name in _TABLES)), None)
+    table = find_file(folder, *_TABLES)
     films: dict[str, Film] = {}
     for film in _of_table(table, release) if table else _of_folders(folder, release):
         try:

@@ -90,7 +90,7 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     columns = (*_FILE, *_PATHS, *_FILE_MORE)
     rows = read_table(table, needs=_FILE, keep=columns, kind=_METADATA)
     names = [_below_images(row) for row in rows]
-    bare = Counter(PurePosixPath(name).name for name in set(names))
+    bare = Counter(name.rpartition("/")[2] for name in set(names))
     for row, name in zip(rows, names, strict=True):
         exam = findings.get(_whole(row["acc_anon"]), [])
         label, reason = _label(row, exam, task)
@@ -229,7 +229,7 @@ def _below_images(row: Mapping[str, str]) -> str:
 
 def _table(folder: Path, name: str) -> Path:
     """The full table rather than the reduced one, which lacks ROIs and implants."""
-    found = find_file(folder, f"{name}.csv") or find_file(folder, f"{name}_reduced.csv")
+    found = find_file(folder, f"{name}.csv", f"{name}_reduced.csv")
     if found is None:
         raise DataError(f"{folder} has no tables/{name}.csv; is it the folder of the release?")
     return found

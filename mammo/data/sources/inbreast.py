@@ -24,7 +24,9 @@ OFFERS = (
     *("density4", "density2", "view"),
 )
 OPTIONS: tuple[str, ...] = ()
-_NAME = re.compile(r"(?P<number>\d+)_(?P<patient>[0-9a-z]+)_MG_[LR]_\w+", re.IGNORECASE)
+_NAME = re.compile(
+    r"(?P<number>\d+)_(?P<patient>[0-9a-z]+)_MG_[LR]_[a-z]+(?:_ANON)?", re.IGNORECASE
+)
 _COLUMNS = ("Patient age", "Laterality", "View", "File Name", "ACR", "Bi-Rads")
 _VIEWS = {"CC": "CC", "MLO": "MLO", "ML": "MLO"}  # ML is how the file names write MLO
 _DENSITIES = {"1": "A", "2": "B", "3": "C", "4": "D"}
