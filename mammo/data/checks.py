@@ -190,7 +190,7 @@ def _flags(frame: pd.DataFrame, classes: Sequence[str]) -> Iterator[Finding]:
     for flag in _KEPT:
         rows = frame.index[[flag in given for given in flags]]
         if len(rows):
-            text = f"{len(rows)} images bear the flag {flag}; --exclude {flag} leaves them out"
+            text = f"{len(rows)} images bear the flag {flag}; add it to --exclude to leave them out"
             yield Finding(WARNING, f"flag {flag}", text, len(rows), _each(rows))
     rows = frame.index[["wall_differs" in given for given in flags]]
     if len(rows):

@@ -123,6 +123,7 @@ def test_the_images_of_a_finding_are_manifest_rows() -> None:
     keep_an_implant(rows)
     found = check_rows(pd.concat([synthetic, rows], ignore_index=True), CLASSES)
     (implant,) = [each for each in found if each.name == "flag implant"]
+    assert "; add it to --exclude" in implant.text  # alone there it would let in the default ones
     assert implant.rows == ((8,),)
 
 
