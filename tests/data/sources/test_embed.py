@@ -190,7 +190,7 @@ def test_paths_of_other_folders_are_found_by_patient_examination_and_name(tmp_pa
     (tmp_path / "images").rename(tmp_path / "dicoms")
     for name in (CLINICAL, METADATA):
         table = tmp_path / name
-        told = table.read_text().replace("/nas/mammo/anon_dicom/cohort_1/", "/mnt/a/")
+        told = table.read_text().replace("/nas/mammo/anon_dicom/cohort_1/", "/elsewhere/")
         (tmp_path / table.name).write_text(told.replace("/nas/mammo/anon_dicom/cohort_2/", "b/"))
         table.unlink()
     assert sorted((each.paths[0].name, each.label) for each in read(tmp_path).records) == expected
