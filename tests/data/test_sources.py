@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mammo.data.sources import ADAPTERS, Files, find_file, parse_class_map
+from mammo.data.sources import ADAPTERS, Files, Inside, find_file, parse_class_map
 from mammo.errors import DataError
 
 
@@ -64,6 +64,17 @@ def test_a_picture_is_told_by_the_end_of_its_path(tmp_path: Path) -> None:
     for name in ("2.3", "other", "1.2.3.dcm"):
         with pytest.raises(DataError, match="the file is missing"):
             files.find(name)
+
+
+@pytest.mark.parametrize("name", [".old/a.png", "images/.a.png"])
+def test_what_is_hidden_is_no_part_of_a_release(tmp_path: Path, name: str) -> None:
+    """Whether a run was done already is told by the files that are seen."""
+    touched(tmp_path, name)
+    with pytest.raises(DataError, match="a path in the table is hidden"):
+        Inside(tmp_path).path(name, "the table")
+    with pytest.raises(DataError, match="the file is missing"):
+        Files(tmp_path).find("a")
+    assert Inside(tmp_path).path("./images/a.png", "the table") == tmp_path / "images/a.png"
 
 
 def test_a_name_that_two_pictures_have_stands_for_neither(tmp_path: Path) -> None:

@@ -166,18 +166,31 @@ def parse_class_map(text: str, values: list[str]) -> dict[str, str]:
     """Class of each of the release's `values`; `text` is `malignant=1,benign=0,benign=2`.
 
     A pair may also be written the other way round (`1=malignant`); without a text each value is
-    its own class. What is mapped to `leave_out` is no part of the task.
+    its own class. What is mapped to `leave_out` is no part of the task. A text that gives a label
+    two classes, or that means one thing forth and another back, is refused.
     """
     if not text:
         return {value: value for value in values}
     pairs = [tuple(side.strip() for side in pair.split("=")) for pair in text.split(",")]
     if any(len(pair) != 2 or not all(pair) for pair in pairs):
         raise ConfigError(f"class_map {text!r}: pairs as malignant=1,benign=0 are needed")
-    forth = {pair[1]: pair[0] for pair in pairs}
-    back = {pair[0]: pair[1] for pair in pairs}
-    for mapping in (forth, back):
-        if set(values) <= set(mapping):
-            return {value: mapping[value] for value in values}
+    forth, back = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for left, right in pairs:
+        forth[right].add(left)
+        back[left].add(right)
+    told = [
+        {value: sorted(each[value]) for value in values}
+        for each in (forth, back)
+        if set(values) <= set(each)
+    ]
+    if told:
+        twofold = [value for value in values if len(told[0][value]) > 1 or told[0] != told[-1]]
+        if twofold:
+            raise ConfigError(
+                f"class_map {text!r} gives the label {sayable(twofold[0])} two classes, or can be "
+                "read both ways; name each label once, as malignant=1,benign=0,benign=2"
+            )
+        return {value: classes[0] for value, classes in told[0].items()}
     missing = min((sorted(set(values) - set(each)) for each in (forth, back)), key=len)
     raise DataError(
         f"class_map {text!r} has no class for the label {sayable(missing[0])} "
@@ -202,6 +215,10 @@ class Inside:
             )
         if any(len(part.encode()) > 255 for part in pure.parts) or not name.isprintable():
             raise DataError(f"a path in {where} is no file's name; is the column right?")
+        if any(part.startswith(".") for part in pure.parts):
+            raise DataError(
+                f"a path in {where} is hidden: a name in it starts with a dot; rename what it names"
+            )
         path = self._folder.joinpath(*pure.parts)
         if len(os.fsencode(path)) > _LONGEST_PATH:
             raise DataError(f"a path in {where} is no file's name; is the column right?")
@@ -256,7 +273,8 @@ class Files:
 
     def _look(self) -> None:
         for path in sorted(self._folder.rglob("*")):
-            if path.name.lower().endswith(IMAGE_SUFFIXES) and not path.name.startswith("."):
+            hidden = any(part.startswith(".") for part in path.relative_to(self._folder).parts)
+            if path.name.lower().endswith(IMAGE_SUFFIXES) and not hidden:
                 self._by_stem[stem_of(path.name)].append(path)
         self._looked = True
 
