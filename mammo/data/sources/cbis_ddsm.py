@@ -24,7 +24,7 @@ OFFERS = ("malignancy2", "cbis_pathology3", "view", "density2", "density4", "bir
 OPTIONS: tuple[str, ...] = ()
 CROP = "film"
 _NAME = re.compile(
-    r"(?:(?P<part>\w+-\w+)_)?(?P<patient>P_\d{5})_(?P<side>LEFT|RIGHT)_(?P<view>CC|MLO)"
+    r"(?:(?P<part>(?:Mass|Calc)-(?:Training|Test))_)?(?P<patient>P_\d{5})_(?P<side>LEFT|RIGHT)_(?P<view>CC|MLO)"
     r"(?:_(?P<abnormality>\d+))?(?:\.dcm)?"
 )
 _TABLES = "*_case_description_*.csv"

@@ -108,6 +108,17 @@ def test_a_patient_id_that_names_nobody_is_listed(tmp_path: Path) -> None:
     assert read(tmp_path).rejected == [("x.dcm", reason)]
 
 
+def test_a_name_before_the_number_is_no_part_of_the_release(tmp_path: Path) -> None:
+    """What stands there becomes the subset, which the manifest shows."""
+    series = "full mammogram images"
+    for file, name in (("a", "Calc-Training_P_00009_LEFT_CC"), ("b", "Doe-Jane_P_00010_LEFT_CC")):
+        place = tmp_path / f"benign/{file}.dcm"
+        write_dicom(place, half_breast(), PatientID=name, SeriesDescription=series)
+    found = read(tmp_path)
+    assert [each.subset for each in found.records] == ["Calc-Training"]
+    assert [name for name, _ in found.rejected] == ["benign/b.dcm"]
+
+
 def test_the_orientation_tells_the_view(tmp_path: Path) -> None:
     write_dicom(
         tmp_path / "malignant/1.dcm", half_breast(), PatientID="Mass-Test_P_00009_LEFT_CC",
