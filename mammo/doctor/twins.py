@@ -82,7 +82,9 @@ def cross_findings(data: Dataset, other: Dataset, pairs: Sequence[Pair]) -> list
     """Findings between `data` and `other`: common patients, where salts are equal, and copies."""
     found = []
     ours, theirs = (each.manifest[~each.manifest["is_synthetic"]] for each in (data, other))
-    if data.about.get("salt", "") and data.about["salt"] == other.about.get("salt", ""):
+    salted = data.about.get("salt", "") and data.about["salt"] == other.about.get("salt", "")
+    # ids are hashed with the name of their data set: one release read twice has two sets of them
+    if salted and set(ours["dataset"]) & set(theirs["dataset"]):
         common = sorted(set(ours["group_id"]) & set(theirs["group_id"]))
         if common:
             text = f"{len(common)} patients are in {other.name} too"
@@ -90,17 +92,18 @@ def cross_findings(data: Dataset, other: Dataset, pairs: Sequence[Pair]) -> list
                 tuple(int(row) for row in ours.index[ours["group_id"] == group][:_SHOWN])
                 for group in common[:_SHOWN]
             ]
-            held = theirs[theirs["group_id"].isin(common) & (theirs["split"] == "test")]
-            trained = ours[ours["group_id"].isin(held["group_id"]) & (ours["split"] == "train")]
-            if len(trained):
-                count = trained["group_id"].nunique()
-                text += f"; {count} are trained on here and tested there"
-            severity = FATAL if len(trained) else WARNING
+            here, there = _trained_and_held(ours, theirs), _trained_and_held(theirs, ours)
+            if here:
+                text += f"; {here} are trained on here and held out there"
+            if there:
+                text += f"; {there} are trained on there and held out here"
+            severity = FATAL if here or there else WARNING
             found.append(
                 Finding(severity, "patient in two datasets", text, len(common), tuple(rows))
             )
     else:
-        text = "the salts differ: patients cannot be compared, their pictures were"
+        why = "data sets have different names" if salted else "salts differ"
+        text = f"the {why}: patients cannot be compared, their pictures were"
         found.append(Finding(NOTE, "patients not compared", text, 0))
     copies = [pair for pair in pairs if pair.copies]
     if copies:
@@ -108,6 +111,12 @@ def cross_findings(data: Dataset, other: Dataset, pairs: Sequence[Pair]) -> list
         shown = [(pair.first, pair.second) for pair in _closest(copies)]
         found.append(Finding(WARNING, "copies in two datasets", text, len(copies), tuple(shown)))
     return found
+
+
+def _trained_and_held(ours: pd.DataFrame, theirs: pd.DataFrame) -> int:
+    """Patients who train in `ours` and validate or test in `theirs`."""
+    trained = set(ours.loc[ours["split"] == "train", "group_id"])
+    return len(trained & set(theirs.loc[theirs["split"] != "train", "group_id"]))
 
 
 def cluster_ids(count: int, pairs: Sequence[Pair]) -> dict[int, int]:

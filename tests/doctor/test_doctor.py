@@ -14,6 +14,7 @@ from mammo import cli
 from mammo.data.dataset import Dataset
 from mammo.doctor.examination import examine
 from mammo.doctor.page import page
+from mammo.doctor.twins import cross_findings
 
 PATIENTS = 36
 
@@ -155,6 +156,35 @@ def test_patients_of_another_dataset_are_found_by_equal_salts_and_pictures_by_an
     assert "patient in two datasets" not in found
     assert "patients not compared" in found
     assert found["copies in two datasets"]["count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("here", "there"), [("train", "test"), ("test", "train"), ("val", "train")]
+)
+def test_a_patient_who_trains_on_either_side_is_fatal(
+    tmp_path: Path, here: str, there: str
+) -> None:
+    def one(name: str, split: str, **columns: str) -> Dataset:
+        rows = rows_of(12, **columns)
+        for number, row in enumerate(rows):
+            row["group_id"] = "common" if number == 0 else f"{name}{number}"
+            row["split"] = split if number == 0 else row["split"]
+        return store(tmp_path / name, rows, breast)
+
+    ours, theirs = one("ours", here), one("theirs", there)
+    (found, *_) = cross_findings(ours, theirs, [])
+    assert (found.name, found.severity, found.count) == ("patient in two datasets", "fatal", 1)
+    side = "here and held out there" if here == "train" else "there and held out here"
+    assert found.text.endswith(f"1 are trained on {side}")
+
+
+def test_patients_of_data_sets_of_other_names_are_not_said_to_be_compared(tmp_path: Path) -> None:
+    """One release read by two adapters: its patients bear two hashes."""
+    ours = store(tmp_path / "ours", rows_of(12, dataset="mias"), breast)
+    theirs = store(tmp_path / "theirs", rows_of(12, dataset="csv"), breast)
+    (found,) = cross_findings(ours, theirs, [])
+    assert found.name == "patients not compared"
+    assert "different names" in found.text
 
 
 def test_what_is_no_dataset_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
