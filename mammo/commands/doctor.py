@@ -30,7 +30,9 @@ def run(dataset: str, *, output: str = "", against: str = "", seed: int = 0) -> 
     place = Path(output).expanduser() if output else work_folder("") / "doctor" / data.digest
     there = next(each for each in (place, *place.absolute().parents) if each.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):  # told before minutes of looking
-        raise ConfigError(f"output {place} cannot be made: {there} is no folder to write to")
+        raise ConfigError(
+            f"output {place} cannot be made: {there} is no folder to write to; give a folder"
+        )
     found = examine(data, other, seed=seed)
     place.mkdir(parents=True, exist_ok=True)
     (place / "doctor.html").write_text(page(found))
