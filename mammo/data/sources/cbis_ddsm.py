@@ -63,6 +63,7 @@ class File:
     abnormality: str  # its number; empty for a whole mammogram
     exam: str
     shape: tuple[int, int]  # rows, columns
+    copied: bool  # in another format, perhaps smaller and of fewer greys
 
 
 def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
@@ -163,6 +164,8 @@ def _files(folder: Path, release: Release) -> tuple[dict[Key, File], dict[Key, l
             abnormalities.setdefault(file.key, []).append(file)
         elif file.key in films:  # the mass and the calcification part share some images
             release.left_out["there twice"] += 1
+            if films[file.key].copied and not file.copied:
+                films[file.key] = file
         else:
             films[file.key] = file
     return films, abnormalities
@@ -210,6 +213,7 @@ def _identify(
         abnormality="" if series == _FULL else name["abnormality"] or "",
         exam=str(header.get("StudyInstanceUID") or ""),
         shape=shape,
+        copied=not is_dicom(path),
     )
 
 

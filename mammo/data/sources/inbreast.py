@@ -95,9 +95,10 @@ def _label(task: str, row: Mapping[str, str]) -> str:
 
 
 def _files(folder: Path, release: Release) -> dict[str, tuple[str, Path]]:
-    """Patient and path of each file by the number its name begins with."""
+    """Patient and path of each file by the number its name begins with; no copy before it."""
     files: dict[str, tuple[str, Path]] = {}
-    for path in find_images(folder):
+    copied = {path: path.suffix.lower() != ".dcm" for path in find_images(folder)}
+    for path in sorted(copied, key=lambda path: (copied[path], path)):
         name = _NAME.fullmatch(path.stem)
         if name is None:
             release.rejected.append((path.name, "its name tells no patient as INbreast's do"))

@@ -248,3 +248,13 @@ def test_the_real_copies(shared: Path) -> None:
         ("P_00820", "malignant"),
     }
     assert len(records) == 8
+
+
+def test_of_a_film_and_its_copy_the_film_is_taken(tmp_path: Path) -> None:
+    described(tmp_path)
+    for name in (f"a/{NAME}.png", f"z/{NAME}.png"):
+        picture(tmp_path / name)
+    write_dicom(tmp_path / "m/1-1.dcm", half_breast(), PatientID=NAME)
+    release = read(tmp_path)
+    assert [each.paths[0].name for each in release.records] == ["1-1.dcm"]
+    assert release.left_out == {"there twice": 2}

@@ -122,3 +122,10 @@ def test_copies_deeper_down_and_a_table_with_commas_read_the_same(tmp_path: Path
     records = read(tmp_path).records
     assert [(each.image, each.patient, each.label) for each in records] == expected
     assert {each.paths[0].suffix for each in records} == {".png"}
+
+
+def test_of_a_file_and_its_copy_the_file_is_taken(tmp_path: Path) -> None:
+    inbreast(tmp_path)
+    for path in sorted((tmp_path / "AllDICOMs").iterdir()):
+        picture(tmp_path / "8 bits" / f"{path.stem}.png")
+    assert {each.paths[0].suffix for each in read(tmp_path).records} == {".dcm"}
