@@ -1,8 +1,10 @@
 """Texts that map labels to classes: what contradicts itself is refused, never guessed."""
 
+import logging
+
 import pytest
 
-from mammo.data.sources import parse_class_map
+from mammo.data.sources import class_map, parse_class_map
 from mammo.errors import ConfigError
 
 
@@ -30,3 +32,17 @@ def test_a_label_that_no_image_has_may_have_any_class() -> None:
         "0": "benign",
         "1": "malignant",
     }
+
+
+def test_a_positive_class_that_was_guessed_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """The last name may well be the healthy one: sensitivity would be that of normal."""
+    with caplog.at_level(logging.WARNING, "mammo"):
+        assert class_map("label", ["cancer", "normal"], "").positive == "normal"
+        assert caplog.messages == [
+            "preprocess: the positive class is normal, the last by name; --positive names another"
+        ]
+        caplog.clear()
+        assert class_map("label", ["cancer", "normal"], "cancer").positive == "cancer"
+        assert class_map("label", ["malignant", "normal"], "").positive == "malignant"
+        assert class_map("malignancy2", ["benign"], "").positive == "malignant"
+    assert not caplog.messages

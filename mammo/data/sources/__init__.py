@@ -146,6 +146,11 @@ def class_map(task: str, names: list[str], positive: str, label_kind: str = "") 
         if len(names) < 2:
             raise DataError(f"task label needs 2 classes or more, there are {len(names)}")
         usual = "malignant" if "malignant" in names else names[-1]
+        if not positive and usual != "malignant":  # as normal of cancer and normal
+            said = (
+                "preprocess: the positive class is %s, the last by name; --positive names another"
+            )
+            LOG.warning(said, usual)
         return ClassMap("label", tuple(names), positive or usual, label_kind or "reader")
     if task not in TASKS:
         raise ConfigError(f"unknown task {task!r}; choose label or one of {', '.join(TASKS)}")
