@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 MOST_LABELS = 20  # distinct values of a label; more is a description or a name
 _OLDEST = 130  # years
 _LONGEST = 40  # characters of a value that is a word and no report
+_LONGEST_MAKER = 64  # of DICOM's LO, which the name of a company may fill
 # Words that labels, splits and their tables are made of; any other may be part of a name.
 _WORDS = frozenset(
     re.findall(
@@ -38,6 +39,12 @@ def sayable(text: str) -> str:
 def stored_grade(text: str) -> str:
     """A BI-RADS grade or a density as the release has it; empty where it is another text."""
     return text if _is_plain(text) else ""
+
+
+def stored_maker(text: str) -> str:
+    """Who made a device; empty where the text looks like a person, a date or a number instead."""
+    odd = _UID.search(text) or _DATE.search(text) or _NUMBER.search(text) or re.search("[@^]", text)
+    return "" if odd or not text.isprintable() or len(text) > _LONGEST_MAKER else text
 
 
 def _is_plain(text: str) -> bool:

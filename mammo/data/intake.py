@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from mammo.data.disclosure import stored_age, stored_grade
+from mammo.data.disclosure import stored_age, stored_grade, stored_maker
 from mammo.data.identity import Names
 from mammo.data.journal import Journal, Outcome
 from mammo.data.manifest import make_manifest
@@ -23,6 +23,7 @@ from mammo.data.progress import Progress
 from mammo.data.release import Record
 from mammo.data.slots import Slots
 from mammo.data.workers import cores, spread
+from mammo.errors import DataError
 
 LOG = logging.getLogger("mammo")
 _CHUNK = 16  # records; what a kill loses on each process
@@ -125,7 +126,7 @@ class Preparation:
             "birads": stored_grade(record.birads),
             "density": stored_grade(record.density),
             "age": stored_age(header.age if math.isnan(record.age) else record.age),
-            "vendor": record.vendor or header.vendor,
+            "vendor": stored_maker(record.vendor or header.vendor),
             "subset": record.subset,
             "pixel_mm": result.pixel_mm,
             **result.file_columns(),
@@ -143,6 +144,11 @@ def preparation_of(
     strict: bool = True,
 ) -> Preparation:
     """How `records` are prepared in `folder`, where `dataset.partial` and `chunks` come to lie."""
+    again = len(records) - len({record.image for record in records})
+    if again:  # told now, and not after an hour of decoding
+        raise DataError(
+            f"{again} images of the release have the name of another one; give each image one row"
+        )
     shape = (len(records[0].paths), *recipe.size)
     slots = Slots(folder / "dataset.partial", shape, recipe.dtype, len(records))
     done = json.dumps(asdict(recipe), sort_keys=True, default=sorted)  # of a set, its order

@@ -8,6 +8,7 @@ from mammo.data.disclosure import (
     personal,
     sayable,
     stored_age,
+    stored_maker,
     unlike_header,
     unlike_labels,
     unlike_measures,
@@ -79,6 +80,21 @@ def test_a_row_of_values_is_no_header() -> None:
     assert unlike_header(["a.png", "1955-02-03", "12"]) == (
         "2 of its 3 cells are numbers, dates or names"
     )
+
+
+@pytest.mark.parametrize(
+    "maker", ["", "HOLOGIC, Inc.", "GE MEDICAL SYSTEMS", "Fuji Photo Film Co., Ltd.", "IMS s.r.l."]
+)
+def test_makers_are_kept(maker: str) -> None:
+    assert stored_maker(maker) == maker
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["DOE^JANE", "jane@example.org", "48213877", "3.11.1937", "1.2.840.113619", "a\nb", "x" * 65],
+)
+def test_what_is_no_maker_is_not_kept(text: str) -> None:
+    assert stored_maker(text) == ""
 
 
 def test_ages_above_89_are_one_group() -> None:

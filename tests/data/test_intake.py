@@ -23,7 +23,7 @@ from mammo.data.journal import Journal, Outcome
 from mammo.data.prepare import LeftOut, Recipe, prepare
 from mammo.data.progress import Progress
 from mammo.data.release import Record
-from mammo.errors import ConfigError
+from mammo.errors import ConfigError, DataError
 
 COUNT = 130  # chunks of two
 BROKEN = (5, 40, 41, 129)
@@ -77,6 +77,28 @@ def stored(folder: Path, frame: pd.DataFrame, kind: str = "images") -> list[np.n
     names = frame["shard"].str.replace("images", kind)
     folder = folder / "dataset.partial"
     return [np.load(folder / n)[i] for n, i in zip(names, frame["index"], strict=True)]
+
+
+def test_two_images_of_one_name_are_refused_before_any_is_decoded(
+    source: Path, tmp_path: Path
+) -> None:
+    some = records(source)
+    with pytest.raises(DataError, match="1 images of the release have the name of another"):
+        preparation_of(
+            tmp_path, [*some, some[3]], Recipe((16, 16)), Names(b"salt", "d"), label_kind="reader"
+        )
+
+
+def test_a_maker_that_looks_like_a_person_is_left_empty(source: Path, tmp_path: Path) -> None:
+    for place, vendor in (("a", "HOLOGIC, Inc."), ("b", "DOE^JANE")):
+        some = records(source, vendor=vendor)[:1]
+        recipe = Recipe((16, 16), crop="none", dtype="uint8")
+        made = preparation_of(
+            tmp_path / place, some, recipe, Names(b"salt", "d"), label_kind="reader"
+        )
+        made.open(tmp_path)
+        kept = take_in(some, made).frame["vendor"].tolist()
+        assert kept == ["HOLOGIC, Inc." if place == "a" else ""]
 
 
 def test_rows_and_pixels_are_those_of_each_record_in_their_order(tmp_path, source):
