@@ -13,6 +13,7 @@ from PIL import Image
 
 from mammo import cli, driver
 from mammo.commands import COMMANDS, doctor
+from mammo.data.sources import ADAPTERS, open_adapter
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = {
@@ -57,6 +58,24 @@ def test_every_command_shown_is_one_that_exists(page: str, line: str) -> None:
         assert (ROOT / arguments[0]).is_file()
     else:
         assert program in {"export", ".", "mlflow", "pytest", "cd", "docker", "git", "cp", "for"}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_the_tasks_of_each_release_are_those_of_its_adapter(name: str) -> None:
+    """The table writes density2/4 for density2 and density4."""
+    page = (ROOT / "docs" / "releases.md").read_text()
+    (line,) = [each for each in page.splitlines() if each.startswith(f"| `{name}`")]
+    offers = getattr(open_adapter(name), "OFFERS", ())
+    if not offers:
+        assert "any task whose names fit" in line
+        return
+    offered = set[str]()
+    for word in line.split("|")[3].split(","):
+        match = re.fullmatch(r"(\D+?)((?:\d/)*\d)?(_birads)?", word.strip())
+        assert match
+        numbers = (match[2] or "").split("/")
+        offered |= {f"{match[1]}{number}{match[3] or ''}" for number in numbers}
+    assert offered == set(offers)
 
 
 def test_the_newcomers_own_folder_goes_all_the_way(

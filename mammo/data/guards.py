@@ -88,6 +88,14 @@ def check_synthetic(real: "Dataset", synthetic: "Dataset") -> None:
             f"synthetic dataset {synthetic.name} holds {len(rows)} real images "
             f"({rows.iloc[0]['image_id']}); give the output of `sample`"
         )
+    if real.about.get("intensity") and synthetic.about.get("intensity"):
+        grey, other = (_policy(each.about["intensity"]) for each in (real, synthetic))
+        if grey != other:
+            LOG.warning(
+                "synthetic dataset %s has intensity %s, %s has %s: brightness alone may tell the "
+                "generated images from the real ones",
+                *(synthetic.name, other, real.name, grey),
+            )
 
 
 def check_reals(

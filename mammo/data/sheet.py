@@ -1,5 +1,6 @@
 """A contact sheet: pictures of a dataset side by side, a row of them for each class."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,30 @@ def contact_sheet(data: Dataset, *, columns: int = 8, side: int = 160) -> NDArra
     name stands to the left, so nothing but the class is written on the sheet.
     """
     manifest = data.manifest
+    shown = {}
+    for name in data.classes.names:
+        mine = manifest.index[manifest["label"] == name]
+        firsts = list(manifest.loc[mine].drop_duplicates("group_id").index)
+        known = set(firsts)
+        shown[name] = [*firsts, *(row for row in mine if row not in known)]
+    return captioned(data, shown, columns=columns, side=side)
+
+
+def captioned(
+    data: Dataset, shown: Mapping[str, Sequence[int]], *, columns: int = 8, side: int = 160
+) -> NDArray[np.uint8]:
+    """The first `columns` of each list of rows of `data`, with its name to the left.
+
+    A list without rows has no line: (H, W, 3) uint8.
+    """
     height, width = data.shape[1:]
     scale = side / max(height, width)
     cell = (round(height * scale), round(width * scale))
     band = 90
     rows = []
-    for name in data.classes.names:
-        mine = manifest.index[manifest["label"] == name]
-        firsts = list(manifest.loc[mine].drop_duplicates("group_id").index)
-        known = set(firsts)
-        chosen = [*firsts, *(row for row in mine if row not in known)][:columns]
-        if not len(chosen):
+    for name, every in shown.items():
+        chosen = list(every[:columns])
+        if not chosen:
             continue
         strip = np.zeros((cell[0] + _GAP, band + columns * (cell[1] + _GAP)), np.uint8)
         strip[: cell[0], :band] = _caption(name, (cell[0], band))

@@ -169,19 +169,17 @@ def _explain(tracked: Run, mixed: "Mixed", metrics: Mapping[str, float]) -> None
 
 
 def _preview(tracked: Run, mixed: "Mixed") -> None:
-    """Upload preview.png: a few images in a row for each class and source."""
-    import numpy as np
+    """Upload preview.png: a few images in a row for each class and source, which is named."""
     from PIL import Image
 
-    from mammo.generators.preview import grid
+    from mammo.data.sheet import captioned
 
     chosen = mixed.data.manifest.iloc[mixed.partition.train].reset_index(drop=True)
-    kinds = chosen.groupby(["label", "is_synthetic"], sort=True).indices.values()
-    shown = np.zeros((len(kinds), PREVIEW, *mixed.data.shape), np.float32)
-    for number, mine in enumerate(kinds):
-        rows = mixed.partition.train[mine[:PREVIEW]]
-        shown[number, : len(rows)] = mixed.data.images(rows)
+    kinds = chosen.groupby(["label", "is_synthetic"], sort=True).indices
+    shown = {
+        f"{label}_{'synthetic' if synthetic else 'real'}": mixed.partition.train[mine[:PREVIEW]]
+        for (label, synthetic), mine in kinds.items()
+    }
     path = tracked.folder / "preview.png"
-    picture = grid(shown.reshape(-1, *mixed.data.shape), columns=PREVIEW)
-    Image.fromarray(picture).save(path)
+    Image.fromarray(captioned(mixed.data, shown, columns=PREVIEW)).save(path)
     tracked.artifacts(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
+from PIL import Image
 
 from mammo.data.dataset import Dataset
 from mammo.data.splits import assign_folds, training_rows
@@ -74,6 +75,16 @@ def test_a_mix_copies_no_pixels_and_reads_those_of_its_parents(tmp_path, real, s
     assert data.classes == real.classes
     assert set(data.generator_training["group_id"]) == {"benign-0", "malignant-0"}
     assert set(tracked.uploaded) == {"dataset", "preview.png", "mix.json", "phases.csv"}
+
+
+def test_the_preview_names_class_and_source_of_each_line(tmp_path, real, synthetic):
+    tracked, data = run(tmp_path, real, synthetic, real_percentage=0.25)
+    shown = np.asarray(Image.open(tracked.uploaded["preview.png"]))[:, :, 0]
+    lines = shown.reshape(4, 164, -1)  # two classes, real and synthetic; 160 px and a gap
+    assert lines.shape[2] == 90 + mix.PREVIEW * (round(160 * data.shape[2] / data.shape[1]) + 4)
+    names = [line[:, :90] for line in lines]
+    assert all(name.max() > 100 for name in names)
+    assert len({name.tobytes() for name in names}) == 4
 
 
 def test_metrics_table_and_mix_json_say_what_was_asked_and_realised(tmp_path, real, synthetic):

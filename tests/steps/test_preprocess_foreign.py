@@ -98,6 +98,25 @@ def test_two_origins_are_mixed_into_the_real_ones_with_a_warning(
     mixed.verify()
 
 
+def test_generated_images_of_another_intensity_are_warned_of(
+    tmp_path: Path, system0: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = tmp_path / "work"
+    real = run(work, dataset="folder", source=str(system0), **AS_IT_IS)
+    source = str(system0 / "synthetic_guide3")
+    for intensity in ("none", "percentile"):
+        asked = {**AS_IT_IS, "intensity": intensity, "synthetic_origin": f"by {intensity}"}
+        other = run(work, dataset="folder", source=source, **asked)
+        references = {
+            "real": [Reference("runs:/1/dataset", real.folder, real.digest, "1")],
+            "synthetic": [Reference("runs:/2/dataset", other.folder, other.digest, "2")],
+        }
+        caplog.clear()
+        run(work, mix, references, real="1", synthetic="2", real_percentage=0.8)
+        told = "by-percentile has intensity percentile, folder has none: brightness" in caplog.text
+        assert told == (intensity == "percentile")
+
+
 @pytest.mark.parametrize(
     ("setting", "value"), [("k_folds", 5), ("warmup_negatives", 3), ("split_file", "x.csv")]
 )
