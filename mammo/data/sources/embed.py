@@ -206,6 +206,8 @@ def _pathology(exam: Sequence[Finding], side: str) -> str:
 
 def _boxes(text: str) -> tuple[Box, ...]:
     """Boxes (x0, y0, x1, y1) of ROI_coords, a list of (ymin, xmin, ymax, xmax) in file pixels."""
+    if text.lower() == "nan":  # as a table with gaps may be written
+        return ()
     if re.search(r"[^\d\s.,()\[\]-]", text):
         raise DataError("its ROI_coords hold more than numbers")
     values = [float(found) for found in re.findall(r"-?\d+(?:\.\d*)?", text)]
