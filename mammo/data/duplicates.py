@@ -26,6 +26,9 @@ _SCENE = (0.25, COPY)
 _SPREAD = 5.0  # robust standard deviations above the median of unrelated pairs
 _SAMPLE = 300  # pairs that tell how alike unrelated pictures are
 _FEWEST = 20  # pairs without which nothing can be said of strangers
+# The biggest scene that is believed: BUSI's holds 1 % of its pictures.
+_SCENE_PICTURES = 8
+_SCENE_SHARE = 0.2
 _SMALL = 32  # side at which all pairs are screened
 _NEIGHBOURS = 8  # screened matches of a picture that are looked at,
 _CLOSE = 4  # and of these, the ones laid on each other
@@ -86,10 +89,12 @@ def near_duplicate_groups(read: Read, count: int, hashes: Sequence[str] = ()) ->
     return clusters(count, near_duplicates(read, count, hashes))
 
 
-def grouped_by_scene(frame: pd.DataFrame, pixels: Path) -> pd.Series:
+def grouped_by_scene(frame: pd.DataFrame, pixels: Path) -> tuple[pd.Series, bool]:
     """Group ids of `frame` for a release without patients: those of a scene get that of its first.
 
-    `frame` has the columns group_id, sha256, shard and index of the files in `pixels`.
+    `frame` has the columns group_id, sha256, shard and index of the files in `pixels`. Where a
+    "scene" would hold more pictures than any does, all are alike, and likeness tells nothing: then
+    pictures of equal pixels alone are joined, and the second value is False.
     """
     maps = {name: np.load(pixels / name, mmap_mode="r") for name in sorted(set(frame["shard"]))}
     places = list(zip(frame["shard"], frame["index"], strict=True))
@@ -99,8 +104,12 @@ def grouped_by_scene(frame: pd.DataFrame, pixels: Path) -> pd.Series:
         full = np.iinfo(maps[shard].dtype).max
         return np.asarray(maps[shard][index][0] / np.float32(full), np.float32)
 
-    firsts = near_duplicate_groups(read, len(frame), list(frame["sha256"]))
-    return frame["group_id"].iloc[firsts].set_axis(frame.index)
+    hashes = list(frame["sha256"])
+    firsts = near_duplicate_groups(read, len(frame), hashes)
+    told = np.bincount(firsts).max() <= max(_SCENE_PICTURES, _SCENE_SHARE * len(frame))
+    if not told:
+        firsts = np.array(_firsts(hashes), np.int64)
+    return frame["group_id"].iloc[firsts].set_axis(frame.index), bool(told)
 
 
 def clusters(count: int, pairs: Sequence[Pair]) -> NDArray[np.int64]:

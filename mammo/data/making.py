@@ -23,6 +23,10 @@ from mammo.data.writer import digest_of, seal
 from mammo.errors import DataError
 from mammo.run import Run
 
+ALL_ALIKE = (
+    "image, with those of equal pixels (all pictures look alike, so near-duplicates cannot be told "
+    "from others, and may be torn between splits; name the patients)"
+)
 Rejected = list[tuple[str, str]]  # (original name, reason)
 _REASONS = 4  # that an error counts; the tables have them all
 
@@ -73,7 +77,9 @@ def make(
             mark_synthetic(frame, synthetic_origin)
         elif clustered:
             pixels = slots.folder if slots.folder.is_dir() else datasets / journal.sealed
-            frame["group_id"] = grouped_by_scene(frame, pixels)
+            frame["group_id"], told = grouped_by_scene(frame, pixels)
+            if not told:
+                release.notes["group"] = ALL_ALIKE
         divided = _divided(frame, intake, divide, clustered=clustered)
         frame[["split", "fold"]] = divided.rows
         if warm_up:

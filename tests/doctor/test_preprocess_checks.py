@@ -62,6 +62,25 @@ def test_copies_share_a_group_and_a_split_where_the_release_names_no_patients(
     assert tracked.logged_tags["mammo.group"].startswith("near-duplicate cluster")
 
 
+def test_pictures_that_all_look_alike_are_groups_of_their_own_and_it_is_said(
+    tmp_path: Path,
+) -> None:
+    """Discs that differ by a pixel in size are no twelve frames of one sweep; one has a copy."""
+    rows, columns = np.ogrid[:96, :96]
+    pictures = {
+        f"{('benign', 'malignant')[number % 2]}/x{number:02d}": np.where(
+            (rows - 48) ** 2 + (columns - 48) ** 2 < (30 + number // 2) ** 2, 0.5 + number / 50, 0.1
+        )
+        for number in range(24)
+    }
+    pictures["benign/y"] = pictures["benign/x00"]
+    tracked, data = run(tmp_path / "work", write(tmp_path / "release", pictures))
+    assert len(data) == 25
+    assert data.manifest["group_id"].nunique() == 24
+    assert data.manifest.groupby("sha256")["split"].nunique().eq(1).all()
+    assert "all pictures look alike" in tracked.logged_tags["mammo.group"]
+
+
 def test_a_class_of_one_picture_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     pictures = {f"benign/p{number}_L_CC": breast(0) for number in range(8)}
     pictures |= {f"malignant/p{number + 8}_L_CC": breast(number) for number in range(8)}
