@@ -1,7 +1,8 @@
 # A newcomer's commands. Each makes what it needs: only Python >= 3.11, make and git have to be there.
 #   make demo       the whole pipeline on phantoms: the picture grid, the headline table, the UI line
 #   make test       the quick tests
-#   make test-doors the tests that start every entry point as a process, through both doors
+#   make test-doors the tests that start every entry point as a process, through both doors, and
+#                   those that try to break in: hostile inputs, planted identifiers
 #   make test-slow  the tests that take minutes, on real images
 #   make lint       ruff and mypy
 #   make bench      the speed comparisons

@@ -30,6 +30,8 @@ from mammo.references import check_form
 from mammo.run import MemoryRun
 from mammo.steps import preprocess
 
+pytestmark = pytest.mark.doors
+
 SECONDS = 10.0  # for one input; on an idle machine each takes a fraction of a second
 MEGABYTES = 700  # that one input may add to the most this process has ever held
 
@@ -965,7 +967,6 @@ def test_a_reference_to_a_hostile_dataset_is_one_line(name: str, place: Place) -
 
 
 # ---- by the door
-@pytest.mark.doors
 def test_by_the_door_each_is_exit_code_2_and_a_failed_run(
     place: Place, tmp_path: Path, store: str
 ) -> None:

@@ -21,6 +21,8 @@ import planted
 import pytest
 from planted import STEM, mark
 
+pytestmark = pytest.mark.doors
+
 SMALL = {"image_size": "32"}
 HALVES = {"val_fraction": 0.25, "test_fraction": 0.25}
 PATIENTS = 12
@@ -563,7 +565,6 @@ def test_a_file_that_may_not_be_read_is_not_named(
 
 
 # ---- the whole way, by processes
-@pytest.mark.doors
 def test_no_identifier_leaves_the_pipeline(
     source: Path, tmp_path: Path, home: Path, nothing_told: Callable[..., None]
 ) -> None:
@@ -584,7 +585,6 @@ def test_no_identifier_leaves_the_pipeline(
     nothing_told(*outcomes)
 
 
-@pytest.mark.doors
 def test_a_killed_preprocess_leaves_no_identifier_behind(
     source: Path, home: Path, nothing_told: Callable[..., None]
 ) -> None:

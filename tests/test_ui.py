@@ -8,6 +8,8 @@ import pytest
 from doors import mammo
 from servers import TrackingServer
 
+pytestmark = pytest.mark.doors
+
 FAST = {"model_name": "resnet10t", "epochs": 3, "batch_size": 8}
 
 

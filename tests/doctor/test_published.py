@@ -4,10 +4,13 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from mammo.data.duplicates import Pair, clusters, near_duplicates
+
+pytestmark = pytest.mark.doors
 
 Values = NDArray[np.float32]
 
