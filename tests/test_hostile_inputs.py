@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import inspect
 import json
 import os
 import resource
@@ -21,6 +20,7 @@ import pytest
 import small
 from hostile import SECRET, dicom, element, nifti, npy, npy_header, picture, png, tiff
 from mlflow import MlflowClient
+from preprocessed import preprocessed
 
 from mammo import cli
 from mammo.data.dataset import Dataset
@@ -28,7 +28,6 @@ from mammo.data.pixels import read_header
 from mammo.errors import MammoError
 from mammo.references import check_form
 from mammo.run import MemoryRun
-from mammo.steps import preprocess
 
 pytestmark = pytest.mark.doors
 
@@ -95,17 +94,9 @@ def files(folder: Path) -> dict[str, int]:
 
 def prepared(place: Place, **settings: Any) -> MemoryRun:
     """The step preprocess with its defaults and `settings`."""
-    given = {
-        name: parameter.default
-        for name, parameter in inspect.signature(preprocess.run).parameters.items()
-        if name != "tracked"
-    }
-    given |= {"dataset": "folder", "source": str(place.source), "image_size": "16"}
+    given = {"dataset": "folder", "source": str(place.source), "image_size": "16"}
     given |= {"val_fraction": 0.0, "test_fraction": 0.0, "task": "label", **settings}
-    preprocess.check(given)
-    tracked = MemoryRun(place.work)
-    preprocess.run(tracked, **given)
-    return tracked
+    return preprocessed(place.work, **given)
 
 
 def good_pictures(source: Path) -> None:

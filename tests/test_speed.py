@@ -31,8 +31,7 @@ def test_preprocess_is_near_its_floor_ahead_of_its_peers_and_faster_on_two_proce
     assert found["floor"] >= 0.7
     assert found["medip"] > 1
     assert found["pydicom and Pillow"] > 1
-    # a machine whose cores share what arithmetic needs cannot gain more than it gains there
-    assert found["processes"] >= min(1.7, 0.9 * found["sums"])
+    assert found["processes"] >= 1.7, f"arithmetic alone gained {found['sums']:.2f}"
 
 
 @pytest.mark.parametrize("benchmark", ["reading"], indirect=True)

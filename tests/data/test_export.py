@@ -1,6 +1,5 @@
 """Datasets in the layouts of the five systems: what was written and read again is the same."""
 
-import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from preprocessed import dataset_of, preprocessed
 
 from mammo.cli import main
 from mammo.data.classes import TASKS, ClassMap
@@ -18,8 +18,6 @@ from mammo.data.dataset import Dataset
 from mammo.data.layouts import LAYOUTS, export, lost, open_layout, read_again
 from mammo.data.writer import DatasetWriter
 from mammo.errors import ConfigError, DataError
-from mammo.run import MemoryRun
-from mammo.steps import preprocess
 
 BY_SYSTEM = {f"system{number}": open_layout(f"system{number}") for number in range(5)}
 WITH_MASKS = [name for name, layout in BY_SYSTEM.items() if "masks" in layout.HOLDS]
@@ -93,13 +91,8 @@ def made(
 
 def read(work: Path, source: Path | str, **given: Any) -> Dataset:
     """What `preprocess` makes of `source`."""
-    parameters = inspect.signature(preprocess.run).parameters.values()
-    defaults = {each.name: each.default for each in parameters if each.name != "tracked"}
-    asked = {**defaults, "source": str(source), "val_fraction": 0.0, "test_fraction": 0.0, **given}
-    preprocess.check(asked)
-    tracked = MemoryRun(work)
-    preprocess.run(tracked, **asked)
-    return Dataset(tracked.uploaded["dataset"])
+    asked = {"source": str(source), "val_fraction": 0.0, "test_fraction": 0.0, **given}
+    return dataset_of(preprocessed(work, **asked))
 
 
 def again(data: Dataset, system: str, folder: Path) -> Dataset:

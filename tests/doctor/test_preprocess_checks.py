@@ -1,6 +1,5 @@
 """The cheap checks inside `preprocess`, and scenes that stay together where nobody is named."""
 
-import inspect
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +9,11 @@ import numpy as np
 import pytest
 from fixtures import Values, breast
 from PIL import Image
+from preprocessed import dataset_of, preprocessed
 
 from mammo.data.dataset import Dataset
 from mammo.errors import DataError
 from mammo.run import MemoryRun
-from mammo.steps import preprocess
 
 
 def write(folder: Path, pictures: Mapping[str, Values]) -> Path:
@@ -26,15 +25,9 @@ def write(folder: Path, pictures: Mapping[str, Values]) -> Path:
 
 
 def run(work: Path, source: Path, **settings: Any) -> tuple[MemoryRun, Dataset]:
-    given = {
-        name: parameter.default
-        for name, parameter in inspect.signature(preprocess.run).parameters.items()
-        if name != "tracked"
-    } | {"dataset": "folder", "source": str(source), "image_size": "96", "crop": "none", **settings}
-    preprocess.check(given)
-    tracked = MemoryRun(work)
-    preprocess.run(tracked, **given)
-    return tracked, Dataset(tracked.uploaded["dataset"])
+    given = {"dataset": "folder", "source": str(source), "image_size": "96", "crop": "none"}
+    tracked = preprocessed(work, **{**given, **settings})
+    return tracked, dataset_of(tracked)
 
 
 def test_copies_share_a_group_and_a_split_where_the_release_names_no_patients(

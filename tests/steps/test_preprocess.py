@@ -1,7 +1,6 @@
 """The step `preprocess`: from files to a split dataset that names nobody."""
 
 import errno
-import inspect
 import json
 import logging
 import math
@@ -16,6 +15,7 @@ import pydicom
 import pytest
 from dicoms import half_breast, write_dicom
 from PIL import Image
+from preprocessed import dataset_of, preprocessed
 
 from mammo.data.dataset import Dataset
 from mammo.data.manifest import check_manifest
@@ -27,15 +27,8 @@ from mammo.steps import main, preprocess
 
 def run(work: Path, **settings: Any) -> tuple[MemoryRun, Dataset]:
     """Check and run the step with its defaults; returns the run and the dataset it made."""
-    given = {
-        name: parameter.default
-        for name, parameter in inspect.signature(preprocess.run).parameters.items()
-        if name != "tracked"
-    } | settings
-    preprocess.check(given)
-    tracked = MemoryRun(work)
-    preprocess.run(tracked, **given)
-    return tracked, Dataset(tracked.uploaded["dataset"])
+    tracked = preprocessed(work, **settings)
+    return tracked, dataset_of(tracked)
 
 
 @pytest.fixture

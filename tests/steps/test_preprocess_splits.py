@@ -1,6 +1,5 @@
 """The step `preprocess` and who is in which split: order, groups, strata, files, warm-up."""
 
-import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from dicoms import half_breast, write_dicom
 from PIL import Image
+from preprocessed import dataset_of, preprocessed
 
 from mammo.data.dataset import Dataset
 from mammo.data.mix_settings import MixSettings
@@ -16,7 +16,6 @@ from mammo.data.mixed import mix_training
 from mammo.data.splits import training_rows
 from mammo.errors import ConfigError, DataError
 from mammo.run import MemoryRun
-from mammo.steps import preprocess
 
 LISTED: dict[str, Any] = {
     "dataset": "csv",
@@ -32,15 +31,8 @@ LISTED: dict[str, Any] = {
 
 
 def run(work: Path, source: Path, **settings: Any) -> tuple[MemoryRun, Dataset]:
-    given = {
-        name: parameter.default
-        for name, parameter in inspect.signature(preprocess.run).parameters.items()
-        if name != "tracked"
-    } | {**LISTED, "source": str(source), **settings}
-    preprocess.check(given)
-    tracked = MemoryRun(work)
-    preprocess.run(tracked, **given)
-    return tracked, Dataset(tracked.uploaded["dataset"])
+    tracked = preprocessed(work, **{**LISTED, "source": str(source), **settings})
+    return tracked, dataset_of(tracked)
 
 
 @pytest.fixture
