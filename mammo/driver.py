@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError, DataError, MammoError
-from mammo.references import check_form, resolve
+from mammo.references import check_form, on_hub, resolve
 from mammo.run import Listener, Reference, Result
 
 if TYPE_CHECKING:
@@ -185,6 +185,7 @@ class _Execution:
             references = [
                 resolve(each, kind, name, tracking=self.tracking, work=self.work)
                 for each in named(self.module, self.settings, name)
+                if not on_hub(each, kind)
             ]
             if references:
                 found[name] = references

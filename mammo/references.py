@@ -1,5 +1,6 @@
 """From what a setting names to a folder on disk: a path, a run id, runs:/… or models:/…."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -19,8 +20,25 @@ _RUN = re.compile(r"runs:/([^/]+)(?:/(.+))?")
 _MODEL = re.compile(r"models:/([^/@]+)(@[^/@]+|/\d+)")
 
 
+def on_hub(text: str, kind: str) -> bool:
+    """Whether `text` is left to a step that knows the hub: a name that is no reference of ours."""
+    ours = any(form.fullmatch(text) for form in (_MODEL, _RUN, _RUN_ID))
+    return kind.endswith("or hub") and not ours and not Path(text).expanduser().exists()
+
+
 def check_form(text: str, kind: str, setting: str) -> None:
-    """ConfigError when `text` cannot name a `kind`; looks at the text and the disk alone."""
+    """ConfigError when `text` cannot name a `kind`; looks at the text and the disk alone.
+
+    A kind is dataset or model, or several with " or " between: files are a local file or folder of
+    any content, hub is a name that the step itself looks up.
+    """
+    if on_hub(text, kind):
+        return
+    kinds = kind.split(" or ")
+    if "files" in kinds and Path(text).expanduser().exists():
+        return
+    if len(kinds) > 1:
+        kind = _kind_there(text, kinds)
     folder = _folder(text)
     outside = ".." in text.split("/")  # of a run's artifacts
     if folder:
@@ -35,6 +53,11 @@ def check_form(text: str, kind: str, setting: str) -> None:
 def resolve(text: str, kind: str, setting: str, *, tracking: "Tracking", work: Path) -> Reference:
     """Find the `kind` (dataset or model) that `text` names; what is remote is fetched once."""
     check_form(text, kind, setting)
+    kinds = kind.split(" or ")
+    if len(kinds) > 1:
+        kind = _kind_there(text, kinds)
+        if kind == "files":
+            return _files(Path(text).expanduser())
     local = _folder(text)
     if local:
         return _local(local, kind, setting)
@@ -53,6 +76,33 @@ def _folder(text: str) -> Path | None:
         return path if text and path.is_dir() else None
     except (OSError, ValueError, RuntimeError):  # too long, with a NUL, of a user unknown
         return None
+
+
+def _kind_there(text: str, kinds: list[str]) -> str:
+    """Which of `kinds` the reference `text` names, as far as text and disk tell; else the first."""
+    local = Path(text).expanduser()
+    for kind in kinds:
+        about = _ABOUT.get(kind)
+        if about and ((local / about).is_file() or (local / kind / about).is_file()):
+            return kind
+    if "files" in kinds and local.exists():
+        return "files"
+    path = text.rpartition("/")[2]
+    if text.startswith("models:/"):
+        return "model"
+    return path if path in kinds else kinds[0]
+
+
+def _files(path: Path) -> Reference:
+    """A file or a folder that a step reads itself; its digest covers names and contents."""
+    path = path.resolve()
+    each = sorted(path.rglob("*")) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in filter(Path.is_file, each):
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(path.parent)}\0{content}\n".encode())
+    return Reference(str(path), path, digest.hexdigest()[:32])
 
 
 def _local(folder: Path, kind: str, setting: str) -> Reference:

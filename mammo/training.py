@@ -38,6 +38,7 @@ class Fitted:
     best_score: float
     images_seen: int
     seconds: float  # spent in training batches and validation, over every start of the run
+    device: torch.device  # it ran on
 
 
 def fit(
@@ -98,6 +99,7 @@ def fit(
         epochs_end.best_score,
         epochs_end.images_seen,
         epochs_end.seconds,
+        chosen,
     )
 
 

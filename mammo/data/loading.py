@@ -1,6 +1,7 @@
 """Batches for training and scoring, read from the memory map a whole batch at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,8 @@ from mammo.data.dataset import Dataset
 
 # image float32 (B, C, H, W) in [0, 1]; label int64 (B,); row int64 (B,), of the dataset
 Batch: TypeAlias = dict[str, torch.Tensor]
+# by name: from rows of the dataset to an array, a row each, that a batch carries too
+Columns: TypeAlias = Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]]
 
 
 def training_batches(
@@ -21,6 +24,7 @@ def training_batches(
     *,
     batch_size: int,
     order: Callable[[int], NDArray[Any]],
+    columns: Columns = MappingProxyType({}),
     workers: int = 0,
 ) -> DataLoader[Batch]:
     """Batches of `rows` of `data`; `order(epoch)` gives an epoch's positions in `rows`.
@@ -31,15 +35,24 @@ def training_batches(
     sampler = EpochOrder(order)
     # Batch norm has no variance to divide by where the last batch is a single image.
     single = len(sampler) > batch_size and len(sampler) % batch_size == 1
-    return _loader(data, rows, batch_size, sampler, drop_last=single, workers=workers)
+    return _loader(
+        _Rows(data, rows, columns), batch_size, sampler, drop_last=single, workers=workers
+    )
 
 
 def ordered_batches(
-    data: Dataset, rows: NDArray[Any], *, batch_size: int, workers: int = 0
+    data: Dataset,
+    rows: NDArray[Any],
+    *,
+    batch_size: int,
+    columns: Columns = MappingProxyType({}),
+    workers: int = 0,
 ) -> DataLoader[Batch]:
     """Batches of all `rows` of `data` once, as they come."""
     sampler = range(len(rows))
-    return _loader(data, rows, batch_size, sampler, drop_last=False, workers=workers)
+    return _loader(
+        _Rows(data, rows, columns), batch_size, sampler, drop_last=False, workers=workers
+    )
 
 
 class EpochOrder(Sampler[int]):
@@ -62,8 +75,8 @@ class EpochOrder(Sampler[int]):
 
 
 class _Rows(TorchDataset[Batch]):
-    def __init__(self, data: Dataset, rows: NDArray[Any]) -> None:
-        self._data = data
+    def __init__(self, data: Dataset, rows: NDArray[Any], columns: Columns) -> None:
+        self._data, self._columns = data, columns
         self._rows = np.asarray(rows, np.int64)
         self._labels = data.label_ids()[self._rows]
 
@@ -77,12 +90,12 @@ class _Rows(TorchDataset[Batch]):
             "image": torch.from_numpy(self._data.images(picked)),
             "label": torch.from_numpy(self._labels[list(positions)]),
             "row": torch.from_numpy(picked),
+            **{name: torch.from_numpy(of(picked)) for name, of in self._columns.items()},
         }
 
 
 def _loader(
-    data: Dataset,
-    rows: NDArray[Any],
+    rows: _Rows,
     batch_size: int,
     sampler: Any,
     *,
@@ -90,7 +103,7 @@ def _loader(
     workers: int,
 ) -> DataLoader[Batch]:
     return DataLoader(
-        _Rows(data, rows),
+        rows,
         batch_size=batch_size,
         sampler=sampler,
         drop_last=drop_last,

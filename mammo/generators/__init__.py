@@ -1,4 +1,4 @@
-"""Generators of images: one method a file, the file's name is the method's name."""
+"""Generators of images: strategies (how to diffuse), modes (what to make), families (with what)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,19 @@ from mammo.errors import ConfigError
 if TYPE_CHECKING:
     from mammo.generators.generator import Generator as Generator
 
-_SHARED = frozenset({"__init__", "diffusion", "generator", "network", "preview", "sampling"})
+# Each name of the setting `generator` and the family that trains it, a module of families/.
+FAMILIES = {
+    "ddpm": "pixel",
+    "rflow": "pixel",
+}
+GENERATORS = tuple(FAMILIES)
 
-METHODS = tuple(
-    sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _SHARED)
-)
 
-
-def method(name: str) -> ModuleType:
-    """The module of method `name`; importing it is cheap, its parts import torch when called.
-
-    It has PREDICTIONS, MODES and SAMPLERS (names, the default first), `check(settings)` for
-    combinations that cannot work, and `process(prediction, image_size, data_sd)`, how images become
-    noise.
-    """
-    if name not in METHODS:
-        raise ConfigError(f"unknown generator {name!r}; choose one of {', '.join(METHODS)}")
-    return import_module(f"mammo.generators.{name}")
+def family(generator: str) -> ModuleType:
+    """The module that trains and draws for `generator`, as mammo.generators.families says."""
+    if generator not in FAMILIES:
+        raise ConfigError(f"unknown generator {generator!r}; choose one of {', '.join(GENERATORS)}")
+    return import_module(f"mammo.generators.families.{FAMILIES[generator]}")
 
 
 def load_generator(folder: Path, *, device: str = "auto") -> Generator:

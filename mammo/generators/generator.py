@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mammo.data.classes import ClassMap
 from mammo.errors import ConfigError
-from mammo.generators import method
-from mammo.generators.network import Network, build_network
-from mammo.generators.sampling import sample
+from mammo.generators import family
+from mammo.generators.artist import Artist, Asked
+from mammo.generators.conditions import Conditions
+from mammo.generators.modes import Mode, mode_of
 from mammo.models import SavedModel, open_model
 from mammo.training import choose_device
 
 
 class Generator:
-    """Samples with the averaged weights of a saved model on `device`."""
+    """Samples with the averaged weights of a saved model."""
 
-    def __init__(self, model: SavedModel, network: Network) -> None:
-        self.model = model
-        self.network = network
-        self._method = method(str(model.about["generator"]))
-        self._process = self._method.process(
-            model.about["prediction"], max(model.shape[1:]), model.about["data_sd"]
-        )
+    def __init__(self, model: SavedModel, artist: Artist) -> None:
+        self.model, self.artist = model, artist
+        self.conditions = Conditions.from_json(model.about["conditions"])
+        self.mode: Mode = mode_of(str(model.about["mode"]))
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto") -> Generator:
         """Open the generator saved in `folder`; CheckpointError when it is none or not whole."""
         model = open_model(folder, "generator")
-        network = build_network(model.about["network"], seed=0)
-        network.load_state_dict(model.weights())
-        return cls(model, network.to(choose_device(device)).eval())
+        chosen = family(str(model.about["generator"]))
+        return cls(model, chosen.artist(model, choose_device(device)))
 
     @property
     def classes(self) -> ClassMap:
@@ -45,7 +42,7 @@ class Generator:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of its images."""
-        return self.model.shape
+        return self.artist.shape
 
     def sample(
         self,
@@ -53,44 +50,85 @@ class Generator:
         *,
         seeds: Iterable[int],
         guidance: float = 1.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
         steps: int = 30,
         sampler: str = "auto",
+        conditions: Mapping[str, Sequence[str]] | None = None,
+        masks: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.float32]:
         """Images (N, C, H, W) in [0, 1], one for each class name of `labels` and of `seeds`.
 
-        `guidance` 1 follows the label as trained, more exaggerates it, 0 ignores it. An image
-        depends on its own label and seed, not on its neighbours.
+        `guidance` 1 follows what is told as trained, more exaggerates it, 0 ignores it.
+        `conditions` are values by column ("view": ["CC", …]), "" or a missing column for not told;
+        `masks` (N, 1, H, W), 0 outside, are what mask_to_image and dual draw around. An image
+        depends on its own label, conditions, mask and seed, not on its neighbours.
         """
         numbers = list(seeds)
         if len(numbers) != len(labels):
             raise ConfigError(f"{len(labels)} labels and {len(numbers)} seeds; give one of each")
-        unknown = sorted(set(labels) - set(self.classes.names))
-        if unknown:
-            raise ConfigError(
-                f"unknown class {unknown[0]!r}; choose one of {', '.join(self.classes.names)}"
-            )
+        told = self._told(labels, conditions or {})
+        control = self._control(masks, len(numbers))
         if not numbers:
             return np.empty((0, *self.shape), np.float32)
-        images: Any = sample(
-            self.network,
-            self._process,
-            shape=self.shape,
-            labels=[self.classes.id_of(label) for label in labels],
-            seeds=numbers,
+        asked = Asked(
+            told,
+            numbers,
+            control,
             guidance=guidance,
-            steps=steps,
+            interval=guidance_interval,
+            rescale=guidance_rescale,
             sampler=self.sampler(sampler),
+            steps=steps,
         )
-        return np.asarray(images.numpy(), np.float32)
+        return np.asarray(self.artist.draw(asked).numpy(), np.float32)
 
     def sampler(self, name: str) -> str:
-        """The sampler called `name`; auto is the method's first."""
-        known: tuple[str, ...] = self._method.SAMPLERS
+        """The sampler called `name`; auto is the generator's first, "" of one without samplers."""
+        known = self.artist.samplers
         if name == "auto":
-            return known[0]
+            return known[0] if known else ""
         if name not in known:
             raise ConfigError(
                 f"sampler {name!r} is not one of generator {self.model.about['generator']}; "
-                f"choose {', '.join(known)} or auto"
+                f"choose {', '.join((*known, 'auto'))}"
             )
         return name
+
+    def _told(self, labels: Sequence[str], conditions: Mapping[str, Sequence[str]]) -> torch.Tensor:
+        """Ids (N, K) of what is told of each image."""
+        known = self.conditions
+        for name in labels:
+            if name not in self.classes.names:
+                choices = ", ".join(self.classes.names)
+                raise ConfigError(f"unknown class {name!r}; choose one of {choices}")
+        for column, values in conditions.items():
+            known.id_of(column, "")
+            if len(values) != len(labels):
+                raise ConfigError(f"{len(labels)} labels and {len(values)} values of {column}")
+        ids = torch.tensor(known.sizes, dtype=torch.long).repeat(len(labels), 1)
+        for place, column in enumerate(known.columns):
+            values = labels if column == "label" else conditions.get(column, ())
+            for row, value in enumerate(values):
+                ids[row, place] = known.id_of(column, value)
+        return ids
+
+    def _control(self, masks: NDArray[np.uint8] | None, count: int) -> torch.Tensor | None:
+        """What controls the images, (N, c, H, W) in [-1, 1]."""
+        needed = self.mode.channels(self.shape[0])[1]
+        if not needed:
+            if masks is not None:
+                raise ConfigError(
+                    f"a generator of mode {self.model.about['mode']} takes no masks; leave them "
+                    "out, or use one of mode mask_to_image"
+                )
+            return None
+        expected = (count, 1, *self.shape[1:])
+        if masks is None or masks.shape != expected:
+            found = "none" if masks is None else " x ".join(map(str, masks.shape))
+            raise ConfigError(
+                f"masks: {' x '.join(map(str, expected))} are needed, given are {found}; sample "
+                "them with a generator of mode mask, or take those of a dataset of this size"
+            )
+        given = torch.from_numpy((np.asarray(masks) > 0).astype(np.float32))
+        return self.mode.control({"mask": given})

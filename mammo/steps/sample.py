@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mammo.errors import ConfigError, DataError
-from mammo.generators import METHODS, method
 from mammo.run import Result, Run
 from mammo.seeds import derive
 from mammo.settings import Count, NonNegativeFloat, PositiveInt, one_of
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     SamplerName = str
 else:
-    SamplerName = one_of({"auto"}.union(*(method(each).SAMPLERS for each in METHODS)))
+    SamplerName = one_of(("auto", "ddim", "dpmpp", "unipc", "euler", "heun", "ddpm"))
 
 INPUTS = {"generator": "model"}
 log = logging.getLogger("mammo")

@@ -1,75 +1,157 @@
 """Trains a generator on the real training images of a dataset, and on nothing else."""
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mammo.errors import ConfigError, DataError
-from mammo.generators import METHODS, method
+from mammo.errors import ConfigError
+from mammo.generators import FAMILIES, GENERATORS, family
+from mammo.generators.conditions import check_columns
 from mammo.run import Result, Run
-from mammo.seeds import derive
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, one_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from mammo.data.dataset import Dataset
-    from mammo.generators.network import Network
+    from mammo.generators.train import Trained
     from mammo.models import SavedModel
 
-    MethodName = str
+    GeneratorName = str
+    StrategyName = str
     PredictionName = str
     ModeName = str
+    ScheduleName = str
+    LabelInput = str
+    NetworkName = str
+    OptimizerName = str
+    LrSchedule = str
+    AugmentName = str
+    BalanceName = str
+    Adapters = str
+    MonitorName = str
     PrecisionName = str
+    LoggerName = str
 else:
-    MethodName = one_of(METHODS)
-    PredictionName = one_of({name for each in METHODS for name in method(each).PREDICTIONS})
-    ModeName = one_of({name for each in METHODS for name in method(each).MODES})
+    GeneratorName = one_of(GENERATORS)
+    StrategyName = one_of(("auto", "ddpm", "rflow", "edm"))
+    PredictionName = one_of(("v", "epsilon", "x0"))
+    ModeName = one_of(("class", "unconditional", "mask", "mask_to_image", "dual"))
+    ScheduleName = one_of(("auto", "linear", "cosine", "shifted"))
+    LabelInput = one_of(("embedding", "context"))
+    NetworkName = one_of(("unet", "minimal"))
+    OptimizerName = one_of(("adamw", "adam"))
+    LrSchedule = one_of(("cosine", "constant", "plateau", "step"))
+    AugmentName = one_of(("none", "flip", "geometric", "all"))
+    BalanceName = one_of(("none", "ratio", "fixed"))
+    Adapters = one_of(("one", "per_class"))
+    MonitorName = one_of(("auto", "val/loss", "val/kid"))
     PrecisionName = one_of(("auto", "32", "bf16"))
+    LoggerName = one_of(("mlflow", "tensorboard", "wandb"))
 
-INPUTS = {"data": "dataset"}
+INPUTS = {"data": "dataset", "autoencoder": "model or files", "base": "model or files or hub"}
 PREVIEW = 6  # samples of a class in preview.png
 
 
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse settings that do not go together."""
-    chosen = method(settings["generator"])
+    chosen = family(settings["generator"])
     for setting, known in (("prediction", chosen.PREDICTIONS), ("mode", chosen.MODES)):
         if settings[setting] not in known:
             raise ConfigError(
                 f"{setting} {settings[setting]!r} does not go with generator "
                 f"{settings['generator']}; choose {' or '.join(known)}"
             )
+    _refuse_idle(settings)
+    check_columns(settings["conditions"])
+    if settings["conditions"] and settings["mode"] == "unconditional":
+        raise ConfigError(
+            f"conditions {settings['conditions']!r} do not go with mode unconditional, which is "
+            "told nothing; use mode=class"
+        )
     chosen.check(settings)
     if settings["ema"] == 1:
         raise ConfigError("ema 1 would keep the first weights for ever; use 0.999, or 0 for none")
+
+
+def _refuse_idle(settings: Mapping[str, Any]) -> None:
+    """Refuse a setting that only other generators read: it would change nothing."""
+    mine = set(family(settings["generator"]).SETTINGS)
+    defaults = {name: each.default for name, each in inspect.signature(run).parameters.items()}
+    readers: dict[str, list[str]] = {}
+    for name in FAMILIES:
+        for setting in family(name).SETTINGS:
+            readers.setdefault(setting, []).append(name)
+    for setting, names in readers.items():
+        value = settings.get(setting, defaults[setting])
+        if setting not in mine and value != defaults[setting]:
+            raise ConfigError(
+                f"{setting} {value!r} does not apply to generator {settings['generator']}; it goes "
+                f"with {', '.join(names)}"
+            )
 
 
 def run(
     tracked: Run,
     *,
     data: str,
-    generator: MethodName = "ddpm",
+    generator: GeneratorName = "ddpm",
+    strategy: StrategyName = "auto",
     prediction: PredictionName = "v",
     mode: ModeName = "class",
+    conditions: str = "",
+    label_input: LabelInput = "embedding",
+    noise_schedule: ScheduleName = "auto",
+    loss: str = "mse",
+    perceptual: str = "",
     epochs: PositiveInt = 100,
     batch_size: PositiveInt = 16,
-    lr: PositiveFloat = 1e-3,
+    accumulate: PositiveInt = 1,
+    lr: NonNegativeFloat = 0.0,
+    lr_schedule: LrSchedule = "cosine",
+    warm_up: Count = 100,
+    optimizer: OptimizerName = "adamw",
+    weight_decay: NonNegativeFloat = 0.01,
+    gradient_clip: NonNegativeFloat = 1.0,
     ema: Fraction = 0.999,
     min_snr_gamma: NonNegativeFloat = 0.0,
     label_dropout: Fraction = 0.1,
+    network: NetworkName = "unet",
     channels: str = "32,64,96",
     attention: Count = 1,
     res_blocks: PositiveInt = 1,
     patch: PositiveInt = 4,
+    autoencoder: str = "",
+    latent_channels: PositiveInt = 4,
+    latent_dim: PositiveInt = 128,
+    kl_weight: NonNegativeFloat = 1e-6,
+    adversarial_weight: NonNegativeFloat = 0.01,
+    perceptual_weight: NonNegativeFloat = 0.1,
+    critic_steps: PositiveInt = 5,
+    gradient_penalty: NonNegativeFloat = 10.0,
+    base: str = "",
+    prompt: str = "",
+    adapters: Adapters = "one",
+    lora_rank: PositiveInt = 4,
+    lora_alpha: PositiveFloat = 16.0,
+    lora_dropout: Fraction = 0.1,
+    augment: AugmentName = "none",
+    balance: BalanceName = "none",
+    majority_ratio: PositiveFloat = 1.0,
+    samples_per_class: Count = 0,
     patience: Count = 0,
+    monitor: MonitorName = "auto",
+    kid_every: Count = 0,
+    extractor: str = "random_conv64",
     fold: str = "none",
     val_fraction: Fraction = 0.15,
     sample_every: Count = 10,
+    devices: PositiveInt = 1,
     precision: PrecisionName = "auto",
+    channels_last: bool = False,
     compile: bool = False,
+    find_lr: bool = False,
+    find_batch_size: bool = False,
+    logger: LoggerName = "mlflow",
     seed: int = 0,
     device: str = "auto",
 ) -> Result:
@@ -77,94 +159,74 @@ def run(
 
     Args:
         data: dataset: local path, run id, runs:/<id>/dataset
-        generator: method; ddpm is diffusion in small steps, rflow along straight lines
+        generator: what learns; ddpm, rflow and edm are diffusion of pixels, ldm of latents
+        strategy: how ldm and controlnet diffuse; auto is ddpm, or that of the base
         prediction: what the network predicts: v (velocity); ddpm also epsilon (noise), x0 (image)
-        mode: class learns each class by its label, unconditional ignores labels
+        mode: what is made: images of a class, any images, masks, images around masks, paired ones
+        conditions: manifest columns that are told too, as view,density
+        label_input: embedding of each label, or context, one number that is attended to
+        noise_schedule: of ddpm; auto is linear with epsilon, else cosine, shifted above 64 px
+        loss: terms and weights, as mse=0.7,ms_ssim=0.2,sobel=0.05, or a preset's name
+        perceptual: weights of the perceptual term's network: a local file; empty is the hub's
         epochs: times every training image is seen
-        batch_size: images of one optimizer step
-        lr: highest learning rate, after a warm-up and before a cosine to a twentieth
+        batch_size: images of one optimizer step, over all devices
+        accumulate: parts that a batch is computed in, one after the other, to save memory
+        lr: highest learning rate; 0 is the generator's own
+        lr_schedule: of the learning rate after the warm-up
+        warm_up: optimizer steps from 0 to the full learning rate, at most a tenth of all
+        optimizer: adamw, or adam (weight decay in the gradient)
+        weight_decay: of the optimizer
+        gradient_clip: largest norm of the gradient; 0 for no limit
         ema: decay of the averaged weights that sample and are saved; 0 for none
         min_snr_gamma: largest signal-to-noise ratio that weights the loss (ddpm); 0 for no weights
-        label_dropout: share of images shown without their label, for guidance
+        label_dropout: share of images shown without what is told of them, for guidance
+        network: unet, or the minimal one of the baselines
         channels: channels of the network, one number a level
         attention: how many of the deepest levels have self-attention
         res_blocks: residual blocks a level
         patch: pixels on a side that enter the network as one
-        patience: epochs without a better val/loss that end the training; 0 for all epochs
+        autoencoder: of ldm: a trained autoencoder, or a folder with pretrained weights
+        latent_channels: of the autoencoder that is trained
+        latent_dim: numbers that vae and gan make an image of
+        kl_weight: of the divergence from the unit normal (vae, autoencoder)
+        adversarial_weight: of the discriminator's judgement (autoencoder)
+        perceptual_weight: of the perceptual distance (autoencoder)
+        critic_steps: of gan, for one of the generator
+        gradient_penalty: weight of gan's penalty on the critic's gradient
+        base: what sd_lora and controlnet build on: a trained generator, a folder, or a hub's name
+        prompt: text for an image with {class}, {view} and other columns in it
+        adapters: of sd_lora: one for all classes, or one per class
+        lora_rank: rank of the adapters
+        lora_alpha: scale of the adapters
+        lora_dropout: of the adapters
+        augment: changes of training images: none, flip, geometric, all (also contrast)
+        balance: none, ratio (majority at most majority_ratio times the minority), fixed
+        majority_ratio: with balance=ratio, majority images drawn anew each epoch per minority one
+        samples_per_class: with balance=fixed, images of each class in an epoch
+        patience: epochs without a better monitored value that end the training; 0 for all epochs
+        monitor: what chooses the best checkpoint; auto is the generator's own, never train/loss
+        kid_every: epochs between measurements of val/kid; 0 for none
+        extractor: features of val/kid: random_conv64 (a stand-in), or <network>:<weights file>
         fold: none for a hold-out, or the number of the fold that must not be seen
         val_fraction: share of the other folds' patients that validate, when fold is a number
         sample_every: epochs between logged samples; 0 for none
+        devices: GPUs, or processes on a CPU, that share each batch
         precision: auto is bf16 where the device computes in it, else 32
+        channels_last: memory order that convolutions on a GPU prefer
         compile: compile the network first (minutes; pays off on a GPU)
+        find_lr: sweep the learning rate first and use what the sweep suggests
+        find_batch_size: double batch_size first while a step fits into the memory
+        logger: also write TensorBoard files or a Weights & Biases run; MLflow always
         seed: of weights, order and noise
         device: auto, cpu, cuda or cuda:<number>
     """
     settings = {name: value for name, value in locals().items() if name != "tracked"}
-    from mammo.data.dataset import Dataset
-    from mammo.data.loading import ordered_batches, training_batches
-    from mammo.data.splits import training_rows
-    from mammo.generators.diffusion import Diffusion, SampleGrids, epoch_order
-    from mammo.generators.network import build_network, describe
-    from mammo.training import Averaging, fit
+    from mammo.generators.train import train
 
-    opened = Dataset(tracked.inputs["data"][0].path)
-    rows = training_rows(opened, fold=fold, val_fraction=val_fraction)
-    train = _real_training_rows(opened, rows.train, fold)
-    if not len(train):
-        raise DataError(
-            f"dataset {opened.name} has no real training image among its {len(rows.train)}; "
-            "a generator learns from real images only"
-        )
-    description = describe(
-        shape=opened.shape,
-        classes=len(opened.classes.names) if mode == "class" else 0,
-        channels=channels,
-        attention=attention,
-        res_blocks=res_blocks,
-        patch=patch,
-    )
-    data_sd = _standard_deviation(opened, train)
-    network = build_network(description, seed=derive(seed, "weights"))
-    if compile:
-        network.compile()
-    chosen = method(generator)
-    module = Diffusion(
-        network,
-        chosen.process(prediction, max(opened.shape[1:]), data_sd),
-        lr=lr,
-        label_dropout=label_dropout,
-        min_snr_gamma=min_snr_gamma,
-    )
-    tracked.input(opened.name, opened.digest, len(train), "training")
-    tracked.input(opened.name, opened.digest, len(rows.val), "validation")
-    grids = SampleGrids(
-        tracked, opened.classes, opened.shape, every=sample_every, sampler=chosen.SAMPLERS[0]
-    )
-    fitted = fit(
-        module,
-        train=training_batches(
-            opened,
-            train,
-            batch_size=batch_size,
-            order=lambda epoch: epoch_order(
-                len(train), batch_size=batch_size, seed=seed, epoch=epoch
-            ),
-        ),
-        val=ordered_batches(opened, rows.val, batch_size=batch_size),
-        tracked=tracked,
-        epochs=epochs,
-        seed=seed,
-        monitor="val/loss",
-        mode="min",
-        patience=patience,
-        device=device,
-        precision=precision,
-        gradient_clip=1.0,
-        callbacks=[*([Averaging(ema)] if ema else []), grids],
-    )
-    about = {"network": description, "data_sd": data_sd}
-    saved = _save(tracked, opened, train, network, about, settings)
-    _preview(tracked, saved.folder, device)
+    trained = train(tracked, settings)
+    saved = _save(tracked, trained, settings)
+    _preview(tracked, saved.folder, trained)
+    fitted = trained.fitted
     metrics = {
         "val/loss": fitted.best_score,
         "images_seen": float(fitted.images_seen),
@@ -173,42 +235,17 @@ def run(
     return Result({"model": tracked.uri("model")}, metrics, saved.digest)
 
 
-def _real_training_rows(
-    data: "Dataset", rows: "NDArray[np.int64]", fold: str
-) -> "NDArray[np.int64]":
-    """The real ones of `rows`; a row of another split or of the scored fold is a bug."""
-    frame = data.manifest.iloc[rows]
-    real = frame[~frame["is_synthetic"]]
-    held_out = real[(real["split"] != "train") | (real["fold"].astype(str) == fold)]
-    if len(held_out):
-        raise AssertionError(f"held-out image {held_out.iloc[0]['image_id']} among training rows")
-    kept: NDArray[np.int64] = rows[~frame["is_synthetic"].to_numpy()]
-    return kept
-
-
-def _standard_deviation(data: "Dataset", rows: "NDArray[np.int64]") -> float:
-    """Of the pixels of at most 512 of `rows`, spread evenly, in [-1, 1]; to three digits."""
-    import numpy as np
-
-    some = np.unique(np.linspace(0, len(rows) - 1, 512).astype(int))
-    return max(0.05, round(2 * float(data.images(rows[some]).std()), 3))
-
-
-def _save(
-    tracked: Run,
-    data: "Dataset",
-    train: "NDArray[np.int64]",
-    network: "Network",
-    about: Mapping[str, Any],
-    settings: Mapping[str, Any],
-) -> "SavedModel":
+def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "SavedModel":
     """Save the model with all that sampling and the leakage guard need, and upload it."""
     from mammo.models import save_model
 
-    frame = data.manifest.iloc[train]
+    material, data = trained.material, trained.material.data
+    frame = data.manifest.iloc[material.train]
     counts = frame["label"].value_counts()
     about = {
-        **about,
+        "plan": trained.plan,
+        "conditions": material.conditions.to_json(),
+        "combinations": material.conditions.combinations(frame),
         "generator": settings["generator"],
         "prediction": settings["prediction"],
         "mode": settings["mode"],
@@ -224,7 +261,7 @@ def _save(
         run_id=tracked.id,
         classes=data.classes,
         shape=data.shape,
-        weights=network.state_dict(),
+        weights=trained.learner.weights(),
         training=frame,
         settings=settings,
         about=about,
@@ -233,17 +270,21 @@ def _save(
     return saved
 
 
-def _preview(tracked: Run, folder: "Path", device: str) -> None:
-    """Upload preview.png: a row of samples for every class."""
+def _preview(tracked: Run, folder: "Path", trained: "Trained") -> None:
+    """Upload preview.png: a row of samples for every class, drawn by the model as it was saved."""
+    import numpy as np
     from PIL import Image
 
     from mammo.generators.generator import Generator
     from mammo.generators.preview import grid
+    from mammo.generators.watching import asked_like, rows_by_class
 
-    generator = Generator.load(folder, device=device)
-    names = generator.classes.names
-    labels = [name for name in names for _ in range(PREVIEW)]
-    images = generator.sample(labels, seeds=list(range(PREVIEW)) * len(names), steps=30)
+    artist = Generator.load(folder, device=str(trained.fitted.device)).artist
+    rows = rows_by_class(trained.material, PREVIEW)
+    drawn = [artist.draw(asked_like(trained.material, each)).numpy() for each in rows.values()]
+    canvas = np.zeros((len(drawn), PREVIEW, *artist.shape), np.float32)
+    for place, images in enumerate(drawn):
+        canvas[place, : len(images)] = images
     path = tracked.folder / "preview.png"
-    Image.fromarray(grid(images, columns=PREVIEW)).save(path)
+    Image.fromarray(grid(canvas.reshape(-1, *artist.shape), columns=PREVIEW)).save(path)
     tracked.artifacts(path)

@@ -1,5 +1,6 @@
 """The step that trains a generator: who may train it, what it saves, how it resumes."""
 
+import inspect
 import json
 
 import numpy as np
@@ -8,9 +9,9 @@ from generator_data import SIDE, TINY, run_on, write_data
 from PIL import Image
 
 from mammo.errors import ConfigError, DataError
+from mammo.generators.material import real_training_rows
 from mammo.models import open_model
 from mammo.steps import train_generator
-from mammo.steps.train_generator import _real_training_rows
 
 
 def train(folder, data, **settings):
@@ -41,7 +42,7 @@ def test_a_held_out_row_among_the_training_rows_is_a_bug_that_stops_the_run(trai
     data = trained[0]
     rows = np.flatnonzero(data.manifest["image_id"].isin(["i2", image]))
     with pytest.raises(AssertionError, match=f"held-out image {image} "):
-        _real_training_rows(data, rows, "none")
+        real_training_rows(data, rows, "none")
 
 
 def test_the_model_says_what_it_is_and_what_it_was_trained_on(trained):
@@ -100,8 +101,8 @@ def test_a_run_that_dies_ends_with_the_weights_of_one_that_did_not(tmp_path):
 
 
 def settings(**changes):
-    chosen = {"generator": "ddpm", "prediction": "v", "mode": "class", "ema": 0.9}
-    return {**chosen, "min_snr_gamma": 0.0, **changes}
+    defaults = inspect.signature(train_generator.run).parameters
+    return {name: each.default for name, each in defaults.items()} | changes
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def settings(**changes):
     [
         ({"generator": "gam"}, "unknown generator 'gam'; choose one of ddpm, rflow"),
         ({"generator": "rflow", "prediction": "epsilon"}, "prediction 'epsilon' does not go with"),
-        ({"mode": "mask"}, "mode 'mask' does not go with generator ddpm; choose class or"),
+        ({"lora_rank": 8}, "lora_rank 8 does not apply to generator ddpm; it goes with sd_lora"),
         ({"generator": "rflow", "min_snr_gamma": 5.0}, "min_snr_gamma 5 does not apply"),
         ({"ema": 1.0}, "ema 1 would keep the first weights"),
     ],

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mammo.generators.strategies import STRATEGIES
+
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-PREDICTIONS = ("v", "epsilon", "x0")
-MODES = ("class", "unconditional")
-SAMPLERS = ("dpmpp", "ddim", "ddpm")
 STEPS = 1000  # of the forward process
 BASE_SIZE = 64  # side in pixels for which the published schedules were made
 
 
-def check(settings: Mapping[str, Any]) -> None:
-    """Every combination of this method's settings works."""
-
-
-def process(prediction: str, image_size: int, data_sd: float) -> DDPM:
-    """The forward process for images of side `image_size` and what the network predicts.
-
-    `data_sd` is the standard deviation of the images' values in [-1, 1].
-    """
-    return DDPM(prediction, image_size, data_sd)
-
-
+@STRATEGIES.register("ddpm")
 class DDPM:
     """x_t = alpha_t x_0 + sigma_t noise for t = 0 .. 999, with alpha^2 + sigma^2 = 1.
 
@@ -41,7 +29,14 @@ class DDPM:
     (Ho et al. 2020). Above 64 px both are shifted to more noise (Hoogeboom et al. 2023, eq. 3).
     """
 
-    def __init__(self, prediction: str, image_size: int, data_sd: float) -> None:
+    PREDICTIONS = ("v", "epsilon", "x0")
+    SAMPLERS = ("dpmpp", "ddim", "ddpm")
+    SCHEDULES = ("auto",)
+    WEIGHTED = True
+
+    def __init__(
+        self, *, prediction: str, image_size: int, data_sd: float, schedule: str = "auto"
+    ) -> None:
         self.prediction = prediction
         self.data_sd = data_sd
         self.zero_terminal = prediction != "epsilon"
@@ -51,6 +46,10 @@ class DDPM:
     def times(self, uniform: Tensor) -> Tensor:
         """Steps t (N,) int64 for `uniform` (N,) in [0, 1)."""
         return (uniform * STEPS).long().clamp(max=STEPS - 1)
+
+    def noisiness(self, times: Tensor) -> Tensor:
+        """Share (N,) of the steps that lie before `times`."""
+        return times / (STEPS - 1)
 
     def network_time(self, times: Tensor) -> Tensor:
         """What the network is told of the time: the step itself."""
@@ -99,6 +98,8 @@ class DDPM:
         """
         import torch
 
+        if not gamma:
+            return torch.ones(len(times), device=times.device)
         alpha, sigma = self._alpha_sigma(times, times)
         snr = (alpha / sigma) ** 2
         unit = {"v": snr + 1, "epsilon": snr, "x0": torch.ones_like(snr)}[self.prediction]

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mammo.errors import ConfigError
+from mammo.generators.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-PREDICTIONS = ("v",)
-MODES = ("class", "unconditional")
-SAMPLERS = ("euler",)
 BASE_SIZE = 64  # side in pixels that needs no shift of time
 
 
-def check(settings: Mapping[str, Any]) -> None:
-    """Refuse a loss weight that belongs to ddpm: times are weighted by how they are drawn."""
-    if settings.get("min_snr_gamma", 0.0):
-        raise ConfigError(
-            f"min_snr_gamma {settings['min_snr_gamma']:g} does not apply to generator rflow; "
-            "use 0, or generator=ddpm"
-        )
-
-
-def process(prediction: str, image_size: int, data_sd: float) -> RectifiedFlow:
-    """The flow for images of side `image_size`; it always predicts the velocity.
-
-    `data_sd` is the standard deviation of the images' values in [-1, 1].
-    """
-    return RectifiedFlow(image_size, data_sd)
-
-
+@STRATEGIES.register("rflow")
 class RectifiedFlow:
     """x_t = (1 - t) x_0 + t noise, velocity noise - x_0 (Liu et al. 2023), t in (0, 1)."""
 
-    def __init__(self, image_size: int, data_sd: float) -> None:
+    PREDICTIONS = ("v",)
+    SAMPLERS = ("euler",)
+    SCHEDULES = ("auto",)
+    WEIGHTED = False
+
+    def __init__(
+        self, *, prediction: str, image_size: int, data_sd: float, schedule: str = "auto"
+    ) -> None:
         self.data_sd = data_sd
         self.shift = max(1.0, image_size / BASE_SIZE)
 
@@ -47,6 +35,10 @@ class RectifiedFlow:
 
         normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6))
         return self._shifted(torch.sigmoid(normal)).float()
+
+    def noisiness(self, times: Tensor) -> Tensor:
+        """The time itself."""
+        return times
 
     def network_time(self, times: Tensor) -> Tensor:
         """What the network is told of the time, on the scale 0 to 1000 of its embedding."""
@@ -74,8 +66,10 @@ class RectifiedFlow:
         return noisy - times.view(-1, *[1] * (noisy.ndim - 1)) * output
 
     def loss_weight(self, times: Tensor, gamma: float) -> Tensor:
-        """Min-SNR weights belong to noise schedules; `check` refuses them before training."""
-        raise ConfigError(f"min_snr_gamma {gamma} goes with generator ddpm; use 0 with rflow")
+        """One: the times are weighted by how they are drawn."""
+        import torch
+
+        return torch.ones_like(times)
 
     def integrate(
         self,

@@ -1,0 +1,28 @@
+"""Random numbers of a row: a function of seed, step and row, whatever process or batch it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mammo.seeds import derive
+
+
+def generators(seed: int, *place: object, rows: Tensor) -> list[torch.Generator]:
+    """A generator on the CPU for each of `rows` (N,), from `seed`, `place` and the row's number."""
+    return [torch.Generator().manual_seed(derive(seed, *place, int(row))) for row in rows.tolist()]
+
+
+def normal(
+    drawing: Sequence[torch.Generator], shape: Sequence[int], device: torch.device
+) -> Tensor:
+    """Unit normal numbers (N, *shape) on `device`, a row from each generator."""
+    size = tuple(shape)
+    return torch.stack([torch.randn(size, generator=each) for each in drawing]).to(device)
+
+
+def uniform(drawing: Sequence[torch.Generator], device: torch.device) -> Tensor:
+    """A number (N,) in [0, 1) from each generator, on `device`."""
+    return torch.cat([torch.rand(1, generator=each) for each in drawing]).to(device)

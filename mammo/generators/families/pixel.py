@@ -1,0 +1,105 @@
+"""Diffusion of the pixels themselves, by any strategy, in any mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mammo.generators.strategies import check_strategy, strategy
+
+if TYPE_CHECKING:
+    import torch
+
+    from mammo.generators.artist import Artist
+    from mammo.generators.learner import Learner
+    from mammo.generators.material import Material
+    from mammo.models import SavedModel
+
+PREDICTIONS = ("v", "epsilon", "x0")
+MODES = ("class", "unconditional", "mask", "mask_to_image", "dual")
+SETTINGS = ("channels", "attention", "res_blocks", "patch", "min_snr_gamma", "label_dropout")
+LR = 1e-3
+MONITOR = "val/loss"
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuse what the strategy cannot do."""
+    check_strategy(settings["generator"], settings)
+
+
+def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Network and strategy, with the standard deviation of the data measured."""
+    from mammo.generators.unet import describe
+
+    made, control = material.mode.channels(material.data.shape[0])
+    return {
+        "strategy": settings["generator"],
+        "network": describe(
+            shape=material.data.shape[1:],
+            made=made,
+            control=control,
+            labels=material.conditions.sizes,
+            channels=settings["channels"],
+            attention=settings["attention"],
+            res_blocks=settings["res_blocks"],
+            patch=settings["patch"],
+        ),
+        "made": [made, *material.data.shape[1:]],
+        "data_sd": material.standard_deviation(),
+    }
+
+
+def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, Any]) -> Learner:
+    """The network with weights drawn from the seed, ready to fit."""
+    from mammo.generators.diffusion import Diffusion
+    from mammo.generators.optimizing import Optimizing
+    from mammo.generators.unet import build_unet
+    from mammo.seeds import derive
+
+    network = build_unet(plan["network"], seed=derive(settings["seed"], "weights"))
+    if settings["compile"]:
+        network.compile()
+    return Diffusion(
+        network,
+        _strategy(plan, settings["prediction"]),
+        _canvas(plan, settings["mode"]),
+        optimizing=Optimizing(settings["lr"] or LR),
+        label_dropout=settings["label_dropout"],
+        min_snr_gamma=settings["min_snr_gamma"],
+        seed=settings["seed"],
+    )
+
+
+def artist(model: SavedModel, device: torch.device) -> Artist:
+    """Draws with the saved network."""
+    from mammo.generators.sampling import DiffusionArtist
+    from mammo.generators.unet import build_unet
+
+    about = model.about
+    network = build_unet(about["plan"]["network"], seed=0)
+    network.load_state_dict(model.weights())
+    return DiffusionArtist(
+        network.to(device).eval(),
+        _strategy(about["plan"], about["prediction"]),
+        _canvas(about["plan"], about["mode"]),
+    )
+
+
+def samplers(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of the strategy."""
+    found: tuple[str, ...] = strategy(about["plan"]["strategy"]).SAMPLERS
+    return found
+
+
+def _strategy(plan: Mapping[str, Any], prediction: str) -> Any:
+    return strategy(plan["strategy"])(
+        prediction=prediction, image_size=max(plan["made"][1:]), data_sd=plan["data_sd"]
+    )
+
+
+def _canvas(plan: Mapping[str, Any], mode: str) -> Any:
+    from mammo.generators.canvas import Pixels
+    from mammo.generators.modes import mode_of
+
+    channels, height, width = plan["made"]
+    return Pixels(mode_of(mode), (channels, height, width))
