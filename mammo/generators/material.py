@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from mammo.data.dataset import Dataset
@@ -42,6 +43,8 @@ class Material:
     folder: Path
     inputs: Mapping[str, Sequence[Reference]]
     columns: dict[str, Column] = field(default_factory=dict)
+    # what other models that it builds on have seen: group_id, sha256, is_synthetic
+    seen: list[pd.DataFrame] = field(default_factory=list)
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -57,6 +60,15 @@ class Material:
         if self.mode.masked:
             batch["mask"] = torch.from_numpy(self.masks(some))
         return max(0.05, round(float(self.mode.target(batch).std()), 3))
+
+    def training(self) -> pd.DataFrame:
+        """Rows that the model has seen, itself or through what it builds on, each once.
+
+        Columns group_id, sha256, is_synthetic.
+        """
+        columns = ["group_id", "sha256", "is_synthetic"]
+        frames = [self.data.manifest.iloc[self.train][columns], *self.seen]
+        return pd.concat([each[columns] for each in frames]).drop_duplicates(ignore_index=True)
 
     def masks(self, rows: Rows) -> NDArray[np.float32]:
         """Masks of `rows`: float32 (N, 1, H, W), 1 inside and 0 outside."""

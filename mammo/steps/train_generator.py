@@ -262,7 +262,7 @@ def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "Sav
         classes=data.classes,
         shape=data.shape,
         weights=trained.learner.weights(),
-        training=frame,
+        training=material.training(),
         settings=settings,
         about=about,
     )
