@@ -123,7 +123,7 @@ def run(
     autoencoder: str = "",
     latent_channels: PositiveInt = 4,
     latent_dim: PositiveInt = 128,
-    kl_weight: NonNegativeFloat = 1e-6,
+    kl_weight: NonNegativeFloat = 0.0,
     adversarial_weight: NonNegativeFloat = 0.01,
     perceptual_weight: NonNegativeFloat = 0.1,
     critic_steps: PositiveInt = 5,
@@ -188,7 +188,7 @@ def run(
         autoencoder: of ldm: a trained autoencoder, or a folder with pretrained weights
         latent_channels: of the autoencoder that is trained
         latent_dim: numbers that vae and gan make an image of
-        kl_weight: of the divergence from the unit normal (vae, autoencoder)
+        kl_weight: of the divergence from the unit normal (vae, autoencoder); 0 is the generator's own
         adversarial_weight: of the discriminator's judgement (autoencoder)
         perceptual_weight: of the perceptual distance (autoencoder)
         critic_steps: of gan, for one of the generator
