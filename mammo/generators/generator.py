@@ -67,6 +67,7 @@ class Generator:
         numbers = list(seeds)
         if len(numbers) != len(labels):
             raise ConfigError(f"{len(labels)} labels and {len(numbers)} seeds; give one of each")
+        self.check_guidance(guidance)
         told = self._told(labels, conditions or {})
         control = self._control(masks, len(numbers))
         if not numbers:
@@ -82,6 +83,15 @@ class Generator:
             steps=steps,
         )
         return np.asarray(self.artist.draw(asked).numpy(), np.float32)
+
+    def check_guidance(self, guidance: float) -> None:
+        """ConfigError where `guidance` would change nothing: 1 is what any generator takes."""
+        about = self.model.about
+        if guidance != 1 and not self.artist.guided:
+            raise ConfigError(
+                f"guidance {guidance:g} does not go with a generator {about['generator']} of mode "
+                f"{about['mode']}, which has nothing to guide; use 1"
+            )
 
     def sampler(self, name: str) -> str:
         """The sampler called `name`; auto is the generator's first, "" of one without samplers."""

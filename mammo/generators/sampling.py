@@ -19,6 +19,7 @@ class DiffusionArtist:
         self.network, self.strategy, self.canvas = network, strategy, canvas
         self.shape = canvas.shape
         self.samplers = strategy.SAMPLERS
+        self.guided = len(network.none) > 0
 
     @torch.inference_mode()
     def draw(self, asked: Asked) -> Tensor:

@@ -188,7 +188,7 @@ def run(
         autoencoder: of ldm: a trained autoencoder, or a folder with pretrained weights
         latent_channels: of the autoencoder that is trained
         latent_dim: numbers that vae and gan make an image of
-        kl_weight: of the divergence from the unit normal (vae, autoencoder); 0 is the generator's own
+        kl_weight: of the divergence from the unit normal (vae, autoencoder); 0 is its own
         adversarial_weight: of the discriminator's judgement (autoencoder)
         perceptual_weight: of the perceptual distance (autoencoder)
         critic_steps: of gan, for one of the generator
