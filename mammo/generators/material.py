@@ -21,10 +21,20 @@ from mammo.run import Reference
 from mammo.seeds import derive
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.utils.data import DataLoader
 
 Rows = NDArray[np.int64]
 Column = Callable[[Rows], NDArray[Any]]  # rows of the dataset -> an array, a row each
+
+
+@dataclass
+class Evidence:
+    """What a family finds out before training; the run logs it."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    images: dict[str, NDArray[np.uint8]] = field(default_factory=dict)  # (H, W) by key
 
 
 @dataclass
@@ -45,6 +55,7 @@ class Material:
     columns: dict[str, Column] = field(default_factory=dict)
     # what other models that it builds on have seen: group_id, sha256, is_synthetic
     seen: list[pd.DataFrame] = field(default_factory=list)
+    evidence: Evidence = field(default_factory=Evidence)
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -53,13 +64,12 @@ class Material:
 
     def standard_deviation(self) -> float:
         """Of what is made, in [-1, 1], over at most 512 training rows; to three digits."""
-        import torch
-
         some = self.train[np.unique(np.linspace(0, len(self.train) - 1, 512).astype(int))]
-        batch = {"image": torch.from_numpy(self.data.images(some))}
-        if self.mode.masked:
-            batch["mask"] = torch.from_numpy(self.masks(some))
-        return max(0.05, round(float(self.mode.target(batch).std()), 3))
+        return max(0.05, round(float(self.mode.target(self._batch(some)).std()), 3))
+
+    def control(self, rows: Rows) -> Tensor | None:
+        """What controls images like `rows`, (N, c, H, W) in [-1, 1]; None where nothing does."""
+        return self.mode.control(self._batch(rows))
 
     def training(self) -> pd.DataFrame:
         """Rows that the model has seen, itself or through what it builds on, each once.
@@ -73,6 +83,15 @@ class Material:
     def masks(self, rows: Rows) -> NDArray[np.float32]:
         """Masks of `rows`: float32 (N, 1, H, W), 1 inside and 0 outside."""
         return (self.data.masks(rows) > 0).astype(np.float32)
+
+    def _batch(self, rows: Rows) -> dict[str, Tensor]:
+        """`rows` as a mode takes them."""
+        import torch
+
+        batch = {"image": torch.from_numpy(self.data.images(rows))}
+        if self.mode.masked:
+            batch["mask"] = torch.from_numpy(self.masks(rows))
+        return batch
 
     def batches(self, batch_size: int, seed: int) -> tuple[DataLoader[Any], DataLoader[Any]]:
         """Loaders of the training rows, shuffled by (seed, epoch), and of the validation rows."""

@@ -27,7 +27,8 @@ def mode_of(name: str) -> Mode:
 class Mode(Protocol):
     """What is made of a batch: `image` (B, C, H, W) in [0, 1] and `mask` (B, 1, H, W), 0 or 1.
 
-    A mode has no state. What it makes and what controls it are in [-1, 1].
+    A mode has no state. What it makes and what controls it are in [-1, 1]. `mask` is there where
+    the mode is masked.
     """
 
     labelled: bool  # is told class and conditions
@@ -117,6 +118,19 @@ class Dual(MaskToImage):
                 "channels; preprocess with channels=<first>,<second>, or use mode=mask_to_image"
             )
         return super().rows(data, rows)
+
+
+@MODES.register("reconstruct")
+class Reconstruct(OfClass):
+    """The images themselves again: what autoencoders make."""
+
+    labelled = False
+
+    def channels(self, image_channels: int) -> tuple[int, int]:
+        return image_channels, image_channels
+
+    def control(self, batch: dict[str, Tensor]) -> Tensor | None:
+        return batch["image"] * 2 - 1
 
 
 def _has_mask(data: Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:

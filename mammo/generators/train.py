@@ -9,7 +9,7 @@ from typing import Any
 from mammo.data.dataset import Dataset
 from mammo.generators import family
 from mammo.generators.learner import Learner
-from mammo.generators.material import Material, gather
+from mammo.generators.material import Evidence, Material, gather
 from mammo.generators.watching import SampleGrids
 from mammo.run import Run
 from mammo.training import Averaging, Fitted, fit
@@ -31,6 +31,7 @@ def train(tracked: Run, settings: Mapping[str, Any]) -> Trained:
     data = Dataset(tracked.inputs["data"][0].path)
     material = gather(data, settings, folder=tracked.folder, inputs=tracked.inputs)
     plan = chosen.plan(material, settings)
+    _log(tracked, material.evidence)
     learner = chosen.learner(plan, material, settings)
     train_batches, val_batches = material.batches(settings["batch_size"], settings["seed"])
     tracked.input(data.name, data.digest, len(material.train), "training")
@@ -53,3 +54,10 @@ def train(tracked: Run, settings: Mapping[str, Any]) -> Trained:
         callbacks=[*averaging, grids],
     )
     return Trained(material, plan, learner, fitted)
+
+
+def _log(tracked: Run, evidence: Evidence) -> None:
+    tracked.metrics(evidence.metrics)
+    tracked.tags(evidence.tags)
+    for key, image in evidence.images.items():
+        tracked.image(key, image, step=0)

@@ -57,12 +57,9 @@ def rows_by_class(material: Material, count: int) -> dict[str, np.ndarray[Any, A
 
 def asked_like(material: Material, rows: np.ndarray[Any, Any], *, first_seed: int = 0) -> Asked:
     """What asks for images like `rows`, seeds counted from `first_seed`."""
-    control = None
-    if material.mode.masked:
-        control = material.mode.control({"mask": torch.from_numpy(material.masks(rows))})
     return Asked(
         labels=torch.from_numpy(material.labels[rows]),
         seeds=list(range(first_seed, first_seed + len(rows))),
-        control=control,
+        control=material.control(rows),
         steps=STEPS,
     )

@@ -35,7 +35,7 @@ else:
     GeneratorName = one_of(GENERATORS)
     StrategyName = one_of(("auto", "ddpm", "rflow", "edm"))
     PredictionName = one_of(("v", "epsilon", "x0"))
-    ModeName = one_of(("class", "unconditional", "mask", "mask_to_image", "dual"))
+    ModeName = one_of(("class", "unconditional", "mask", "mask_to_image", "dual", "reconstruct"))
     ScheduleName = one_of(("auto", "linear", "cosine", "shifted"))
     LabelInput = one_of(("embedding", "context"))
     NetworkName = one_of(("unet", "minimal"))
