@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from mammo.data.classes import ClassMap
 from mammo.errors import ConfigError
 from mammo.generators import family
 from mammo.generators.artist import Artist, Asked
+from mammo.generators.asking import check_classes
 from mammo.generators.conditions import Conditions
 from mammo.generators.modes import Mode, mode_of
 from mammo.models import SavedModel, open_model
@@ -20,19 +22,34 @@ from mammo.training import choose_device
 
 
 class Generator:
-    """Samples with the averaged weights of a saved model."""
+    """Samples with the averaged weights of a saved model.
 
-    def __init__(self, model: SavedModel, artist: Artist) -> None:
-        self.model, self.artist = model, artist
+    The network is built, and the device touched, when the first image is drawn: what cannot be
+    drawn is refused before.
+    """
+
+    def __init__(self, model: SavedModel, device: torch.device) -> None:
+        self.model, self.device = model, device
         self.conditions = Conditions.from_json(model.about["conditions"])
         self.mode: Mode = mode_of(str(model.about["mode"]))
+        self._family = family(str(model.about["generator"]))
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto") -> Generator:
         """Open the generator saved in `folder`; CheckpointError when it is none or not whole."""
         model = open_model(folder, "generator")
-        chosen = family(str(model.about["generator"]))
-        return cls(model, chosen.artist(model, choose_device(device)))
+        if model.about["generator"] == "autoencoder":
+            raise ConfigError(
+                f"generator {model.run_id} is an autoencoder, which draws no images of its own; "
+                "train generator=ldm with it as autoencoder, and sample that"
+            )
+        return cls(model, choose_device(device))
+
+    @cached_property
+    def artist(self) -> Artist:
+        """What draws, with its weights on the device."""
+        made: Artist = self._family.artist(self.model, self.device)
+        return made
 
     @property
     def classes(self) -> ClassMap:
@@ -42,7 +59,19 @@ class Generator:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of its images."""
-        return self.artist.shape
+        channels, height, width = self.model.shape
+        return self.mode.channels(channels)[0], height, width
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether it draws around masks that have to be given."""
+        return self.mode.channels(self.model.shape[0])[1] > 0
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """Its samplers of noise, the default first; empty where one call of the network draws."""
+        found: tuple[str, ...] = self._family.samplers(self.model.about)
+        return found
 
     def sample(
         self,
@@ -57,45 +86,74 @@ class Generator:
         conditions: Mapping[str, Sequence[str]] | None = None,
         masks: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.float32]:
-        """Images (N, C, H, W) in [0, 1], one for each class name of `labels` and of `seeds`.
+        """Images (N, C, H, W) float32 in [0, 1], one for each class name and seed.
 
-        `guidance` 1 follows what is told as trained, more exaggerates it, 0 ignores it.
-        `conditions` are values by column ("view": ["CC", …]), "" or a missing column for not told;
-        `masks` (N, 1, H, W), 0 outside, are what mask_to_image and dual draw around. An image
-        depends on its own label, conditions, mask and seed, not on its neighbours.
+        An image depends on its own label, conditions, mask and seed alone, to the last bit on one
+        kind of device; not on the others that are asked for with it. The same call gives the same
+        images. Of a generator of masks, values of 0.5 and more are inside.
+
+        Args:
+            labels: N class names; one that the generator was shown no image of is refused
+            seeds: N whole numbers of at least 0
+            guidance: 1 follows what is told as trained, more exaggerates it, 0 ignores it
+            guidance_interval: shares of noise, lowest and highest, between which guidance acts
+            guidance_rescale: from 0 to 1, how much of the contrast that guidance adds is taken back
+            steps: calls of the network for an image, of those that diffuse
+            sampler: of noise, one of `samplers`; auto is the first
+            conditions: N values by column, as {"view": ["CC", "MLO"]}; "" and a missing column
+                are not told
+            masks: (N, 1, H, W), 0 outside, that generators of mode mask_to_image and dual need
         """
-        numbers = list(seeds)
-        if len(numbers) != len(labels):
-            raise ConfigError(f"{len(labels)} labels and {len(numbers)} seeds; give one of each")
-        self.check_guidance(guidance)
-        told = self._told(labels, conditions or {})
-        control = self._control(masks, len(numbers))
-        if not numbers:
+        asked = self.asked(
+            labels,
+            seeds=list(seeds),
+            guidance=guidance,
+            guidance_interval=guidance_interval,
+            guidance_rescale=guidance_rescale,
+            steps=steps,
+            sampler=sampler,
+            conditions=conditions or {},
+            masks=masks,
+        )
+        if not len(asked):
             return np.empty((0, *self.shape), np.float32)
-        asked = Asked(
-            told,
-            numbers,
-            control,
+        return np.asarray(self.artist.draw(asked).numpy(), np.float32)
+
+    def asked(
+        self,
+        labels: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        guidance: float,
+        guidance_interval: tuple[float, float],
+        guidance_rescale: float,
+        steps: int,
+        sampler: str,
+        conditions: Mapping[str, Sequence[str]],
+        masks: NDArray[np.uint8] | None,
+    ) -> Asked:
+        """What `sample` hands to the artist; ConfigError for what this generator cannot do."""
+        if len(seeds) != len(labels):
+            raise ConfigError(f"{len(labels)} labels and {len(seeds)} seeds; give one of each")
+        if any(seed < 0 for seed in seeds):
+            raise ConfigError(f"seed {min(seeds)} is below 0; give whole numbers of at least 0")
+        self.check_guidance(guidance, guidance_interval, guidance_rescale)
+        if steps < 1:
+            raise ConfigError(f"steps {steps} should be at least 1")
+        return Asked(
+            self._told(labels, conditions),
+            [int(seed) for seed in seeds],
+            self._control(masks, len(seeds)),
             guidance=guidance,
             interval=guidance_interval,
             rescale=guidance_rescale,
             sampler=self.sampler(sampler),
             steps=steps,
         )
-        return np.asarray(self.artist.draw(asked).numpy(), np.float32)
-
-    def check_guidance(self, guidance: float) -> None:
-        """ConfigError where `guidance` would change nothing: 1 is what any generator takes."""
-        about = self.model.about
-        if guidance != 1 and not self.artist.guided:
-            raise ConfigError(
-                f"guidance {guidance:g} does not go with a generator {about['generator']} of mode "
-                f"{about['mode']}, which has nothing to guide; use 1"
-            )
 
     def sampler(self, name: str) -> str:
         """The sampler called `name`; auto is the generator's first, "" of one without samplers."""
-        known = self.artist.samplers
+        known = self.samplers
         if name == "auto":
             return known[0] if known else ""
         if name not in known:
@@ -105,13 +163,27 @@ class Generator:
             )
         return name
 
+    def check_guidance(
+        self, guidance: float, interval: tuple[float, float] = (0.0, 1.0), rescale: float = 0.0
+    ) -> None:
+        """ConfigError for guidance out of range, or of a generator that it cannot act on."""
+        if not 0 <= guidance < float("inf"):
+            raise ConfigError(f"guidance {guidance:g} should be a number of at least 0; 1 is none")
+        if not 0 <= interval[0] < interval[1] <= 1:
+            raise ConfigError(f"guidance_interval {interval} should be 0 <= low < high <= 1")
+        if not 0 <= rescale <= 1:
+            raise ConfigError(f"guidance_rescale {rescale:g} should be a number from 0 to 1")
+        about = self.model.about
+        if guidance != 1 and not (self.conditions.columns and self.samplers):
+            raise ConfigError(
+                f"guidance {guidance:g} does not go with a generator {about['generator']} of mode "
+                f"{about['mode']}, which has nothing to guide; use 1"
+            )
+
     def _told(self, labels: Sequence[str], conditions: Mapping[str, Sequence[str]]) -> torch.Tensor:
         """Ids (N, K) of what is told of each image."""
         known = self.conditions
-        for name in labels:
-            if name not in self.classes.names:
-                choices = ", ".join(self.classes.names)
-                raise ConfigError(f"unknown class {name!r}; choose one of {choices}")
+        check_classes(self.model, labels)
         for column, values in conditions.items():
             known.id_of(column, "")
             if len(values) != len(labels):
@@ -125,13 +197,9 @@ class Generator:
 
     def _control(self, masks: NDArray[np.uint8] | None, count: int) -> torch.Tensor | None:
         """What controls the images, (N, c, H, W) in [-1, 1]."""
-        needed = self.mode.channels(self.shape[0])[1]
-        if not needed:
+        if not self.takes_masks:
             if masks is not None:
-                raise ConfigError(
-                    f"a generator of mode {self.model.about['mode']} takes no masks; leave them "
-                    "out, or use one of mode mask_to_image"
-                )
+                self.refuse_masks()
             return None
         expected = (count, 1, *self.shape[1:])
         if masks is None or masks.shape != expected:
@@ -142,3 +210,10 @@ class Generator:
             )
         given = torch.from_numpy((np.asarray(masks) > 0).astype(np.float32))
         return self.mode.control({"mask": given})
+
+    def refuse_masks(self) -> None:
+        """ConfigError: they would change nothing."""
+        raise ConfigError(
+            f"a generator of mode {self.model.about['mode']} takes no masks; leave them out, or "
+            "use one of mode mask_to_image"
+        )

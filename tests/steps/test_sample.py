@@ -170,7 +170,7 @@ def test_an_unconditional_generator_needs_to_be_told_what_its_images_stand_for(t
     path, _ = train(tmp_path, epochs=1, mode="unconditional", generator="rflow")
     with pytest.raises(ConfigError, match="cannot tell benign from malignant"):
         draw(tmp_path / "refused", path, count=2)
-    drawn, _, _ = draw(tmp_path / "told", path, counts="benign=2", guidance=3.0)
+    drawn, _, _ = draw(tmp_path / "told", path, counts="benign=2")
     assert drawn.manifest["label"].tolist() == ["benign", "benign"]
 
 
