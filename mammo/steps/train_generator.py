@@ -141,7 +141,7 @@ def run(
     patience: Count = 0,
     monitor: MonitorName = "auto",
     kid_every: Count = 0,
-    extractor: str = "random_conv64",
+    extractor: str = "random",
     fold: str = "none",
     val_fraction: Fraction = 0.15,
     sample_every: Count = 10,
@@ -167,7 +167,7 @@ def run(
         label_input: embedding of each label, or context, one number that is attended to
         noise_schedule: of ddpm; auto is linear with epsilon, else cosine, shifted above 64 px
         loss: terms and weights, as mse=0.7,ms_ssim=0.2,sobel=0.05, or a preset's name
-        perceptual: weights of the perceptual term's network: a local file; empty is the hub's
+        perceptual: network of the perceptual loss: weights file of LPIPS, or NAME@WEIGHTS
         epochs: times every training image is seen
         batch_size: images of one optimizer step, over all devices
         accumulate: parts that a batch is computed in, one after the other, to save memory
@@ -206,7 +206,7 @@ def run(
         patience: epochs without a better monitored value that end the training; 0 for all epochs
         monitor: what chooses the best checkpoint; auto is the generator's own, never train/loss
         kid_every: epochs between measurements of val/kid; 0 for none
-        extractor: features of val/kid: random_conv64 (a stand-in), or <network>:<weights file>
+        extractor: features of val/kid: random (a stand-in) or NAME@WEIGHTS, as for evaluate
         fold: none for a hold-out, or the number of the fold that must not be seen
         val_fraction: share of the other folds' patients that validate, when fold is a number
         sample_every: epochs between logged samples; 0 for none
