@@ -294,11 +294,13 @@ def test_an_unknown_metric_to_monitor_is_refused(tmp_path):
 def test_an_epoch_is_one_call_with_the_epoch_as_step(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "mammo"):
         _, tracked = train(tmp_path, epochs=2)
-    names = {"train/loss", "val/loss", "images_seen", "images_per_second"}
+    names = {"train/loss", "val/loss", "lr", "images_seen", "images_per_second"}
     assert {(name, step) for name, _, step in tracked.history} == {
         (name, step) for name in names for step in (1, 2)
     }
     assert [value for name, value, _ in tracked.history if name == "images_seen"] == [8, 16]
+    rates = [value for name, value, _ in tracked.history if name == "lr"]
+    assert rates == pytest.approx([0.01 / 4, 0.01 / 7])  # of the steps 3 and 6, which come next
     assert [record.name for record in caplog.records] == ["mammo", "mammo"]
 
 

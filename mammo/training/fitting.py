@@ -1,0 +1,159 @@
+"""Fits a LightningModule so that a killed run, started again, ends with the very same weights."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from mammo.errors import ConfigError
+from mammo.run import Run
+from mammo.training.checkpoints import WholeFiles, read_checkpoint
+from mammo.training.devices import choose_device, fast_matrices, lightning_precision
+from mammo.training.epochs import Clip, EpochEnd, KeepSigterm, Measure, Seeds
+from mammo.training.processes import ALONE, Team, strategy_of
+from mammo.training.sharing import in_parts
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` hands back; the module itself carries the weights of `best`."""
+
+    best: Path  # checkpoint with the best monitored value
+    last: Path
+    epochs: int  # trained in all, over every start of the run
+    best_score: float
+    images_seen: int
+    seconds: float  # spent in training batches and validation, over every start of the run
+    device: torch.device  # it ran on
+
+
+def fit(
+    module: LightningModule,
+    *,
+    train: DataLoader[Any],
+    val: DataLoader[Any],
+    tracked: Run,
+    epochs: int,
+    seed: int,
+    monitor: str,
+    mode: str,
+    patience: int = 0,
+    min_delta: float = 0.0,
+    device: str = "auto",
+    precision: str = "auto",
+    gradient_clip: float = 0.0,
+    accumulate: int = 1,
+    callbacks: Sequence[Callback] = (),
+    measures: Sequence[Measure] = (),
+    team: Team = ALONE,
+) -> Fitted:
+    """Train `module` for `epochs`, or on from `tracked.folder`/checkpoints/last.ckpt.
+
+    Everything the module logs is read once an epoch and goes to `tracked` with the epoch as step,
+    together with what `measures` return. The global torch generator is set before every batch
+    from (seed, epoch, batch), and before every validation batch from (seed, batch): what is drawn
+    in one place moves nothing elsewhere. Python's and numpy's generators are not touched: nothing
+    in a step may draw from them.
+
+    `monitor` is a metric, `mode` min or max; `patience` epochs without a gain above `min_delta`
+    end the training, 0 never does. It is a metric of every epoch, or of some where it is one of
+    `measures`: an epoch without it is neither best nor last. Learning-rate schedulers must have
+    the interval "step": a checkpoint is written before an "epoch" scheduler has moved; one that
+    follows the monitored value has a method `hear` (mammo.training.epochs.Hears).
+
+    A batch of `train` is one optimizer step of the whole `team`; each of its processes computes
+    its share, in `accumulate` parts, and the gradient is that of the batch. A module that
+    optimizes by hand clips by itself and takes its batches whole.
+    """
+    chosen = choose_device(device)
+    by_hand = not module.automatic_optimization
+    if by_hand and accumulate > 1:
+        raise ConfigError(
+            f"accumulate {accumulate} does not go with this generator, which moves two networks in "
+            "turn; use accumulate=1 and a smaller batch_size"
+        )
+    folder = tracked.folder / "checkpoints"
+    epochs_end = EpochEnd(
+        tracked,
+        folder,
+        monitor=monitor,
+        mode=mode,
+        patience=patience,
+        min_delta=min_delta,
+        measures=measures,
+    )
+    clip = [Clip(gradient_clip)] if gradient_clip and not by_hand else []
+    signals = [KeepSigterm()] if team.size > 1 else []
+    with quiet(), fast_matrices(chosen):
+        trainer = Trainer(
+            **strategy_of(team, chosen, unused_parameters=by_hand),
+            precision=lightning_precision(precision, chosen),
+            max_epochs=epochs,
+            callbacks=[*signals, Seeds(seed, team.rank), *clip, *callbacks, epochs_end],
+            plugins=[WholeFiles()],
+            accumulate_grad_batches=accumulate,
+            logger=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        resume = epochs_end.last if epochs_end.last.exists() else None
+        shares = in_parts(train, team.rank, team.size, accumulate)
+        with _exit_codes():
+            trainer.fit(module, shares, val, ckpt_path=resume, weights_only=True)
+    # A resumed run that had nothing left to do never reached the swap of averaged weights.
+    module.load_state_dict(read_checkpoint(epochs_end.best)["state_dict"])
+    return Fitted(
+        epochs_end.best,
+        epochs_end.last,
+        epochs_end.epochs,
+        epochs_end.best_score,
+        epochs_end.images_seen,
+        epochs_end.seconds,
+        chosen,
+    )
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Lightning turns Ctrl+C into exit code 1 and SIGTERM into 0; here they stay what they are."""
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    try:
+        yield
+    except SIGTERMException:
+        raise SystemExit(143) from None
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the hints of Lightning that do not apply here; everything else still shows."""
+    chatter = logging.getLogger("lightning.pytorch")
+    level = chatter.level
+    chatter.setLevel(logging.WARNING)  # devices found, tips, "max_epochs reached"
+    try:
+        with warnings.catch_warnings():
+            for message in (
+                r"The '\w+' does not have many workers",  # batches are read from a memory map
+                r"GPU available but not used",  # device=cpu is a choice
+                r"Found \d+ module\(s\) in eval mode",  # frozen parts stay in eval mode
+                r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own call
+                r"You defined a `validation_step` but have no `val_dataloader`",  # of a sweep
+            ):
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        chatter.setLevel(level)
