@@ -22,8 +22,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from mammo.errors import ConfigError, MammoError
 
 # what Lightning and torch.distributed write into the environment
-_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
-_VARIABLES += ("OMP_NUM_THREADS",)
+_VARIABLES = (
+    *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"),
+    *("OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME"),
+)
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,11 @@ def _raise_what_failed(said: Connection, members: list[BaseProcess]) -> None:
 
 def _abort_with_any(members: list[BaseProcess], over: threading.Event) -> None:
     """NCCL waits for a process that has died; gloo notices by itself."""
-    left = {member.sentinel: member for member in members}
+    left = list(members)
     while left:
-        for sentinel in wait(list(left)):
-            member = left.pop(sentinel)  # type: ignore[call-overload]
+        ended = set(wait([member.sentinel for member in left]))
+        for member in [each for each in left if each.sentinel in ended]:
+            left.remove(member)
             member.join()
             waiting = torch.distributed.is_initialized() and not over.is_set()
             if member.exitcode and waiting and torch.distributed.get_backend() == "nccl":
@@ -160,7 +163,7 @@ def _free_port() -> int:
 @contextmanager
 def _environment_kept() -> Iterator[None]:
     """Put back what the libraries set for one team; its processes meet on this machine alone."""
-    before = {name: os.environ.get(name) for name in (*_VARIABLES, "GLOO_SOCKET_IFNAME")}
+    before = {name: os.environ.get(name) for name in _VARIABLES}
     threads = torch.get_num_threads()
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
