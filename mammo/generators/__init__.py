@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 FAMILIES = {
     "ddpm": "pixel",
     "rflow": "pixel",
+    "edm": "pixel",
+    "vae": "vae",
+    "gan": "gan",
+    "autoencoder": "autoencoder",
+    "sd_lora": "stable_diffusion",
 }
 GENERATORS = tuple(FAMILIES)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mammo.errors import ConfigError
 from mammo.generators import FAMILIES, GENERATORS, family
 from mammo.generators.conditions import check_columns
+from mammo.generators.modes import mode_of
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, one_of
 
@@ -63,10 +64,10 @@ def check(settings: Mapping[str, Any]) -> None:
             )
     _refuse_idle(settings)
     check_columns(settings["conditions"])
-    if settings["conditions"] and settings["mode"] == "unconditional":
+    if settings["conditions"] and not mode_of(settings["mode"]).labelled:
         raise ConfigError(
-            f"conditions {settings['conditions']!r} do not go with mode unconditional, which is "
-            "told nothing; use mode=class"
+            f"conditions {settings['conditions']!r} do not go with mode {settings['mode']}, which "
+            "is told nothing; use mode=class"
         )
     chosen.check(settings)
     if settings["ema"] == 1:
@@ -237,6 +238,7 @@ def run(
 
 def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "SavedModel":
     """Save the model with all that sampling and the leakage guard need, and upload it."""
+    from mammo.generators.masks import areas
     from mammo.models import save_model
 
     material, data = trained.material, trained.material.data
@@ -251,6 +253,7 @@ def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "Sav
         "mode": settings["mode"],
         "fold": settings["fold"],
         "train_counts": {name: int(counts.get(name, 0)) for name in data.classes.names},
+        **({"mask_areas": areas(data, material.train)} if material.mode.masked else {}),
         "train_digest": data.digest,
         "data_name": data.name,
         **{key: data.about.get(key) for key in ("salt", "split_seed", "intensity", "dtype")},

@@ -73,10 +73,8 @@ def batch_of(material, rows=slice(0, 4)):
 
 def asked_of(material, seeds):
     rows = material.train[: len(seeds)]
-    control = None
-    if material.mode.masked:
-        control = material.mode.control({"mask": torch.from_numpy(material.masks(rows))})
-    return Asked(torch.from_numpy(material.labels[rows]), list(seeds), control, steps=3)
+    labels = torch.from_numpy(material.labels[rows])
+    return Asked(labels, list(seeds), material.control(rows), steps=3)
 
 
 @FAMILIES
@@ -126,7 +124,7 @@ def test_trap_t3c_the_loss_and_the_image_depend_on_all_that_is_told(place, gener
         assert loss({**batch, "labels": other}) != reference
         changed = Asked(labels, asked.seeds, asked.control, steps=3)
         assert not torch.equal(learner.artist().draw(changed), image)
-    if material.mode.channels(1)[1]:
+    if material.mode.masked and material.mode.channels(1)[1]:
         assert loss({**batch, "mask": 1 - batch["mask"]}) != reference
         changed = Asked(asked.labels, asked.seeds, -asked.control, steps=3)
         assert not torch.equal(learner.artist().draw(changed), image)

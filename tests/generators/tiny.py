@@ -14,6 +14,7 @@ from mammo.data.classes import TASKS
 from mammo.data.dataset import Dataset
 from mammo.data.writer import DatasetWriter
 from mammo.generators import GENERATORS, family
+from mammo.generators.modes import mode_of
 from mammo.run import MemoryRun, Reference
 from mammo.steps import train_generator
 
@@ -26,7 +27,9 @@ TINY: dict[str, Any] = {  # of every family, as far as it reads them
     "latent_dim": 8,
     "latent_channels": 2,
 }
-SPECIAL: dict[str, dict[str, Any]] = {}  # settings by name of the generator
+SPECIAL: dict[str, dict[str, Any]] = {  # settings by name of the generator
+    "autoencoder": {"perceptual_weight": 0.0},  # its network's weights are no part of the tests
+}
 
 
 def write_scans(folder: Path, *, channels: int = 1, patients: int = 12) -> Dataset:
@@ -77,7 +80,7 @@ def recipe(generator: str, mode: str, **changes: Any) -> dict[str, Any]:
     chosen |= {name: value for name, value in TINY.items() if name in mine}
     chosen |= {"generator": generator, "mode": mode, "prediction": family(generator).PREDICTIONS[0]}
     chosen |= {"epochs": 2, "batch_size": 6, "sample_every": 0, "device": "cpu", "ema": 0.9}
-    chosen |= {"conditions": "" if mode == "unconditional" else "view", "data": ""}
+    chosen |= {"conditions": "view" if mode_of(mode).labelled else "", "data": ""}
     return chosen | SPECIAL.get(generator, {}) | changes
 
 
