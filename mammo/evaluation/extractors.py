@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 STAND_IN = "random"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and SD of RGB in [0, 1]
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _HEADS = ("fc", "classifier", "heads", "head")  # last layer of a torchvision classifier
+_RADIMAGENET = "backbone."  # what the names in RadImageNet's files begin with
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def load_extractor(setting: str) -> Extractor:
         return _random_conv()
     network, _, _ = setting.partition("@")
     path = _weights_path(setting)
-    tensors = _tensors(path)
+    tensors = read_weights(path)
     build = _torchvision if network == "inception" or "/" in network else _timm
     module, size, (mean, sd) = build(network, tensors, path)
     sha256 = weights_sha256(setting)
@@ -161,10 +163,31 @@ def _torchvision(network: str, tensors: dict[str, "Tensor"], path: Path) -> tupl
     # init_weights is slow (truncated normals by SciPy) and the weights are replaced below
     extra = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
     module = models.get_model(name, weights=None, **extra)
-    _load(module, tensors, network, path)
     head = next(each for each in _HEADS if hasattr(module, each))
+    radimagenet = any(each.startswith(_RADIMAGENET) for each in tensors)
+    if radimagenet:
+        tensors = _named_as_in(module, tensors)
+    # the last layer is not used: weights may come without one, or with one of other classes
+    own = {f"{head}.{each}": value for each, value in getattr(module, head).state_dict().items()}
+    body = {each: value for each, value in tensors.items() if not each.startswith(f"{head}.")}
+    _load(module, body | own, network, path)
     setattr(module, head, nn.Identity())
-    return module.eval().requires_grad_(False), 299 if "inception" in name else 224, _IMAGENET
+    side = 299 if "inception" in name else 224
+    return module.eval().requires_grad_(False), side, _HALF if radimagenet else _IMAGENET
+
+
+def _named_as_in(module: Any, tensors: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """RadImageNet's `tensors` under torchvision's names: it numbers the children of `module`.
+
+    (Mei et al. 2022; its networks see images in [-1, 1].)
+    """
+    names = [name for name, _ in module.named_children()]
+    renamed = {}
+    for name, value in tensors.items():
+        number, _, rest = name.removeprefix(_RADIMAGENET).partition(".")
+        known = number.isdigit() and int(number) < len(names)
+        renamed[f"{names[int(number)]}.{rest}" if known else name] = value
+    return renamed
 
 
 def _timm(network: str, tensors: dict[str, "Tensor"], path: Path) -> tuple[Any, int, Any]:
@@ -190,7 +213,7 @@ def _load(module: Any, tensors: dict[str, "Tensor"], network: str, path: Path) -
         raise CheckpointError(f"{path} does not fit {network}: {first[0].strip()[:200]}") from None
 
 
-def _tensors(path: Path) -> dict[str, "Tensor"]:
+def read_weights(path: Path) -> dict[str, "Tensor"]:
     """The state dict in `path`; only tensors are read, no code is run."""
     import pickle
 

@@ -11,13 +11,14 @@ from torch import Tensor
 from mammo.generators import draws
 from mammo.generators.canvas import Canvas
 from mammo.generators.learner import spread, trainable
+from mammo.generators.losses import SQUARED, Loss
 from mammo.generators.optimizing import Optimizing
 from mammo.generators.sampling import DiffusionArtist
 from mammo.generators.strategies import Strategy
 
 
 class Diffusion(LightningModule):
-    """A network, the strategy that makes noise of images, and the squared error between.
+    """A network, the strategy that makes noise of images, and the loss between.
 
     The network is called as `UNet` is; those of its parameters that require no gradient stay.
     """
@@ -32,9 +33,10 @@ class Diffusion(LightningModule):
         label_dropout: float,
         min_snr_gamma: float,
         seed: int,
+        loss: Loss = SQUARED,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.loss = network, loss
         self.strategy, self.canvas = strategy, canvas
         self.optimizing = optimizing
         self._label_dropout, self._gamma, self._seed = label_dropout, min_snr_gamma, seed
@@ -55,14 +57,18 @@ class Diffusion(LightningModule):
         )
         return loss
 
-    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
-        """The noise and the time of a row are the same in every epoch and every run."""
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+        """The noise and the time of a row are the same in every epoch and every run.
+
+        Returns share of noise and loss of every row, for whoever watches.
+        """
         target, control = self.canvas.target(batch), self.canvas.control(batch)
         drawing = draws.generators(0, "validation noise", rows=batch["row"])
         noise = draws.normal(drawing, target.shape[1:], target.device)
         times = self.strategy.times(spread(batch["row"]))
         losses = self._losses(target, batch["labels"], control, noise, times)
         self.log("val/loss", losses.mean(), batch_size=len(losses), sync_dist=True)
+        return {"noisiness": self.strategy.noisiness(times), "losses": losses}
 
     def configure_optimizers(self) -> Any:
         return self.optimizing.of(trainable(self), self.trainer)
@@ -82,11 +88,15 @@ class Diffusion(LightningModule):
         noise: Tensor,
         times: Tensor,
     ) -> Tensor:
-        """Weighted squared error of every image, (N,)."""
+        """The loss of every image, (N,)."""
         noisy, wanted = self.strategy.corrupt(target, noise, times)
         told = self.strategy.network_time(times)
         output = self.strategy.predict(
             lambda x: self.network(x, told, labels, control), noisy, times
         )
-        losses: Tensor = (output - wanted).square().flatten(1).mean(1)
-        return losses * self.strategy.loss_weight(times, self._gamma)
+
+        def images() -> tuple[Tensor, Tensor]:
+            clean = self.canvas.clip(self.strategy.denoised(output, noisy, times))
+            return self.canvas.pixels(clean), self.canvas.pixels(target)
+
+        return self.loss(output, wanted, self.strategy.loss_weight(times, self._gamma), images)

@@ -126,6 +126,25 @@ def test_weights_of_another_network_are_refused(tmp_path):
         load_extractor(f"torchvision/mobilenet_v2@{tmp_path}/w.pth")
 
 
+def test_radimagenet_s_names_and_missing_head_are_understood(tmp_path):
+    """Its files number the children of torchvision's network, and have no last layer."""
+    import torch
+    from torchvision.models import resnet18
+
+    plain = resnet18(weights=None).eval()
+    renamed = torch.nn.Sequential(*list(plain.children())[:9]).state_dict()
+    tensors = {f"backbone.{name}": value for name, value in renamed.items()}
+    torch.save(tensors, tmp_path / "ResNet18.pt")
+    extractor = load_extractor(f"torchvision/resnet18@{tmp_path}/ResNet18.pt")
+    images = textures(6, count=2)
+    plain.fc = torch.nn.Identity()
+    with torch.inference_mode():
+        prepared = extractor.prepare(quantise(images))
+        expected = plain(prepared).numpy()
+    assert prepared.abs().max() <= 1  # it sees images in [-1, 1]
+    np.testing.assert_allclose(extract(extractor, images), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_file_that_is_not_weights_is_refused(tmp_path):
     path = tmp_path / "w.pth"
     path.write_bytes(b"not weights at all")
