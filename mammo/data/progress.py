@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -14,12 +15,15 @@ class Progress:
     """Counts `total` images; those `done` before this run do not enter the rate.
 
     Used as a context. `sys.stderr` decides: a terminal gets a bar with rate and time left, a file
-    or a pipe a line every 20 seconds.
+    or a pipe a line every 20 seconds, with what `note` says at its end.
     """
 
-    def __init__(self, name: str, total: int, *, done: int = 0) -> None:
+    def __init__(
+        self, name: str, total: int, *, done: int = 0, note: Callable[[], str] = str
+    ) -> None:
         self._name = name
         self._total = total
+        self._note = note
         self._before = self._done = done
         self._started = self._told = time.monotonic()
         self._bar: Any = None
@@ -50,7 +54,8 @@ class Progress:
         """How far it is after `seconds`, in words."""
         rate = (self._done - self._before) / seconds
         left = f"{(self._total - self._done) / rate / 60:.0f} min left" if rate else "no rate yet"
-        return f"{self._done} of {self._total} images, {rate:.1f} a second, {left}"
+        told = [f"{self._done} of {self._total} images", f"{rate:.1f} a second", left, self._note()]
+        return ", ".join(filter(None, told))
 
     def __exit__(
         self,

@@ -38,11 +38,6 @@ class Generator:
     def load(cls, folder: Path, *, device: str = "auto") -> Generator:
         """Open the generator saved in `folder`; CheckpointError when it is none or not whole."""
         model = open_model(folder, "generator")
-        if model.about["generator"] == "autoencoder":
-            raise ConfigError(
-                f"generator {model.run_id} is an autoencoder, which draws no images of its own; "
-                "train generator=ldm with it as autoencoder, and sample that"
-            )
         return cls(model, choose_device(device))
 
     @cached_property
@@ -65,7 +60,15 @@ class Generator:
     @property
     def takes_masks(self) -> bool:
         """Whether it draws around masks that have to be given."""
-        return self.mode.channels(self.model.shape[0])[1] > 0
+        return self.mode.masked and self.mode.channels(self.model.shape[0])[1] > 0
+
+    def check_drawing(self) -> None:
+        """ConfigError when it draws nothing of its own: an autoencoder needs an image to repeat."""
+        if not self.mode.masked and self.mode.channels(self.model.shape[0])[1]:
+            raise ConfigError(
+                f"generator {self.model.run_id} is an autoencoder, which draws no images of its "
+                "own; train generator=ldm with it as autoencoder, and sample that"
+            )
 
     @property
     def samplers(self) -> tuple[str, ...]:
@@ -137,6 +140,7 @@ class Generator:
             raise ConfigError(f"{len(labels)} labels and {len(seeds)} seeds; give one of each")
         if any(seed < 0 for seed in seeds):
             raise ConfigError(f"seed {min(seeds)} is below 0; give whole numbers of at least 0")
+        self.check_drawing()
         self.check_guidance(guidance, guidance_interval, guidance_rescale)
         if steps < 1:
             raise ConfigError(f"steps {steps} should be at least 1")

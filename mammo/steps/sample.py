@@ -1,42 +1,50 @@
 """Samples a dataset of synthetic images from a trained generator."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from mammo.errors import ConfigError, DataError
+from mammo.errors import ConfigError
+from mammo.generators.asking import parse_conditions, parse_counts, parse_range
 from mammo.run import Result, Run
-from mammo.seeds import derive
-from mammo.settings import Count, NonNegativeFloat, PositiveInt, one_of
+from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveInt, one_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
+    import torch
 
     from mammo.data.dataset import Dataset
+    from mammo.generators.drawing import Drawer, Recipe
     from mammo.generators.generator import Generator
-    from mammo.models import SavedModel
+    from mammo.generators.masks import MaskSource
+    from mammo.generators.shelf import Drawn, Effort
 
     SamplerName = str
 else:
     SamplerName = one_of(("auto", "ddim", "dpmpp", "unipc", "euler", "heun", "ddpm"))
 
-INPUTS = {"generator": "model"}
-log = logging.getLogger("mammo")
-FLAT = 1 / 64  # range of values below which an image shows nothing
+INPUTS = {"generator": "model", "masks": "dataset or model"}
+LOG = logging.getLogger("mammo")
 PREVIEW = 8  # samples of a class in preview.png
+DEFAULTS = {"steps": 30, "mask_threshold": 0.5, "mask_area": "auto"}
 
 
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse settings that do not go together."""
-    wanted = _parse_counts(settings["counts"])
-    if bool(settings["count"]) == bool(wanted):
+    counts = parse_counts(settings["counts"])
+    if bool(settings["count"]) == bool(counts):
         raise ConfigError(
             f"count {settings['count']} and counts {settings['counts']!r}: give one of them, "
             "count=1000 or counts=benign=500,malignant=500"
         )
+    parse_conditions(settings["conditions"])
+    interval = parse_range(settings["guidance_interval"], "guidance_interval")
+    if settings["guidance"] == 1 and (interval != (0.0, 1.0) or settings["guidance_rescale"]):
+        raise ConfigError(
+            "guidance_interval and guidance_rescale change nothing at guidance 1; leave them out "
+            "or give a guidance"
+        )
+    if settings["mask_area"] != "auto":
+        parse_range(settings["mask_area"], "mask_area")
 
 
 def run(
@@ -45,10 +53,16 @@ def run(
     generator: str,
     count: Count = 0,
     counts: str = "",
+    conditions: str = "",
     guidance: NonNegativeFloat = 1.0,
+    guidance_interval: str = "0,1",
+    guidance_rescale: Fraction = 0.0,
     steps: PositiveInt = 30,
     sampler: SamplerName = "auto",
     first_seed: Count = 0,
+    masks: str = "",
+    mask_threshold: Fraction = 0.5,
+    mask_area: str = "auto",
     batch_size: PositiveInt = 64,
     device: str = "auto",
 ) -> Result:
@@ -58,183 +72,147 @@ def run(
         generator: model: local path, run id, runs:/<id>/model, models:/<name>@<alias>
         count: images in all, by the class shares of the generator's training images
         counts: images by class instead, as benign=500,malignant=500
+        conditions: told of all images, as view=CC,density=C; else drawn as they stood in training
         guidance: 1 follows the label as trained, more exaggerates it, 0 ignores it
+        guidance_interval: shares of noise, lowest and highest, between which guidance acts
+        guidance_rescale: how much of the contrast that guidance adds is taken back, 0 to 1
         steps: calls of the network for an image (two forwards in one, if guided)
-        sampler: auto, dpmpp, ddim or ddpm (of ddpm), euler (of rflow)
+        sampler: of noise; auto is the generator's first
         first_seed: place of the first image in the series of each class; the others follow
-        batch_size: images written at a time; changes no image
+        masks: to draw around: a dataset with masks, or a generator of masks that draws them first
+        mask_threshold: value from which on a drawn mask is inside; 0.5 is the nearer of the two
+        mask_area: least and largest share of the image that a drawn mask covers; auto: as trained
+        batch_size: images drawn and kept at a time; changes no image
         device: auto, cpu, cuda or cuda:<number>
     """
-    import time
-
     from mammo.generators import load_generator
+    from mammo.generators.asking import Told, wanted
+    from mammo.generators.drawing import Drawer, Recipe, draw_all
+    from mammo.generators.masks import source_of
 
     loaded = load_generator(tracked.inputs["generator"][0].path, device=device)
-    chosen = loaded.sampler(sampler)
-    wanted = _wanted(loaded.model, count, counts)
-    settings: dict[str, Any] = {
-        "guidance": guidance,
-        "steps": steps,
-        "sampler": chosen,
-        "first_seed": first_seed,
-    }
-    started = time.monotonic()
-    batches = _images(loaded, wanted, batch_size=batch_size, **settings)
-    dataset, rejected = _write(tracked, loaded.model, batches, settings)
-    elapsed = time.monotonic() - started
-    found = dataset.manifest["label"].value_counts()
-    metrics = {
-        "images": float(len(dataset)),
-        "rejected": float(rejected),
-        "images_per_second": (len(dataset) + rejected) / elapsed,
-        **{f"count/{name}": float(found.get(name, 0)) for name in loaded.classes.names},
-    }
+    loaded.check_drawing()
+    asked = wanted(loaded.model, count, counts)
+    fixed = parse_conditions(conditions)
+    told = Told.by(loaded.model.about, fixed)
+    given = tracked.inputs.get("masks", [])
+    recipe = Recipe(
+        guidance=guidance,
+        guidance_interval=parse_range(guidance_interval, "guidance_interval"),
+        guidance_rescale=guidance_rescale,
+        steps=steps,
+        sampler=loaded.sampler(sampler),
+        conditions=fixed,
+        mask_threshold=mask_threshold,
+        mask_area=mask_area,
+        masks=given[0].digest if given else "",
+    )
+    source = source_of(loaded, list(asked), recipe, given, device=device)
+    _refuse_idle(loaded, recipe, source)
+    told.warn(list(asked))
+    drawer = Drawer(loaded, recipe, told, source)
+    drawn = draw_all(
+        drawer,
+        asked,
+        tracked.folder / "drawn",
+        first_seed=first_seed,
+        batch_size=batch_size,
+        memory=lambda: _memory(loaded.device),
+    )
+    dataset, effort = _write(tracked, drawer, drawn, first_seed)
+    # what else is to be known of a finished dataset is found out here
+    metrics = _account(loaded, dataset, effort)
     tracked.metrics(metrics)
     _preview(tracked, dataset)
     tracked.artifacts(dataset.folder, "dataset")
     return Result({"dataset": tracked.uri("dataset")}, metrics, dataset.digest)
 
 
-def _parse_counts(counts: str) -> dict[str, int]:
-    """Images by class of "benign=500,malignant=500"; empty for an empty text."""
-    wanted: dict[str, int] = {}
-    for part in filter(None, counts.split(",")):
-        name, _, number = part.strip().rpartition("=")
-        if not name or not number.isdigit() or not int(number) or name in wanted:
+def _refuse_idle(generator: "Generator", recipe: "Recipe", source: "MaskSource | None") -> None:
+    """Refuse what this generator cannot do, and settings that would change nothing."""
+    from mammo.generators.masks import DrawnMasks
+
+    about, drawn_masks = generator.model.about, isinstance(source, DrawnMasks)
+    generator.check_guidance(recipe.guidance)
+    idle = []
+    if not generator.samplers and not drawn_masks:
+        idle += ["steps"]
+    if about["mode"] != "mask" and not drawn_masks:
+        idle += ["mask_threshold", "mask_area"]
+    for name in idle:
+        value = getattr(recipe, name)
+        if value != DEFAULTS[name]:
+            why = "draws in one call" if name == "steps" else "is not asked to draw masks"
             raise ConfigError(
-                f"counts {counts!r}: {part!r} should be <class>=<images>, each class once, "
-                "as in benign=500,malignant=500"
+                f"{name} {value} does not apply to generator {about['generator']} of mode "
+                f"{about['mode']}, which {why}; leave it out"
             )
-        wanted[name] = int(number)
-    return wanted
-
-
-def _wanted(model: "SavedModel", count: int, counts: str) -> dict[str, int]:
-    """Images by class, in the order of the class ids."""
-    wanted = _parse_counts(counts)
-    names = model.classes.names
-    unknown = [name for name in wanted if name not in names]
-    if unknown:
-        raise ConfigError(f"unknown class {unknown[0]!r}; choose one of {', '.join(names)}")
-    if not wanted:
-        wanted = by_share(count, model.about["train_counts"])
-    if model.about["mode"] == "unconditional" and len(wanted) > 1:
-        raise ConfigError(
-            f"an unconditional generator cannot tell {' from '.join(wanted)}; name the class that "
-            "its images stand for with counts=<class>=<images>, or train with mode=class"
-        )
-    return {name: wanted[name] for name in names if name in wanted}
-
-
-def by_share(count: int, train_counts: Mapping[str, int]) -> dict[str, int]:
-    """Split `count` by the class shares, largest remainder first (Hamilton); empty classes out."""
-    total = sum(train_counts.values())
-    parts = {name: divmod(count * number, total) for name, number in train_counts.items()}
-    missing = count - sum(whole for whole, _ in parts.values())
-    # sorted() is stable: equal remainders go by class order
-    order = sorted(parts, key=lambda name: -parts[name][1])
-    extra = set(order[:missing])
-    shares = {name: whole + (name in extra) for name, (whole, _) in parts.items()}
-    return {name: number for name, number in shares.items() if number}
-
-
-def _images(
-    generator: "Generator",
-    wanted: Mapping[str, int],
-    *,
-    batch_size: int,
-    first_seed: int,
-    **settings: Any,
-) -> Iterator[tuple[str, int, "NDArray[np.float32]"]]:
-    """Class, seed and image (C, H, W) in [0, 1], class by class."""
-    todo = [
-        (name, seed_of(name, first_seed + i))
-        for name, number in wanted.items()
-        for i in range(number)
-    ]
-    for start in range(0, len(todo), batch_size):
-        batch = todo[start : start + batch_size]
-        images = generator.sample(
-            [name for name, _ in batch], seeds=[seed for _, seed in batch], **settings
-        )
-        log.info("sampled %d of %d images", start + len(batch), len(todo))
-        for (name, seed), image in zip(batch, images, strict=True):
-            yield name, seed, image
-
-
-def seed_of(label: str, place: int) -> int:
-    """Seed of image `place` of a class: classes start far apart, so that they share no noise.
-
-    Within a class seeds follow each other: torch keeps 32 bits of a seed, and of 100,000 drawn
-    ones two would be the same.
-    """
-    return (derive(0, "sample", label) >> 32) + place  # the start is below 2**31
 
 
 def _write(
-    tracked: Run,
-    model: "SavedModel",
-    images: Iterator[tuple[str, int, "NDArray[np.float32]"]],
-    settings: Mapping[str, Any],
-) -> tuple["Dataset", int]:
-    """The dataset of all images that show something, and how many did not."""
+    tracked: Run, drawer: "Drawer", drawn: "Drawn", first_seed: int
+) -> tuple["Dataset", "Effort"]:
+    """The dataset of all images that were drawn, and what it took to draw them."""
     from mammo.data.writer import DatasetWriter
+    from mammo.generators.shelf import Effort
 
-    name = f"{model.about['data_name']}-synthetic"
-    dtype = np.dtype(model.about["dtype"])
-    # the same seed drawn in another way is another image, and may be mixed with the first
-    how = f"{derive(0, *(settings[name] for name in ('guidance', 'steps', 'sampler'))):016x}"[-6:]
-    rejected = 0
+    generator, source = drawer.generator, drawer.source
+    model = generator.model
+    name = f"{model.about['data_name']}-{'masks' if drawer.makes_masks else 'synthetic'}"
+    parents = [{"run_id": model.run_id, "digest": model.digest, "kind": "generator"}]
     with DatasetWriter(
         tracked.folder / "dataset.partial",
         name=name,
         classes=model.classes,
-        shape=model.shape,
-        dtype=dtype.name,
+        shape=generator.shape,
+        dtype=drawer.dtype.name,
         about={
-            "intensity": model.about["intensity"],
+            "intensity": None if drawer.makes_masks else model.about["intensity"],
             "salt": model.about["salt"],
-            "parents": [{"run_id": model.run_id, "digest": model.digest, "kind": "generator"}],
-            "sampling": dict(settings),
+            "parents": parents + ([source.parent] if source else []),
+            "sampling": drawer.recipe.to_json() | {"first_seed": first_seed},
         },
     ) as writer:
-        for label, seed, image in images:
-            if not np.isfinite(image).all() or np.ptp(image) < FLAT:
-                rejected += 1
-                continue
-            short = f"{model.run_id[:12]}-{how}-{label}-{seed}"
-            writer.add(
-                np.rint(image * np.iinfo(dtype).max).astype(dtype),
-                {
-                    "dataset": name,
-                    "group_id": f"synthetic-{short}",
-                    "exam_id": f"synthetic-{short}",
-                    "image_id": short,
-                    "label": label,
-                    "label_kind": model.classes.label_kind,
-                    "split": "train",
-                    "is_synthetic": True,
-                    "generator_run_id": model.run_id,
-                    "sample_seed": seed,
-                },
-            )
-        if not writer.rows:
-            raise DataError(
-                f"all {rejected} samples were rejected as flat; train the generator longer"
-            )
-        return writer.finish(tracked.work / "datasets", generator_training=_seen(model)), rejected
+        effort = Effort()
+        for chunk in drawn:
+            effort += chunk.effort
+            for place, row in enumerate(drawer.rows(chunk)):
+                mask = None if chunk.masks is None else chunk.masks[place]
+                writer.add(chunk.images[place], {**row, "dataset": name}, mask)
+        training = drawer.seen(writer.rows)
+        return writer.finish(tracked.work / "datasets", generator_training=training), effort
 
 
-def _seen(model: "SavedModel") -> "pd.DataFrame":
-    """What the generator was trained on, for the guard against leaks through mixing."""
-    frame = model.training[["group_id", "sha256"]].copy()
-    frame.insert(0, "run_id", model.run_id)
-    frame.insert(1, "salt", str(model.about["salt"] or ""))
-    return frame.reset_index(drop=True)
+def _account(generator: "Generator", dataset: "Dataset", effort: "Effort") -> dict[str, float]:
+    """Metrics of what was drawn, by whatever process; their summary goes to the log."""
+    images, labels = len(dataset), dataset.manifest["label"]
+    metrics = {
+        "images": float(images),
+        "rejected": float(effort.draws - images),
+        "accepted_share": images / effort.draws,
+        "images_per_second": images / effort.seconds,
+        **{f"count/{name}": float((labels == name).sum()) for name in generator.classes.names},
+    }
+    if effort.mask_draws:
+        metrics["mask_accepted_share"] = 1 - effort.mask_rejected / effort.mask_draws
+    told = [f"{name} {value:.1%}" for name, value in metrics.items() if name.endswith("_share")]
+    told += [f"{effort.seconds / images:.3g} s an image", _memory(generator.device)]
+    LOG.info("sampled %d images: %s", images, ", ".join(filter(None, told)))
+    return metrics
+
+
+def _memory(device: "torch.device") -> str:
+    """The most memory of a GPU that was used so far, in words; empty on a CPU."""
+    if device.type != "cuda":
+        return ""
+    import torch
+
+    return f"at most {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the GPU"
 
 
 def _preview(tracked: Run, dataset: "Dataset") -> None:
     """Upload preview.png: a row of images for every class."""
+    import numpy as np
     from PIL import Image
 
     from mammo.generators.preview import grid

@@ -12,7 +12,7 @@ from mammo.data.writer import DatasetWriter
 from mammo.errors import ConfigError
 from mammo.generators import load_generator
 from mammo.steps import sample, train_generator
-from mammo.steps.sample import by_share, seed_of
+from mammo.generators.asking import by_share, seed_of
 
 
 def train(folder, *, task="malignancy2", patients=16, **settings):
@@ -158,7 +158,7 @@ def test_counts_that_say_nothing_or_too_much_are_refused(settings, message):
     ("settings", "message"),
     [
         ({"counts": "tumour=1"}, "unknown class 'tumour'; choose one of benign, malignant"),
-        ({"count": 1, "sampler": "euler"}, "'euler' is not one of generator ddpm; choose dpmpp"),
+        ({"count": 1, "sampler": "heim"}, "'heim' is not one of generator ddpm; choose dpmpp"),
     ],
 )
 def test_what_this_generator_does_not_have_is_named(tmp_path, model, settings, message):

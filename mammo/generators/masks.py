@@ -1,0 +1,302 @@
+"""Masks that images are drawn around: those of a dataset, or of a generator of masks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mammo.data.dataset import Dataset
+from mammo.data.splits import NO_FOLD, fold_numbers, training_rows
+from mammo.errors import ConfigError, DataError
+from mammo.generators import load_generator
+from mammo.generators.asking import SEEDS, Told, check_classes, parse_range
+from mammo.generators.redrawing import until_accepted
+from mammo.run import Reference
+from mammo.seeds import derive
+
+if TYPE_CHECKING:
+    from mammo.generators.drawing import Recipe
+    from mammo.generators.generator import Generator
+
+log = logging.getLogger("mammo")
+INSIDE = np.uint8(255)
+_AT_ONCE = 256  # masks in memory
+Masks = NDArray[np.uint8]  # (N, 1, H, W): 255 inside, 0 outside
+
+
+class MaskSource(Protocol):
+    """Gives each image its mask, a function of its class and seed alone."""
+
+    parent: dict[str, str]  # as dataset.json lists it
+
+    def check(self, labels: Sequence[str]) -> None:
+        """ConfigError or DataError when there is no mask for one of `labels`."""
+
+    def masks(
+        self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
+    ) -> tuple[Masks, int]:
+        """A mask (N, 1, H, W) for each image, and how many were drawn to have them."""
+
+    def seen(self, labels: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+        """What is behind the masks of these images: columns salt, group_id, sha256."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Which share of an image a mask may cover, by class; never nothing."""
+
+    by_class: Mapping[str, tuple[float, float]]
+    others: tuple[float, float]
+
+    @classmethod
+    def of(cls, setting: str, areas: Mapping[str, Sequence[float]]) -> Bounds:
+        """`setting` "low,high" for all classes, or "auto": the range of the training masks."""
+        if setting != "auto":
+            return cls({}, parse_range(setting, "mask_area"))
+        by_class = {name: (float(low), float(high)) for name, (low, high) in areas.items()}
+        lows, highs = zip(*by_class.values(), strict=True) if by_class else ((0.0,), (1.0,))
+        return cls(by_class, (min(lows), max(highs)))
+
+    def hold(self, label: str, share: float) -> bool:
+        """Whether a mask of class `label` may cover `share` of the image."""
+        low, high = self._range(label)
+        return share > 0 and low <= share <= high
+
+    def words(self, label: str) -> str:
+        low, high = self._range(label)
+        return f"{low:.3g} to {high:.3g}"
+
+    def _range(self, label: str) -> tuple[float, float]:
+        return self.by_class.get(label, self.others)
+
+
+def binarized(images: NDArray[np.float32], threshold: float) -> Masks:
+    """Masks of a generator's images (N, 1, H, W) in [0, 1]: inside from `threshold` on."""
+    return np.where(images >= threshold, INSIDE, np.uint8(0))
+
+
+def shares(masks: NDArray[Any]) -> NDArray[np.float64]:
+    """Share (N,) of its image that each mask (N, 1, H, W) covers."""
+    found: NDArray[np.float64] = (masks > 0).mean(axis=(1, 2, 3))
+    return found
+
+
+def areas(data: Dataset, rows: NDArray[np.int64]) -> dict[str, list[float]]:
+    """Least and largest share that a mask of `rows` covers, by class; empty masks do not count."""
+    found = _stored_shares(data, rows)
+    labels = data.manifest["label"].to_numpy()[rows]
+    marked = {name: found[(labels == name) & (found > 0)] for name in data.classes.names}
+    return {name: [float(s.min()), float(s.max())] for name, s in marked.items() if len(s)}
+
+
+def _stored_shares(data: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share (len(rows),) that the mask of each row covers; 0 where there is none."""
+    parts = [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
+    return np.concatenate([np.empty(0), *(shares(data.masks(part)) for part in parts)])
+
+
+def source_of(
+    generator: Generator,
+    labels: Sequence[str],
+    recipe: Recipe,
+    given: Sequence[Reference],
+    *,
+    device: str,
+) -> MaskSource | None:
+    """Where the masks come from that `generator` draws images of classes `labels` around.
+
+    `given` is what the setting names: nothing, a dataset or a generator of masks. Errors say what
+    does not go with the generator, or which class has no mask.
+    """
+    if not generator.takes_masks:
+        if given:
+            generator.refuse_masks()
+        return None
+    # of the other classes the generator has seen no mask but empty ones
+    marked = [name for name in labels if name in generator.model.about["mask_areas"]]
+    if given:
+        found = _open(generator, recipe, given[0], device)
+        found.check(marked)
+        return found
+    if marked:
+        raise ConfigError(
+            f"masks is empty, and a generator of mode {generator.model.about['mode']} draws images "
+            f"of {', '.join(marked)} around masks; give a dataset with masks of "
+            f"{generator.shape[1]} x {generator.shape[2]} px, or a generator of mode mask"
+        )
+    return None
+
+
+def _open(generator: Generator, recipe: Recipe, given: Reference, device: str) -> MaskSource:
+    if (given.path / "dataset.json").is_file():
+        return StoredMasks(Dataset(given.path), generator, run_id=given.run_id)
+    return DrawnMasks(load_generator(given.path, device=device), generator, recipe)
+
+
+class StoredMasks:
+    """Masks of a dataset, of real images those of training rows alone, class by class in turn."""
+
+    def __init__(self, data: Dataset, generator: Generator, *, run_id: str = "") -> None:
+        """Those that `generator` may draw around; DataError when the sizes differ."""
+        check_size(data.shape[1:], generator, f"dataset {data.name}")
+        about = generator.model.about
+        self.data = data
+        self.parent = {"digest": data.digest, "run_id": run_id, "kind": "masks"}
+        rows = usable_rows(data, str(about["fold"]), about["settings"]["val_fraction"])
+        rows = rows[_stored_shares(data, rows) > 0]
+        labels = data.manifest["label"].to_numpy()[rows]
+        only = len(data.classes.names) == 1  # a dataset that tells no classes apart
+        self._rows = {
+            name: rows if only else rows[labels == name] for name in generator.classes.names
+        }
+
+    def check(self, labels: Sequence[str]) -> None:
+        """DataError when there is no mask for a class."""
+        for label in labels:
+            if not len(self._rows[label]):
+                raise DataError(
+                    f"masks: dataset {self.data.name} has no mask of class {label!r} that may be "
+                    "used (of real images, those of training rows with something inside); ask for "
+                    "other classes or give masks that have it"
+                )
+
+    def masks(
+        self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
+    ) -> tuple[Masks, int]:
+        found = self.data.masks(self._chosen(labels, seeds))
+        return np.where(found > 0, INSIDE, np.uint8(0)), 0
+
+    def seen(self, labels: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+        """The real rows whose masks were used, and what the generators of the synthetic saw."""
+        rows = np.unique(self._chosen(labels, seeds))
+        frame = self.data.manifest.iloc[rows]
+        real = frame.loc[~frame["is_synthetic"], ["group_id", "sha256"]].copy()
+        real.insert(0, "salt", str(self.data.about.get("salt") or ""))
+        runs = set(frame.loc[frame["is_synthetic"], "generator_run_id"])
+        behind = self.data.generator_training
+        unknown = runs - set(behind["run_id"])
+        if unknown:
+            log.warning(
+                "what made %d kinds of the masks of dataset %s was trained on is not recorded: "
+                "nobody can tell whether it saw held-out patients",
+                len(unknown),
+                self.data.name,
+            )
+        behind = behind.loc[behind["run_id"].isin(runs), ["salt", "group_id", "sha256"]]
+        return pd.concat([real, behind], ignore_index=True)
+
+    def _chosen(self, labels: Sequence[str], seeds: Sequence[int]) -> NDArray[np.int64]:
+        """Seeds of a class follow each other, so its masks are used equally often."""
+        chosen = [
+            self._rows[label][seed % len(self._rows[label])]
+            for label, seed in zip(labels, seeds, strict=True)
+        ]
+        return np.array(chosen, np.int64)
+
+
+class DrawnMasks:
+    """Masks that a generator of masks draws: the first of two stages.
+
+    It is told what the image's generator is told, as far as it knows it, and draws without
+    guidance, with its own first sampler, in as many steps. Masks that cover too little or too much
+    are drawn again.
+    """
+
+    def __init__(self, maker: Generator, generator: Generator, recipe: Recipe) -> None:
+        """Those that `generator` may draw around; ConfigError when `maker` makes no such masks."""
+        about = maker.model.about
+        if about["mode"] != "mask":
+            raise ConfigError(
+                f"masks: generator {maker.model.run_id} is of mode {about['mode']}; give one of "
+                "mode mask, or a dataset with masks"
+            )
+        check_size(maker.shape[1:], generator, f"generator {maker.model.run_id}")
+        self._maker, self._threshold, self._steps = maker, recipe.mask_threshold, recipe.steps
+        self._bounds = Bounds.of(recipe.mask_area, about["mask_areas"])
+        self._told = Told.by(about, {})
+        run_id, digest = maker.model.run_id, maker.model.digest
+        self.parent = {"digest": digest, "run_id": run_id, "kind": "masks"}
+
+    def check(self, labels: Sequence[str]) -> None:
+        """ConfigError when a class is none that the generator of masks was shown."""
+        try:
+            check_classes(self._maker.model, labels)
+        except ConfigError as error:
+            raise ConfigError(f"masks: {error}") from None
+
+    def masks(
+        self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
+    ) -> tuple[Masks, int]:
+        own = derive(0, "masks") % SEEDS  # the image's seed would give its mask the same noise
+        found = until_accepted(
+            [(label, seed ^ own) for label, seed in zip(labels, seeds, strict=True)],
+            lambda places, tried: self._draw(
+                [labels[place] for place in places], tried, [told[place] for place in places]
+            ),
+            what="masks",
+            why=lambda label: rejection(label, self._bounds),
+        )
+        return found.arrays["images"], found.draws
+
+    def _draw(
+        self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+        own = [self._told.of(label, seed) for label, seed in zip(labels, seeds, strict=True)]
+        conditions = {
+            column: [
+                self._known(column, image.get(column, "")) or mine[column]
+                for image, mine in zip(told, own, strict=True)
+            ]
+            for column in self._told.columns
+        }
+        drawn = self._maker.sample(labels, seeds=seeds, steps=self._steps, conditions=conditions)
+        masks = binarized(drawn, self._threshold)
+        return {"images": masks}, valid(labels, masks, self._bounds)
+
+    def _known(self, column: str, value: str) -> str:
+        values = self._told.conditions.values[self._told.conditions.columns.index(column)]
+        return value if value in values else ""
+
+    def seen(self, labels: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+        """The training rows of the generator of masks."""
+        frame = self._maker.model.training[["group_id", "sha256"]].copy()
+        frame.insert(0, "salt", str(self._maker.model.about["salt"] or ""))
+        return frame
+
+
+def valid(labels: Sequence[str], masks: Masks, bounds: Bounds) -> NDArray[np.bool_]:
+    """Which masks (N, 1, H, W) of `labels` cover as much as they may."""
+    held = [bounds.hold(name, s) for name, s in zip(labels, shares(masks), strict=True)]
+    return np.array(held, bool)
+
+
+def rejection(label: str, bounds: Bounds) -> str:
+    """Why masks of class `label` are rejected, and what to do."""
+    return (
+        f"a mask of class {label} should cover {bounds.words(label)} of the image (mask_area); "
+        "train the generator of masks longer, or change mask_area or mask_threshold"
+    )
+
+
+def usable_rows(data: Dataset, fold: str, val_fraction: float) -> NDArray[np.int64]:
+    """Rows whose masks a generator of `fold` may draw around: its training rows, and synthetic."""
+    frame = data.manifest
+    if fold != NO_FOLD and fold_numbers(data):
+        return training_rows(data, fold=fold, val_fraction=val_fraction).train
+    return np.flatnonzero((frame["split"] == "train").to_numpy())
+
+
+def check_size(shape: Sequence[int], generator: Generator, what: str) -> None:
+    """DataError when masks of `shape` (H, W) are no masks for the images of `generator`."""
+    needed = generator.shape[1:]
+    if tuple(shape) != needed:
+        raise DataError(
+            f"masks of another size: those of {what} have {shape[0]} x {shape[1]} px, the "
+            f"generator draws {needed[0]} x {needed[1]}; give masks of its size"
+        )
