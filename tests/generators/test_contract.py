@@ -43,7 +43,8 @@ def place(tmp_path_factory):
             """A run that has trained two epochs, its result and its settings."""
             tracked = self.run(f"{generator}-{mode}", generator, mode)
             settings = tiny.recipe(generator, mode)
-            train_generator.check({**settings, "data": str(self.folder)})
+            named = {setting: str(path) for setting, path in self.bases(generator).items()}
+            train_generator.check({**settings, **named, "data": str(self.folder)})
             result = train_generator.run(tracked, **settings)
             return tracked, result, settings
 

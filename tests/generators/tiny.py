@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tiny_stable
 
 from mammo.data.classes import TASKS
 from mammo.data.dataset import Dataset
@@ -86,6 +87,8 @@ def recipe(generator: str, mode: str, **changes: Any) -> dict[str, Any]:
 
 def bases(generator: str, place: Any) -> dict[str, Path]:
     """What `generator` builds on, by setting, trained on the scans of `place`."""
+    if generator == "sd_lora":
+        return {"base": tiny_stable.build(place.folder / "stable")}
     return {}
 
 

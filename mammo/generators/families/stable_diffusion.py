@@ -1,0 +1,126 @@
+"""Stable Diffusion with LoRA: a frozen base, and adapters that learn to draw for a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mammo.errors import ConfigError
+from mammo.generators.stable.base import check_base
+from mammo.generators.stable.prompts import TEMPLATE, Prompts, check_prompt
+
+if TYPE_CHECKING:
+    import torch
+
+    from mammo.generators.artist import Artist
+    from mammo.generators.learner import Learner
+    from mammo.generators.material import Material
+    from mammo.models import SavedModel
+
+PREDICTIONS = ("v", "epsilon", "x0")  # the base's scheduler decides, whichever is asked for
+MODES = ("class", "unconditional")
+SETTINGS = (
+    "base",
+    "prompt",
+    "adapters",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "min_snr_gamma",
+    "label_dropout",
+)
+LR = 1e-4
+MONITOR = "val/loss"
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuse a base that is not whole, and a prompt that cannot be filled."""
+    if settings["adapters"] == "per_class" and settings["mode"] == "unconditional":
+        raise ConfigError(
+            "adapters 'per_class' do not go with mode unconditional, which is told no class; use "
+            "mode=class, or adapters=one"
+        )
+    check_prompt(settings["prompt"], conditions=settings["conditions"], mode=settings["mode"])
+    check_base(settings["base"])
+
+
+def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The base by its fingerprint, the prompts and the adapters."""
+    from mammo.generators.stable import base
+    from mammo.generators.stable.folder import factor
+    from mammo.generators.stable.latents import check_shape
+    from mammo.generators.stable.lora import FOR_ALL
+
+    name = base.named(material, settings)
+    folder = base.find(name)
+    check_shape(material.data.shape, factor(folder))
+    prompts = Prompts(settings["prompt"] or TEMPLATE, material.conditions)
+    base.check_length(prompts.texts(), folder)
+    per_class = settings["adapters"] == "per_class"
+    return {
+        "base": base.describe(name, folder),
+        "prompts": prompts.to_json(),
+        "adapters": list(material.data.classes.names) if per_class else [FOR_ALL],
+        "rank": settings["lora_rank"],
+        "alpha": settings["lora_alpha"],
+        "shape": list(material.data.shape),
+    }
+
+
+def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, Any]) -> Learner:
+    """The base with new adapters, which change nothing yet."""
+    from mammo.generators.optimizing import Optimizing
+    from mammo.generators.stable.base import load, recover
+    from mammo.generators.stable.latents import StableLatents
+    from mammo.generators.stable.noise import BaseNoise
+    from mammo.generators.stable.tuning import Tuning, tuned
+    from mammo.seeds import derive
+
+    parts = load(recover(plan["base"]))
+    network = tuned(
+        plan,
+        parts,
+        dropout=settings["lora_dropout"],
+        seed=derive(settings["seed"], "weights"),
+    )
+    noise: Any = BaseNoise(parts.betas, parts.prediction)
+    if settings["compile"]:
+        parts.unet.compile()
+    return Tuning(
+        network,
+        noise,
+        StableLatents(material.mode, parts, material.data.shape),
+        optimizing=Optimizing(settings["lr"] or LR),
+        label_dropout=settings["label_dropout"],
+        min_snr_gamma=settings["min_snr_gamma"],
+        seed=settings["seed"],
+    )
+
+
+def artist(model: SavedModel, device: torch.device) -> Artist:
+    """Draws with the base that the model was trained on and the saved adapters."""
+    from mammo.generators.modes import mode_of
+    from mammo.generators.sampling import DiffusionArtist
+    from mammo.generators.stable.base import load, recover
+    from mammo.generators.stable.latents import StableLatents
+    from mammo.generators.stable.noise import BaseNoise
+    from mammo.generators.stable.tuning import tuned
+
+    plan = model.about["plan"]
+    parts = load(recover(plan["base"]))
+    network = tuned(plan, parts)
+    network.load_state_dict(model.weights())
+    noise: Any = BaseNoise(parts.betas, parts.prediction)
+    channels, height, width = plan["shape"]
+    return DiffusionArtist(
+        network.to(device).eval(),
+        noise,
+        StableLatents(mode_of(model.about["mode"]), parts, (channels, height, width)),
+    )
+
+
+def samplers(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of every diffusion in 1000 steps."""
+    from mammo.generators.stable.noise import BaseNoise
+
+    return BaseNoise.SAMPLERS

@@ -1,0 +1,190 @@
+"""A Stable Diffusion pipeline as a base: found in a folder or on the hub, and loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mammo.errors import CheckpointError, ConfigError
+from mammo.generators.stable.folder import (
+    FILES,
+    ONE_FILE,
+    check_whole,
+    difference,
+    factor,
+    fingerprint,
+    read_json,
+)
+
+if TYPE_CHECKING:
+    from mammo.generators.material import Material
+
+HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # where `base` is empty
+VARIABLE = "MAMMO_SD_BASE"  # a folder that stands for the base of any saved model
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The networks of a base, frozen; a copy is the same object, for they are large and shared."""
+
+    unet: Any  # UNet2DConditionModel
+    vae: Any  # AutoencoderKL
+    text_encoder: Any  # CLIPTextModel
+    tokenizer: Any  # CLIPTokenizer
+    betas: tuple[float, ...]  # noise added in each step of the forward process
+    prediction: str  # of the UNet, by our names: epsilon, v or x0
+    factor: int  # pixels on a side that one latent stands for
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parts:
+        return self
+
+
+def is_pipeline(name: str) -> bool:
+    """Whether `name`, a path or a hub's name, can be a Stable Diffusion pipeline's."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return (path / "model_index.json").is_file() or (path / "unet").is_dir()
+    return bool(_HUB_NAME.fullmatch(name))
+
+
+def check_base(name: str) -> None:
+    """Refuse a base that is not whole or cannot be had, before anything is opened.
+
+    A reference to a run or a registered model is left to who resolves it.
+    """
+    name = name or HUB
+    if Path(name).expanduser().is_dir():
+        if is_pipeline(name):
+            check_whole(Path(name).expanduser())
+    elif _HUB_NAME.fullmatch(name) and not _cached(name):
+        _ask_hub(name, ("model_index.json",))
+
+
+def find(name: str) -> Path:
+    """Folder of the whole pipeline `name`: a local one, or the hub's, fetched once."""
+    name = name or HUB
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if not _HUB_NAME.fullmatch(name):
+            raise ConfigError(
+                f"base {name!r} is no folder and no name of the hub; give base=<folder> with a "
+                f"Stable Diffusion pipeline in it, or a name like {HUB}"
+            )
+        folder = _cached(name) or _ask_hub(name, ("model_index.json", *FILES, ONE_FILE))
+    check_whole(folder)
+    return folder
+
+
+def describe(name: str, folder: Path) -> dict[str, Any]:
+    """What a model that builds on the base in `folder` remembers of it."""
+    commit = folder.name if folder.parent.name == "snapshots" else ""
+    return {"name": name or HUB, "revision": commit, "files": fingerprint(folder)}
+
+
+def recover(said: Mapping[str, Any]) -> Path:
+    """Folder of the base that `describe` described; CheckpointError when only others are found.
+
+    Looked for where MAMMO_SD_BASE points, and where it was when it was described.
+    """
+    name, commit = str(said["name"]), str(said["revision"])
+    recorded = f"{name}@{commit}" if commit and "@" not in name else name
+    is_there = Path(name).expanduser().is_dir() or _HUB_NAME.fullmatch(name)
+    places = [os.environ.get(VARIABLE, ""), name if Path(name).is_dir() else recorded]
+    found = ""
+    for place in filter(None, places if is_there else places[:1]):
+        folder = find(place)
+        differs = difference(said["files"], fingerprint(folder))
+        if not differs:
+            return folder
+        found = f"base {folder} is another than the model was trained on: {differs} differs"
+    raise CheckpointError(
+        f"{found or f'base {name} is gone, and a model holds only what was trained on it'}; set "
+        f"{VARIABLE}=<folder of {name if _HUB_NAME.fullmatch(name) else 'that base'}>"
+    )
+
+
+def named(material: Material, settings: Mapping[str, Any]) -> str:
+    """The base that a run's `base` names: the folder it resolved to, or the hub's name."""
+    references = material.inputs.get("base")
+    return str(references[0].path) if references else str(settings["base"])
+
+
+def tokenizer(folder: Path) -> Any:
+    """CLIPTokenizer of the pipeline in `folder`."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+
+
+def check_length(prompts: Sequence[str], folder: Path) -> None:
+    """Refuse a prompt that the text encoder in `folder` would cut off."""
+    most = int((read_json(folder / "text_encoder/config.json") or {})["max_position_embeddings"])
+    count = tokenizer(folder)
+    for prompt in prompts:
+        tokens = len(count(prompt).input_ids)
+        if tokens > most:
+            raise ConfigError(
+                f"prompt {prompt!r} has {tokens} tokens, of which the text encoder reads {most}; "
+                "shorten it"
+            )
+
+
+def load(folder: Path) -> Parts:
+    """The parts of the whole pipeline in `folder`, frozen, float32, on the CPU."""
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    def networks(kind: Any, part: str, **more: Any) -> Any:
+        made = kind.from_pretrained(
+            folder / part, local_files_only=True, use_safetensors=True, **more
+        )
+        return made.float().eval().requires_grad_(False)
+
+    scheduler = DDPMScheduler.from_config(read_json(folder / "scheduler/scheduler_config.json"))
+    kinds = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
+    return Parts(
+        unet=networks(UNet2DConditionModel, "unet"),
+        vae=networks(AutoencoderKL, "vae"),
+        text_encoder=networks(CLIPTextModel, "text_encoder"),
+        tokenizer=tokenizer(folder),
+        betas=tuple(scheduler.betas.double().tolist()),
+        prediction=kinds[scheduler.config.prediction_type],
+        factor=factor(folder),
+    )
+
+
+def _cached(name: str) -> Path | None:
+    """The hub's folder in the local cache, if it is there and whole."""
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        folder = Path(
+            snapshot_download(repository, revision=revision or None, local_files_only=True)
+        )
+        check_whole(folder)
+    except (OSError, ValueError, CheckpointError):
+        return None
+    return folder
+
+
+def _ask_hub(name: str, files: tuple[str, ...]) -> Path:
+    """Fetch `files` of the hub's `name`; the folder they are in."""
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=list(files))
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"base {name!r} is not in the local cache and the hub does not give it "
+            f"({type(error).__name__}); bring {', '.join(FILES)} of it into a folder and give "
+            f"base=<that folder>, or {VARIABLE}=<that folder> to a model trained on it"
+        ) from None
