@@ -57,7 +57,6 @@ class Artist(Protocol):
 
     shape: tuple[int, int, int]  # channels, height and width of what it draws
     samplers: tuple[str, ...]  # of noise, the default first; empty where one call draws
-    guided: bool  # has what guidance other than 1 could act on
 
     def draw(self, asked: Asked) -> Tensor:
         """Images (N, *shape) float32 in [0, 1] on the CPU; an image depends on its own asking."""

@@ -29,6 +29,7 @@ TINY: dict[str, Any] = {  # of every family, as far as it reads them
     "latent_channels": 2,
 }
 SPECIAL: dict[str, dict[str, Any]] = {  # settings by name of the generator
+    "gan": {"critic_steps": 2},  # an epoch has three batches, and both networks should move
     "autoencoder": {"perceptual_weight": 0.0},  # its network's weights are no part of the tests
 }
 
