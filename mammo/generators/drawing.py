@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from mammo.data.dataset import GENERATOR_TRAINING_COLUMNS
 from mammo.data.progress import Progress
 from mammo.generators.asking import Told, seed_of
-from mammo.generators.masks import Bounds, Masks, MaskSource, binarized, rejection, valid
+from mammo.generators.mask_areas import Bounds, Masks, binarized, rejection, valid
+from mammo.generators.masks import MaskSource
 from mammo.generators.redrawing import until_accepted
 from mammo.generators.shelf import Chunk, Drawn, Effort, Shelf
 from mammo.seeds import derive
@@ -108,7 +109,7 @@ class Drawer:
             arrays = {"images": stored((made > 0).astype(np.float32), self.dtype), "masks": made}
             return arrays, valid(labels, made, self._bounds), Effort()
         shown = np.isfinite(images).all((1, 2, 3)) & (np.ptp(images, axis=(1, 2, 3)) >= FLAT)
-        arrays = {"images": stored(np.nan_to_num(images), self.dtype)}
+        arrays = {"images": stored(np.nan_to_num(images, posinf=1, neginf=0), self.dtype)}
         return arrays | ({} if masks is None else {"masks": masks}), shown, mask_draws
 
     def _masks(

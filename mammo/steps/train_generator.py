@@ -238,7 +238,7 @@ def run(
 
 def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "SavedModel":
     """Save the model with all that sampling and the leakage guard need, and upload it."""
-    from mammo.generators.masks import areas
+    from mammo.generators.mask_areas import areas
     from mammo.models import save_model
 
     material, data = trained.material, trained.material.data

@@ -11,8 +11,8 @@ from mammo.data.dataset import Dataset
 from mammo.data.writer import DatasetWriter
 from mammo.errors import ConfigError
 from mammo.generators import load_generator
-from mammo.steps import sample, train_generator
 from mammo.generators.asking import by_share, seed_of
+from mammo.steps import sample, train_generator
 
 
 def train(folder, *, task="malignancy2", patients=16, **settings):
