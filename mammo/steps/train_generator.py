@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
 from mammo.generators import FAMILIES, GENERATORS, family
+from mammo.generators.balance import check_balance
 from mammo.generators.conditions import check_columns
 from mammo.generators.modes import mode_of
 from mammo.run import Result, Run
@@ -69,6 +70,12 @@ def check(settings: Mapping[str, Any]) -> None:
             f"conditions {settings['conditions']!r} do not go with mode {settings['mode']}, which "
             "is told nothing; use mode=class"
         )
+    if settings["augment"] != "none" and "laterality" in settings["conditions"]:
+        raise ConfigError(
+            f"augment {settings['augment']!r} mirrors left and right breasts, and conditions "
+            f"{settings['conditions']!r} tell them apart; leave one of the two out"
+        )
+    check_balance(settings)
     chosen.check(settings)
     if settings["ema"] == 1:
         raise ConfigError("ema 1 would keep the first weights for ever; use 0.999, or 0 for none")
@@ -201,8 +208,8 @@ def run(
         lora_alpha: scale of the adapters
         lora_dropout: of the adapters
         augment: changes of training images: none, flip, geometric, all (also contrast)
-        balance: none, ratio (majority at most majority_ratio times the minority), fixed
-        majority_ratio: with balance=ratio, majority images drawn anew each epoch per minority one
+        balance: of the classes in an epoch, drawn anew each: none, ratio, fixed (so many of each)
+        majority_ratio: with balance=ratio, images of a larger class for one of the smallest
         samples_per_class: with balance=fixed, images of each class in an epoch
         patience: epochs without a better monitored value that end the training; 0 for all epochs
         monitor: what chooses the best checkpoint; auto is the generator's own, never train/loss
