@@ -1,4 +1,4 @@
-"""The network that every diffusion trains: MONAI's U-Net, told labels and a control image."""
+"""The networks that diffusion trains: MONAI's U-Net and a minimal one, told labels and a control."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from monai.networks.nets import DiffusionModelUNet
+from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mammo.errors import ConfigError
 
 GROUPS = 8  # of the group normalisation
-HEAD_CHANNELS = 32
+HEAD_CHANNELS = 32  # of an attention head
+NOT_TOLD = -1.0  # the label as system 0 writes it where it is dropped
 
 
 class UNet(nn.Module):
@@ -24,6 +27,10 @@ class UNet(nn.Module):
     The U-Net answers with two images, and the output is gain * noisy + offset. Noise has to pass
     pixel by pixel, which a U-Net of patches and normalised features learns slowly; gain and
     offset are smooth, and mammograms without them keep a grain for thousands of steps.
+
+    With label_input context the class's number itself is what cross-attention attends to, -1 for
+    not told, as in system 0. To attend to one number is to add a learned multiple of it: classes
+    are then told by where they stand in a row.
     """
 
     none: Tensor
@@ -33,7 +40,8 @@ class UNet(nn.Module):
         channels = list(description["channels"])
         sizes, patch = list(description["labels"]), int(description["patch"])
         made, control = (int(description[name]) * patch**2 for name in ("made", "control"))
-        attention = int(description["attention"])
+        attention, head = int(description["attention"]), int(description["head_channels"])
+        self.in_context = description["label_input"] == "context"
         self.register_buffer("none", torch.tensor(sizes, dtype=torch.long), persistent=False)
         self.fold = nn.PixelUnshuffle(patch)
         self.unfold = nn.PixelShuffle(patch)
@@ -44,23 +52,97 @@ class UNet(nn.Module):
             channels=channels,
             num_res_blocks=int(description["res_blocks"]),
             attention_levels=[level >= len(channels) - attention for level in range(len(channels))],
-            num_head_channels=[HEAD_CHANNELS if c % HEAD_CHANNELS == 0 else c for c in channels],
+            num_head_channels=[head if c % head == 0 else c for c in channels],
             norm_num_groups=GROUPS,
-            num_class_embeds=1 if sizes else None,
+            num_class_embeds=1 if sizes and not self.in_context else None,
+            with_conditioning=self.in_context,
+            cross_attention_dim=1 if self.in_context else None,
             use_flash_attention=True,
         )
-        if sizes:
+        if sizes and not self.in_context:
             self.unet.class_embedding = LabelEmbedding(sizes, 4 * channels[0])
 
     def forward(
         self, noisy: Tensor, times: Tensor, labels: Tensor, control: Tensor | None = None
     ) -> Tensor:
         seen = noisy if control is None else torch.cat([noisy, control], dim=1)
-        told = labels if len(self.none) else None
-        answer = self.unet(self.fold(seen), times, class_labels=told)
+        told: dict[str, Tensor] = {}
+        if self.in_context:
+            number = torch.where(labels == self.none, NOT_TOLD, labels.to(noisy))
+            told = {"context": number[:, :, None]}
+        elif len(self.none):
+            told = {"class_labels": labels}
+        answer = self.unet(self.fold(seen), times, **told)
         gain, offset = (self.unfold(half) for half in answer.chunk(2, dim=1))
         output: Tensor = gain * noisy + offset
         return output
+
+
+class MinimalUNet(nn.Module):
+    """A plain U-Net to compare with, called as `UNet` is: the baseline of system 0's first trials.
+
+    Two convolutions a level with group normalisation, average pooling down, nearest neighbours up,
+    skips by concatenation; no residual blocks, no attention, no gain. Time and labels are added
+    after the first convolution of a level. (The trials' own network file was never published.)
+    """
+
+    none: Tensor
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        super().__init__()
+        channels = list(description["channels"])
+        sizes, patch = list(description["labels"]), int(description["patch"])
+        made, control = (int(description[name]) * patch**2 for name in ("made", "control"))
+        self.register_buffer("none", torch.tensor(sizes, dtype=torch.long), persistent=False)
+        self.fold, self.unfold = nn.PixelUnshuffle(patch), nn.PixelShuffle(patch)
+        self.width = 4 * channels[0]
+        self.time = nn.Sequential(
+            nn.Linear(self.width, self.width), nn.SiLU(), nn.Linear(self.width, self.width)
+        )
+        self.labels = LabelEmbedding(sizes, self.width) if sizes else None
+        before = [made + control, *channels[:-1]]
+        self.down = nn.ModuleList(
+            Level(wide, deep, self.width) for wide, deep in zip(before, channels, strict=True)
+        )
+        self.up = nn.ModuleList(
+            Level(deep + wide, wide, self.width)
+            for wide, deep in zip(channels[:-1], channels[1:], strict=True)
+        )
+        self.out = nn.Conv2d(channels[0], made, 1)
+
+    def forward(
+        self, noisy: Tensor, times: Tensor, labels: Tensor, control: Tensor | None = None
+    ) -> Tensor:
+        seen = self.fold(noisy if control is None else torch.cat([noisy, control], dim=1))
+        told = self.time(get_timestep_embedding(times, self.width).to(noisy))
+        if self.labels is not None:
+            told = told + self.labels(labels)
+        skips = []
+        for place, level in enumerate(self.down):
+            seen = level(functional.avg_pool2d(seen, 2) if place else seen, told)
+            skips.append(seen)
+        for skip, level in zip(skips[-2::-1], reversed(self.up), strict=True):
+            larger = functional.interpolate(seen, scale_factor=2.0, mode="nearest")
+            seen = level(torch.cat([larger, skip], dim=1), told)
+        output: Tensor = self.unfold(self.out(seen))
+        return output
+
+
+class Level(nn.Module):
+    """Two convolutions from `inside` to `outside` channels, told a vector of `width` numbers."""
+
+    def __init__(self, inside: int, outside: int, width: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(inside, outside, 3, padding=1)
+        self.two = nn.Conv2d(outside, outside, 3, padding=1)
+        self.norms = nn.ModuleList(nn.GroupNorm(GROUPS, outside) for _ in range(2))
+        self.told = nn.Linear(width, outside)
+
+    def forward(self, images: Tensor, told: Tensor) -> Tensor:
+        first, second = self.norms
+        images = functional.silu(first(self.one(images)) + self.told(told)[:, :, None, None])
+        answer: Tensor = functional.silu(second(self.two(images)))
+        return answer
 
 
 class LabelEmbedding(nn.Module):
@@ -85,11 +167,14 @@ def describe(
     attention: int,
     res_blocks: int,
     patch: int,
+    network: str = "unet",
+    label_input: str = "embedding",
+    head_channels: int = HEAD_CHANNELS,
 ) -> dict[str, Any]:
     """Check a network's settings against what it makes of `shape` (H, W); returns what builds it.
 
     `made` and `control` are channels, `labels` the sizes of `Conditions`, `channels` one number
-    a level.
+    a level, `network` one of NETWORKS.
     """
     levels = parse_channels(channels)
     factor = patch * 2 ** (len(levels) - 1)
@@ -106,6 +191,9 @@ def describe(
         "attention": min(attention, len(levels)),
         "res_blocks": res_blocks,
         "patch": patch,
+        "network": network,
+        "label_input": label_input,
+        "head_channels": head_channels,
     }
 
 
@@ -122,8 +210,11 @@ def parse_channels(channels: str) -> list[int]:
     return levels
 
 
-def build_unet(description: Mapping[str, Any], *, seed: int) -> UNet:
-    """A U-Net as `describe` says, with weights drawn from `seed`."""
+NETWORKS = {"unet": UNet, "minimal": MinimalUNet}
+
+
+def build_unet(description: Mapping[str, Any], *, seed: int) -> UNet | MinimalUNet:
+    """The network that `describe` says, with weights drawn from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet(description)
+        return NETWORKS[description["network"]](description)
