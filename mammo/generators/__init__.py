@@ -20,6 +20,7 @@ FAMILIES = {
     "vae": "vae",
     "gan": "gan",
     "autoencoder": "autoencoder",
+    "ldm": "latent",
     "sd_lora": "stable_diffusion",
 }
 GENERATORS = tuple(FAMILIES)

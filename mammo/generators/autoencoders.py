@@ -5,6 +5,7 @@ A description is JSON and builds the module; one's weights travel in the model t
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
 from collections.abc import Mapping
@@ -240,9 +241,10 @@ def _of_diffusers(folder: Path, shape: tuple[int, int, int]) -> tuple[dict[str, 
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(_broken(folder, error)) from None
-    config = {**network.config, "_class_name": name}
-    config.pop("_name_or_path", None)
-    config = json.loads(json.dumps(config))  # tuples become lists, as they are when read again
+    taken = inspect.signature(type(network)).parameters
+    config = {key: value for key, value in network.config.items() if key in taken}
+    # tuples become lists, as they are when read again
+    config = json.loads(json.dumps({**config, "_class_name": name}))
     module = OfDiffusers(config)
     module.network.load_state_dict(network.float().state_dict())
     return _described("diffusers", config, module, shape)

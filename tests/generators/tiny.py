@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tiny_stable
+import torch
 
 from mammo.data.classes import TASKS
 from mammo.data.dataset import Dataset
@@ -90,7 +91,29 @@ def bases(generator: str, place: Any) -> dict[str, Path]:
     """What `generator` builds on, by setting, trained on the scans of `place`."""
     if generator == "sd_lora":
         return {"base": tiny_stable.build(place.folder / "stable")}
+    if generator == "ldm":
+        return {"autoencoder": write_autoencoder(place.folder / "autoencoder")}
     return {}
+
+
+def write_autoencoder(folder: Path, *, seed: int = 0) -> Path:
+    """A folder as diffusers writes one, with a random autoencoder that halves height and width."""
+    from diffusers import AutoencoderTiny
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = AutoencoderTiny(
+            latent_channels=2,
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            num_encoder_blocks=(1, 1),
+            num_decoder_blocks=(1, 1),
+        )
+    last = network.decoder.layers[-1]
+    last.weight.data *= 4  # shades of grey, neither black nor white
+    last.bias.data[:] = 0.5
+    network.save_pretrained(folder)
+    return folder
 
 
 def combinations() -> list[tuple[str, str]]:
