@@ -104,3 +104,19 @@ def check_columns(columns: str) -> None:
             raise ConfigError(
                 f"conditions {columns!r}: {name!r} should be one of {', '.join(COLUMNS)}, each once"
             )
+
+
+def check_label_input(settings: Mapping[str, Any]) -> None:
+    """ConfigError when the class's number alone cannot be what the network attends to."""
+    if settings["label_input"] != "context":
+        return
+    if settings["conditions"]:
+        raise ConfigError(
+            f"label_input 'context' tells the class alone, conditions {settings['conditions']!r} "
+            "more than that; use label_input=embedding"
+        )
+    if settings["mode"] == "unconditional":
+        raise ConfigError(
+            "label_input 'context' has no effect with mode 'unconditional', which is told nothing; "
+            "use mode=class"
+        )

@@ -1,8 +1,9 @@
-"""The networks that diffusion trains: MONAI's U-Net and a minimal one, told labels and a control."""
+"""The networks of diffusion: MONAI's U-Net and a minimal one, told labels and a control image."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ class MinimalUNet(nn.Module):
         )
         self.up = nn.ModuleList(
             Level(deep + wide, wide, self.width)
-            for wide, deep in zip(channels[:-1], channels[1:], strict=True)
+            for wide, deep in pairwise(channels)
         )
         self.out = nn.Conv2d(channels[0], made, 1)
 
@@ -210,7 +211,7 @@ def parse_channels(channels: str) -> list[int]:
     return levels
 
 
-NETWORKS = {"unet": UNet, "minimal": MinimalUNet}
+NETWORKS: dict[str, type[UNet] | type[MinimalUNet]] = {"unet": UNet, "minimal": MinimalUNet}
 
 
 def build_unet(description: Mapping[str, Any], *, seed: int) -> UNet | MinimalUNet:

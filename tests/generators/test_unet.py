@@ -1,4 +1,4 @@
-"""The networks of diffusion: sizes as published, and an answer that depends on all they are told."""
+"""The networks of diffusion: sizes as published, answers that depend on all they are told."""
 
 import pytest
 import torch
