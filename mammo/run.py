@@ -110,6 +110,66 @@ class Run(Protocol):
         """The command or address that shows the runs."""
 
 
+class SilentRun:
+    """The run of another process, as one that only helps it sees it: it logs nothing itself."""
+
+    def __init__(
+        self, id: str, folder: Path, work: Path, inputs: Mapping[str, list[Reference]]
+    ) -> None:
+        self.id, self.folder, self.work, self.inputs = id, folder, work, inputs
+
+    def params(self, values: Mapping[str, Any]) -> None: ...
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
+
+    def tags(self, values: Mapping[str, str]) -> None: ...
+
+    def image(self, key: str, image: NDArray[np.uint8], step: int) -> None: ...
+
+    def figure(self, name: str, figure: Any) -> None: ...
+
+    def table(self, name: str, frame: Any) -> None: ...
+
+    def artifacts(self, path: Path, folder: str = "") -> None: ...
+
+    def model(self, folder: Path) -> None: ...
+
+    def input(self, name: str, digest: str, rows: int, context: str) -> None: ...
+
+    def uri(self, path: str) -> str:
+        return f"runs:/{self.id}/{path}"
+
+    def child(
+        self, name: str, step: str, settings: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager["Run"]:
+        raise self._not_here("a child run")
+
+    def launch(
+        self,
+        step: str,
+        settings: Mapping[str, Any],
+        *,
+        name: str = "",
+        listener: Listener | None = None,
+    ) -> Result:
+        raise self._not_here(f"step {step}")
+
+    def fetch(self, uri: str) -> Path:
+        raise self._not_here(f"fetching {uri}")
+
+    def measured(self, run_id: str) -> dict[str, float]:
+        raise self._not_here("reading metrics")
+
+    def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
+        raise self._not_here("registering a model")
+
+    def ui(self) -> str:
+        raise self._not_here("the address of the runs")
+
+    def _not_here(self, what: str) -> AssertionError:
+        return AssertionError(f"{what} belongs to the process that tracks the run")
+
+
 class MemoryRun:
     """A run kept in memory, for tests: everything logged stays readable as attributes."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,10 +94,10 @@ class Schedule(torch.optim.lr_scheduler.LRScheduler):
     def __init__(
         self, optimizer: torch.optim.Optimizer, optimizing: Optimizing, total: int
     ) -> None:
-        self._share = lambda step: optimizing.share(step, total)
+        self._share: Callable[[int], float] = lambda step: optimizing.share(step, total)
         self._follows = optimizing.schedule == "plateau"
         self.factor, self.waited = 1.0, 0
-        super().__init__(optimizer)  # type: ignore[no-untyped-call]
+        super().__init__(optimizer)
 
     def get_lr(self) -> list[float | torch.Tensor]:
         share = self._share(self.last_epoch) * self.factor

@@ -52,8 +52,8 @@ def train(tracked: Run, settings: Mapping[str, Any]) -> Trained:
     plan = family(settings["generator"]).plan(material, settings)
     _log(tracked, material.evidence)
     settings = settled(tracked, material, plan, settings)
-    shown = len(material.batches(settings["batch_size"], settings["seed"])[0].sampler)
-    batch = min(settings["batch_size"], shown)
+    sampler: Any = material.batches(settings["batch_size"], settings["seed"])[0].sampler
+    batch = min(settings["batch_size"], len(sampler))
     check_parts(batch, settings["devices"], settings["accumulate"])
     for rows, context in ((material.train, "training"), (material.val, "validation")):
         tracked.input(material.data.name, material.data.digest, len(rows), context)

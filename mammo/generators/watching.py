@@ -33,7 +33,8 @@ class SampleGrids(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if not self._every or (epoch % self._every and epoch != trainer.max_epochs):
+        due = self._every and (epoch % self._every == 0 or epoch == trainer.max_epochs)
+        if not due or not trainer.is_global_zero:
             return
         learner: Any = module
         artist = learner.artist()

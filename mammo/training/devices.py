@@ -26,6 +26,20 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def check_devices(device: str, devices: int) -> None:
+    """Refuse more devices than there are."""
+    chosen = choose_device(device)
+    if devices == 1 or chosen.type == "cpu":
+        return
+    if ":" in device:
+        raise ConfigError(f"device {device!r} is one GPU and devices {devices}; use device=cuda")
+    if devices > torch.cuda.device_count():
+        raise ConfigError(
+            f"devices {devices}: this machine has {torch.cuda.device_count()} CUDA devices; use as "
+            "many, or device=cpu"
+        )
+
+
 def lightning_precision(precision: str, device: torch.device) -> Any:
     """bf16 autocast where the device computes in it, float32 elsewhere; `auto` chooses."""
     if precision not in PRECISIONS:

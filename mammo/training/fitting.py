@@ -29,6 +29,7 @@ class Fitted:
     last: Path
     epochs: int  # trained in all, over every start of the run
     best_score: float
+    best_epoch: int  # counted from 1
     images_seen: int
     seconds: float  # spent in training batches and validation, over every start of the run
     device: torch.device  # it ran on
@@ -117,6 +118,7 @@ def fit(
         epochs_end.last,
         epochs_end.epochs,
         epochs_end.best_score,
+        epochs_end.best_epoch,
         epochs_end.images_seen,
         epochs_end.seconds,
         chosen,
@@ -141,9 +143,11 @@ def _exit_codes() -> Iterator[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the hints of Lightning that do not apply here; everything else still shows."""
-    chatter = logging.getLogger("lightning.pytorch")
-    level = chatter.level
-    chatter.setLevel(logging.WARNING)  # devices found, tips, "max_epochs reached"
+    # devices found, tips, "max_epochs reached"; processes that meet
+    chatter = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [each.level for each in chatter]
+    for each in chatter:
+        each.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             for message in (
@@ -156,4 +160,5 @@ def quiet() -> Iterator[None]:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
-        chatter.setLevel(level)
+        for each, level in zip(chatter, levels, strict=True):
+            each.setLevel(level)
