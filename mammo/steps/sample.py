@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from mammo.generators.shelf import Drawn, Effort
 
     SamplerName = str
+    Severity = str
 else:
     SamplerName = one_of(("auto", "ddim", "dpmpp", "unipc", "euler", "heun", "ddpm"))
+    Severity = one_of(("error", "warn"))
 
 INPUTS = {"generator": "model", "masks": "dataset or model"}
 LOG = logging.getLogger("mammo")
@@ -63,6 +65,7 @@ def run(
     masks: str = "",
     mask_threshold: Fraction = 0.5,
     mask_area: str = "auto",
+    on_mismatch: Severity = "error",
     batch_size: PositiveInt = 64,
     device: str = "auto",
 ) -> Result:
@@ -82,9 +85,11 @@ def run(
         masks: to draw around: a dataset with masks, or a generator of masks that draws them first
         mask_threshold: value from which on a drawn mask is inside; 0.5 is the nearer of the two
         mask_area: least and largest share of the image that a drawn mask covers; auto: as trained
+        on_mismatch: where the images are not encoded as the real ones: error, or warn and keep them
         batch_size: images drawn and kept at a time; changes no image
         device: auto, cpu, cuda or cuda:<number>
     """
+    from mammo.evaluation.parity_check import check_parity
     from mammo.generators import load_generator
     from mammo.generators.asking import Told, wanted
     from mammo.generators.drawing import Drawer, Recipe, draw_all
@@ -120,8 +125,8 @@ def run(
         memory=lambda: _memory(loaded.device),
     )
     dataset, effort = _write(tracked, drawer, drawn, first_seed)
-    # what else is to be known of a finished dataset is found out here
     metrics = _account(loaded, dataset, effort)
+    metrics |= check_parity(tracked, loaded.model.about, dataset, on_mismatch=on_mismatch)
     tracked.metrics(metrics)
     _preview(tracked, dataset)
     tracked.artifacts(dataset.folder, "dataset")
@@ -170,7 +175,8 @@ def _write(
             "intensity": None if drawer.makes_masks else model.about["intensity"],
             "salt": model.about["salt"],
             "parents": parents + ([source.parent] if source else []),
-            "sampling": drawer.recipe.to_json() | {"first_seed": first_seed},
+            "sampling": drawer.recipe.to_json()
+            | {"first_seed": first_seed, "run_id": tracked.id, "device": generator.device.type},
         },
     ) as writer:
         effort = Effort()
