@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
+from mammo.evaluation.extractors import check_extractor
 from mammo.generators import FAMILIES, GENERATORS, family
 from mammo.generators.balance import check_balance
 from mammo.generators.conditions import check_columns
 from mammo.generators.modes import mode_of
+from mammo.loggers import LOGGERS, check_logger
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, one_of
 
@@ -48,10 +50,12 @@ else:
     Adapters = one_of(("one", "per_class"))
     MonitorName = one_of(("auto", "val/loss", "val/kid"))
     PrecisionName = one_of(("auto", "32", "bf16"))
-    LoggerName = one_of(("mlflow", "tensorboard", "wandb"))
+    LoggerName = one_of(LOGGERS)
 
 INPUTS = {"data": "dataset", "autoencoder": "model or files", "base": "model or files or hub"}
 PREVIEW = 6  # samples of a class in preview.png
+# what the minimal network has not
+UNET_ALONE = ("attention", "head_channels", "res_blocks", "label_input")
 
 
 def check(settings: Mapping[str, Any]) -> None:
@@ -77,12 +81,19 @@ def check(settings: Mapping[str, Any]) -> None:
         )
     check_balance(settings)
     chosen.check(settings)
+    check_logger(settings["logger"])
+    if settings["kid_every"] or "val/kid" in (settings["monitor"], chosen.MONITOR):
+        check_extractor(settings["extractor"])
+    if settings["find_lr"] and settings["lr"]:
+        raise ConfigError(
+            f"lr {settings['lr']} is given and find_lr would replace it; leave one of the two out"
+        )
     if settings["ema"] == 1:
         raise ConfigError("ema 1 would keep the first weights for ever; use 0.999, or 0 for none")
 
 
 def _refuse_idle(settings: Mapping[str, Any]) -> None:
-    """Refuse a setting that only other generators read: it would change nothing."""
+    """Refuse a setting that only other generators or networks read: it would change nothing."""
     mine = set(family(settings["generator"]).SETTINGS)
     defaults = {name: each.default for name, each in inspect.signature(run).parameters.items()}
     readers: dict[str, list[str]] = {}
@@ -95,6 +106,12 @@ def _refuse_idle(settings: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"{setting} {value!r} does not apply to generator {settings['generator']}; it goes "
                 f"with {', '.join(names)}"
+            )
+    for setting in UNET_ALONE if settings["network"] == "minimal" else ():
+        value = settings.get(setting, defaults[setting])
+        if value != defaults[setting]:
+            raise ConfigError(
+                f"{setting} {value!r} does not apply to network minimal; it goes with unet"
             )
 
 
@@ -126,6 +143,7 @@ def run(
     network: NetworkName = "unet",
     channels: str = "32,64,96",
     attention: Count = 1,
+    head_channels: PositiveInt = 32,
     res_blocks: PositiveInt = 1,
     patch: PositiveInt = 4,
     autoencoder: str = "",
@@ -180,7 +198,7 @@ def run(
         batch_size: images of one optimizer step, over all devices
         accumulate: parts that a batch is computed in, one after the other, to save memory
         lr: highest learning rate; 0 is the generator's own
-        lr_schedule: of the learning rate after the warm-up
+        lr_schedule: after the warm-up: cosine, constant, plateau (halves), step (in fifths)
         warm_up: optimizer steps from 0 to the full learning rate, at most a tenth of all
         optimizer: adamw, or adam (weight decay in the gradient)
         weight_decay: of the optimizer
@@ -191,6 +209,7 @@ def run(
         network: unet, or the minimal one of the baselines
         channels: channels of the network, one number a level
         attention: how many of the deepest levels have self-attention
+        head_channels: channels of an attention head, where they divide those of its level
         res_blocks: residual blocks a level
         patch: pixels on a side that enter the network as one
         autoencoder: of ldm: a trained autoencoder, or a folder with pretrained weights
@@ -213,7 +232,7 @@ def run(
         samples_per_class: with balance=fixed, images of each class in an epoch
         patience: epochs without a better monitored value that end the training; 0 for all epochs
         monitor: what chooses the best checkpoint; auto is the generator's own, never train/loss
-        kid_every: epochs between measurements of val/kid; 0 for none
+        kid_every: epochs between measurements of val/kid; 0 for none, unless it is monitored
         extractor: features of val/kid: random (a stand-in) or NAME@WEIGHTS, as for evaluate
         fold: none for a hold-out, or the number of the fold that must not be seen
         val_fraction: share of the other folds' patients that validate, when fold is a number
@@ -236,7 +255,7 @@ def run(
     _preview(tracked, saved.folder, trained)
     fitted = trained.fitted
     metrics = {
-        "val/loss": fitted.best_score,
+        trained.monitor: fitted.best_score,
         "images_seen": float(fitted.images_seen),
         "images_per_second": fitted.images_seen / fitted.seconds,
     }
@@ -280,7 +299,7 @@ def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "Sav
         shape=data.shape,
         weights=trained.learner.weights(),
         training=material.training(),
-        settings=settings,
+        settings=trained.settings,
         about=about,
     )
     tracked.model(saved.folder)
