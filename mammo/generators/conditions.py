@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammo.errors import ConfigError, DataError
+from mammo.generators.modes import mode_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,8 +116,8 @@ def check_label_input(settings: Mapping[str, Any]) -> None:
             f"label_input 'context' tells the class alone, conditions {settings['conditions']!r} "
             "more than that; use label_input=embedding"
         )
-    if settings["mode"] == "unconditional":
+    if not mode_of(settings["mode"]).labelled:
         raise ConfigError(
-            "label_input 'context' has no effect with mode 'unconditional', which is told nothing; "
-            "use mode=class"
+            f"label_input 'context' has no effect with mode {settings['mode']!r}, which is told "
+            "nothing; use mode=class"
         )
