@@ -22,7 +22,7 @@ class Checked:
     """How each generator run was compared with the held-out rows."""
 
     by_patient: list[str] = field(default_factory=list)  # same salt: patients and pixels compared
-    by_pixels: list[str] = field(default_factory=list)  # another salt: pixel hashes alone
+    by_pixels: list[str] = field(default_factory=list)  # another salt in part: there pixels alone
     unknown: list[str] = field(default_factory=list)  # training rows not recorded: nothing
     external: list[str] = field(default_factory=list)  # made elsewhere: nothing
     external_images: int = 0
@@ -52,11 +52,11 @@ def check_generators(
         if not len(seen):
             checked.unknown.append(run_id)
             continue
-        same = salt != "" and bool((seen["salt"] == salt).all())
-        (checked.by_patient if same else checked.by_pixels).append(run_id)
+        # what made the masks may have seen patients that are hashed with another salt
+        same = (seen["salt"] == salt) & (salt != "")
+        (checked.by_patient if same.all() else checked.by_pixels).append(run_id)
         leaked = held_out["sha256"].isin(seen["sha256"])
-        if same:
-            leaked |= held_out["group_id"].isin(seen["group_id"])
+        leaked |= held_out["group_id"].isin(seen.loc[same, "group_id"])
         if leaked.any():
             rows = held_out[leaked]
             raise DataError(

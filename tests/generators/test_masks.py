@@ -1,0 +1,422 @@
+"""Masks that images are drawn around: whose they may be, how large, what is recorded of them."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+
+from mammo.data.classes import TASKS
+from mammo.data.dataset import Dataset, sha256_of
+from mammo.data.guards import check_generators
+from mammo.data.layouts import export, open_layout
+from mammo.data.writer import DatasetWriter
+from mammo.errors import ConfigError, DataError
+from mammo.generators import load_generator
+from mammo.generators.asking import SEEDS, further_seed
+from mammo.generators.drawing import Recipe
+from mammo.generators.generator import Generator
+from mammo.generators.mask_areas import Bounds, areas, binarized
+from mammo.generators.masks import DrawnMasks
+from mammo.generators.redrawing import ATTEMPTS, HOPELESS, until_accepted
+from mammo.seeds import derive
+from mammo.steps import sample, train_generator
+
+CLASSES = TASKS["normal_benign_malignant"]
+SIDE = tiny.SIDE
+# A generator of masks that has hardly learned draws noise below a quarter: a tenth is above 0.1.
+ANY_MASK = {"mask_threshold": 0.1, "mask_area": "0,1", "steps": 3}
+
+
+def square(pixels: int) -> np.ndarray:
+    """A mask of the first `pixels` pixels of the image."""
+    flat = np.arange(SIDE * SIDE) < pixels
+    return (flat.reshape(1, SIDE, SIDE) * 255).astype(np.uint8)
+
+
+def write_lesions(folder: Path, *, channels: int = 1, folds: bool = False) -> Dataset:
+    """Six patients of each class: four train, one validates, one tests; or i is in fold i modulo 3.
+
+    Patient i has a mask of 4 (i + 1) pixels, twice as many in the malignant, none in the normal.
+    """
+    writer = DatasetWriter(
+        folder / "lesions.partial",
+        name="lesions",
+        classes=CLASSES,
+        shape=(channels, SIDE, SIDE),
+        dtype="uint8",
+        about={"salt": "pepper", "split_seed": 3, "intensity": "window"},
+    )
+    rng = np.random.default_rng(0)
+    for label in CLASSES.names:
+        for patient in range(6):
+            row = {
+                "group_id": f"{label}-{patient}",
+                "image_id": f"i-{label}-{patient}",
+                "view": ("CC", "MLO")[patient % 2],
+                "label": label,
+                "label_kind": CLASSES.label_kind,
+                "split": ("train", "val", "test")[max(0, patient - 3)],
+            }
+            if folds:
+                row |= {"split": "train", "fold": patient % 3}
+            image = rng.integers(0, 256, (channels, SIDE, SIDE)).astype(np.uint8)
+            size = {"normal": 0, "benign": 4, "malignant": 8}[label] * (patient + 1)
+            writer.add(image, row, square(size) if size else None)
+    return writer.finish(folder / "datasets")
+
+
+class Place:
+    """Datasets and models, made once for all tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lesions = write_lesions(folder / "one")
+        self.models: dict[tuple[object, ...], Path] = {}
+
+    def model(self, mode: str, *, data: Dataset | None = None, **settings: object) -> Path:
+        data = data or self.lesions
+        key = (mode, data.digest, *sorted(settings.items()))
+        if key not in self.models:
+            tracked = tiny.run_with(self.folder / str(len(self.models)), data=data.folder)
+            settings = {"epochs": 1, "conditions": "", "batch_size": 8, **settings}
+            train_generator.run(tracked, **tiny.recipe("ddpm", mode, **settings))
+            self.models[key] = tracked.folder / "model"
+        return self.models[key]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Place(tmp_path_factory.mktemp("masks"))
+
+
+def draw(folder, model, masks=None, **settings):
+    tracked = tiny.run_with(folder, generator=model, **({"masks": masks} if masks else {}))
+    sample.run(tracked, generator="", **{"steps": 1, "device": "cpu", **settings})
+    return Dataset(tracked.uploaded["dataset"]), tracked
+
+
+def training_masks(data: Dataset, label: str) -> set[str]:
+    rows = data.manifest.query("split == 'train' and label == @label and mask_sha256 != ''")
+    return set(rows["mask_sha256"])
+
+
+def test_a_model_knows_how_much_its_training_masks_covered(place):
+    """Of four training patients 4, 8, 12, 16 of 256 pixels in the benign, else twice that."""
+    about = load_generator(place.model("mask_to_image"), device="cpu").model.about
+    assert about["mask_areas"] == {"benign": [4 / 256, 16 / 256], "malignant": [8 / 256, 32 / 256]}
+    everything = areas(place.lesions, np.arange(len(place.lesions)))
+    assert everything == {"benign": [4 / 256, 24 / 256], "malignant": [8 / 256, 48 / 256]}
+
+
+@pytest.mark.parametrize(
+    ("setting", "label", "share", "held"),
+    [
+        ("auto", "benign", 0.1, True),
+        ("auto", "benign", 0.3, False),  # only malignant ones were as large
+        ("auto", "malignant", 0.3, True),
+        ("auto", "normal", 0.3, True),  # of no class that had masks: the range of all
+        ("auto", "normal", 0.01, False),
+        ("0,0.04", "benign", 0.04, True),
+        ("0,0.04", "benign", 0.0401, False),
+        ("0,0.04", "malignant", 0.0, False),  # an empty mask is none
+    ],
+)
+def test_a_mask_covers_neither_too_little_nor_too_much(setting, label, share, held):
+    known = {"benign": [0.05, 0.2], "malignant": [0.1, 0.4]}
+    assert Bounds.of(setting, known).hold(label, share) is held
+
+
+def test_the_threshold_itself_is_inside():
+    values = np.array([[[[0.0, 0.0999, 0.1, 1.0]]]], np.float32)
+    assert binarized(values, np.float32(0.1)).tolist() == [[[[0, 0, 255, 255]]]]
+
+
+def test_what_is_rejected_is_drawn_again_with_seeds_that_belong_to_its_place_alone():
+    """Place p is accepted at its attempt p: 1 + 2 + 3 draws."""
+
+    def draw_some(places, seeds):
+        attempts = [(seed - 10 * place) >> 25 for place, seed in zip(places, seeds, strict=True)]
+        accepted = np.array([a == p for a, p in zip(attempts, places, strict=True)])
+        return {"images": np.array(attempts)}, accepted
+
+    found = until_accepted([("a", 0), ("a", 10), ("b", 20)], draw_some, what="images", why=str)
+    assert found.arrays["images"].tolist() == [0, 1, 2]
+    assert found.seeds == [0, 10 + 2**25, 20 + 2 * 2**25]
+    assert found.draws == 6
+    assert further_seed(2**31, 63) < SEEDS
+
+
+def test_what_is_never_accepted_ends_with_counts():
+    def all_but_the_first(places, seeds):
+        return {"images": np.zeros(len(places))}, np.array(places) == 0
+
+    with pytest.raises(DataError) as raised:
+        until_accepted([("a", 0), ("b", 1)], all_but_the_first, what="masks", why=str.upper)
+    assert str(raised.value) == (
+        f"1 of 2 masks were rejected {ATTEMPTS} times each (1 of {ATTEMPTS + 1} draws accepted): B"
+    )
+
+
+def test_a_hopeless_generator_is_given_up_early():
+    def none(places, seeds):
+        return {"images": np.zeros(len(places))}, np.zeros(len(places), bool)
+
+    with pytest.raises(DataError, match=f"100 of 100 .* 3 times each .0 of {300} draws"):
+        until_accepted([("a", seed) for seed in range(100)], none, what="masks", why=str)
+    assert 200 < HOPELESS <= 300
+
+
+def test_images_are_drawn_around_training_masks_of_their_class(place, tmp_path):
+    model = place.model("mask_to_image")
+    counts = "benign=6,malignant=8,normal=2"
+    drawn, _ = draw(tmp_path, model, place.lesions.folder, counts=counts)
+    frame = drawn.manifest
+    benign = frame.loc[frame["label"] == "benign", "mask_sha256"]
+    assert set(benign) == training_masks(place.lesions, "benign")
+    assert benign.value_counts().tolist() == [2, 2, 1, 1]  # in turn
+    assert set(frame.query("label == 'malignant'")["mask_sha256"]) == training_masks(
+        place.lesions, "malignant"
+    )
+    empty = sha256_of(np.zeros((1, SIDE, SIDE), np.uint8))  # as the normal ones were trained
+    assert set(frame.query("label == 'normal'")["mask_sha256"]) == {empty}
+    drawn.verify()
+    row = int(np.flatnonzero(frame["label"] == "malignant")[3])
+    again = load_generator(model, device="cpu").sample(
+        ["malignant"], seeds=[frame["sample_seed"][row]], masks=drawn.masks([row]), steps=1
+    )
+    assert np.array_equal(drawn.raw([row]), np.rint(again * 255).astype(np.uint8))
+
+
+def test_a_mask_is_a_function_of_class_and_seed_alone(place, tmp_path):
+    model = place.model("mask_to_image")
+    some, _ = draw(
+        tmp_path / "some", model, place.lesions.folder, counts="malignant=1", first_seed=2
+    )
+    more, _ = draw(
+        tmp_path / "more", model, place.lesions.folder, counts="benign=2,malignant=4", batch_size=3
+    )
+    same = more.manifest.set_index("image_id").loc[some.manifest["image_id"][0]]
+    assert same["mask_sha256"] == some.manifest["mask_sha256"][0]
+    assert same["sha256"] == some.manifest["sha256"][0]
+
+
+def test_masks_of_synthetic_images_may_all_be_used_and_what_is_behind_them_is_known(
+    place, tmp_path
+):
+    writer = DatasetWriter(
+        tmp_path / "partial",
+        name="drawn",
+        classes=CLASSES,
+        shape=(1, SIDE, SIDE),
+        dtype="uint8",
+        about={"salt": "pepper"},
+    )
+    for number in range(3):
+        row = {
+            "group_id": f"synthetic-{number}",
+            "image_id": f"s{number}",
+            "label": "benign",
+            "label_kind": CLASSES.label_kind,
+            "split": "train",
+            "is_synthetic": True,
+            "generator_run_id": "maker",
+        }
+        writer.add(np.zeros((1, SIDE, SIDE), np.uint8), row, square(5 + number))
+    columns = ["run_id", "salt", "group_id", "sha256"]
+    behind = pd.DataFrame(
+        [["maker", "salt-of-maker", "its-patient", "its-image"], ["other", "x", "y", "z"]],
+        columns=columns,
+    ).astype("str")
+    masks = writer.finish(tmp_path / "datasets", generator_training=behind)
+    model = place.model("mask_to_image")
+    drawn, _ = draw(tmp_path, model, masks.folder, counts="benign=4")
+    assert set(drawn.manifest["mask_sha256"]) == set(masks.manifest["mask_sha256"])
+    run_id = load_generator(model, device="cpu").model.run_id
+    seen = drawn.generator_training.set_index("group_id")
+    assert seen.loc["its-patient"].tolist() == [run_id, "salt-of-maker", "its-image"]
+    assert "y" not in seen.index
+    assert set(seen.index) - {"its-patient"} == set(
+        place.lesions.manifest.query("split == 'train'")["group_id"]
+    )
+    assert [each["kind"] for each in drawn.about["parents"]] == ["generator", "masks"]
+    assert drawn.about["parents"][1]["digest"] == masks.digest
+    held_out = pd.DataFrame({"group_id": ["benign-0"], "sha256": ["unseen"], "split": ["test"]})
+    with pytest.raises(DataError, match="trained on 1 of the 1 held-out patients"):
+        # other patients of the same generator are hashed with another salt
+        check_generators([run_id], drawn.generator_training, held_out, salt="pepper", name="real")
+
+
+def test_of_a_fold_only_its_own_training_masks_are_used(place, tmp_path):
+    data = write_lesions(tmp_path / "folds", folds=True)
+    model = place.model("mask_to_image", data=data, fold="1", val_fraction=0.3)
+    drawn, _ = draw(tmp_path, model, data.folder, counts="benign=8")
+    held_out = data.manifest.query("fold == 1 and label == 'benign'")
+    assert not set(drawn.manifest["mask_sha256"]) & set(held_out["mask_sha256"])
+    model_saw = set(load_generator(model, device="cpu").model.training["group_id"])
+    assert set(drawn.generator_training["group_id"]) == model_saw
+
+
+def test_two_stages_in_one_command(place, tmp_path, caplog):
+    """Masks are the generator's own, thresholded, of seeds that follow from the images' seeds."""
+    caplog.set_level(logging.INFO, "mammo")
+    makers, model = place.model("mask", batch_size=6), place.model("mask_to_image")
+    settings = {"counts": "benign=3,malignant=2", **ANY_MASK}
+    drawn, tracked = draw(tmp_path / "many", model, makers, **settings)
+    one, _ = draw(tmp_path / "one", model, makers, **settings, batch_size=1)
+    assert one.digest == drawn.digest
+    frame = drawn.manifest
+    seeds = [seed ^ (derive(0, "masks") % SEEDS) for seed in frame["sample_seed"]]
+    maker = load_generator(makers, device="cpu")
+    masks = maker.sample(frame["label"].tolist(), seeds=seeds, steps=3) >= np.float32(0.1)
+    assert np.array_equal(drawn.masks(range(5)), masks * np.uint8(255))
+    assert tracked.last["mask_accepted_share"] == 1
+    assert "mask_accepted_share 100.0%" in caplog.text
+    seen = set(drawn.generator_training["sha256"])
+    assert seen == set(place.lesions.manifest.query("split == 'train'")["sha256"])
+    parents = {each["kind"]: each["digest"] for each in drawn.about["parents"]}
+    assert parents == {"generator": load_generator(model).model.digest, "masks": maker.model.digest}
+
+
+def test_drawn_masks_that_cover_too_much_are_drawn_again(place, tmp_path):
+    """The bound is the middle of what the generator draws, so about half are rejected."""
+    makers = place.model("mask", batch_size=6)
+    maker = load_generator(makers, device="cpu")
+
+    def shares_of(seeds):
+        values = maker.sample(["benign"] * len(seeds), seeds=seeds, steps=3)
+        return (values >= np.float32(0.1)).mean((1, 2, 3))
+
+    first, _ = draw(tmp_path / "all", makers, counts="benign=12", **ANY_MASK)
+    seeds = first.manifest["sample_seed"].to_numpy()
+    bound = float(np.sort(shares_of(seeds))[5]) + 1e-9  # six of twelve cover no more
+    drawn, tracked = draw(
+        tmp_path / "half", makers, counts="benign=12", **ANY_MASK | {"mask_area": f"0,{bound}"}
+    )
+    expected, draws = [], 0
+    for seed in seeds:
+        for attempt in range(ATTEMPTS):
+            draws += 1
+            tried = further_seed(int(seed), attempt)
+            if 0 < shares_of([tried])[0] <= bound:
+                expected.append(tried)
+                break
+    assert drawn.manifest["sample_seed"].tolist() == expected
+    assert (tracked.last["images"], tracked.last["rejected"]) == (12, draws - 12)
+    assert tracked.last["accepted_share"] == pytest.approx(12 / draws)
+    assert (drawn.masks(range(12)).mean((1, 2, 3)) / 255).max() <= bound
+
+
+def test_a_dataset_of_masks_has_them_as_images_and_as_masks(place, tmp_path):
+    makers = place.model("mask", batch_size=6)
+    drawn, _ = draw(tmp_path, makers, counts="malignant=3", **ANY_MASK)
+    assert drawn.name == "lesions-masks"
+    assert drawn.shape == (1, SIDE, SIDE)
+    masks = drawn.masks(range(3))
+    assert set(np.unique(masks)) == {0, 255}
+    assert np.array_equal(drawn.raw(range(3)), masks)
+    again = load_generator(makers, device="cpu").sample(
+        ["malignant"] * 3, seeds=drawn.manifest["sample_seed"], steps=3
+    )
+    assert np.array_equal(masks > 0, again >= np.float32(0.1))
+    model = place.model("mask_to_image")
+    images, _ = draw(tmp_path / "images", model, drawn.folder, counts="malignant=3")
+    assert set(images.manifest["mask_sha256"]) == set(drawn.manifest["mask_sha256"])
+
+
+def test_a_generator_whose_masks_are_never_right_ends_in_one_line(place, tmp_path):
+    makers = place.model("mask", batch_size=6)
+    with pytest.raises(DataError) as raised:
+        draw(tmp_path, makers, counts="benign=8", mask_area="0,0.003")
+    line = str(raised.value)
+    assert "8 of 8 masks were rejected" in line
+    assert "benign should cover 0 to 0.003 of the image (mask_area)" in line
+    assert "\n" not in line
+    assert not list(tmp_path.rglob("dataset.partial"))
+
+
+def test_paired_images_around_masks_are_exported_side_by_side(place, tmp_path):
+    import nibabel
+
+    data = write_lesions(tmp_path / "two", channels=2)
+    model = place.model("dual", data=data)
+    drawn, _ = draw(tmp_path / "drawn", model, data.folder, counts="benign=2,malignant=1")
+    assert drawn.shape == (2, SIDE, SIDE)
+    export(drawn, open_layout("system4"), tmp_path / "out")
+    files = sorted((tmp_path / "out").rglob("*.nii.gz"))
+    assert len(files) == 3
+    found = [np.asarray(nibabel.load(path).dataobj) for path in files]
+    order = np.argsort(drawn.manifest["image_id"].to_numpy())
+    for volume, row in zip(found, order, strict=True):
+        images, mask = drawn.raw([row])[0], drawn.masks([row])[0]
+        assert np.array_equal(volume[..., :2], images.transpose(1, 2, 0))
+        assert np.array_equal(volume[..., 2] > 0, mask[0] > 0)
+
+
+@pytest.fixture
+def untouched(place, monkeypatch):
+    """No network is built, and no device touched, once the models are there."""
+    for mode in ("class", "mask_to_image"):
+        place.model(mode)
+    place.model("mask", batch_size=6)
+
+    def touched(self):
+        raise AssertionError("the network was built")
+
+    monkeypatch.setattr(Generator, "artist", property(touched))
+
+
+def test_masks_of_another_size_are_refused(place, tmp_path, untouched):
+    writer = DatasetWriter(
+        tmp_path / "partial", name="small", classes=CLASSES, shape=(1, 8, 8), dtype="uint8"
+    )
+    row = {
+        "group_id": "p",
+        "image_id": "i",
+        "label": "benign",
+        "label_kind": CLASSES.label_kind,
+        "split": "train",
+    }
+    image = np.full((1, 8, 8), 255, np.uint8)
+    writer.add(image, row, image)
+    small = writer.finish(tmp_path / "datasets")
+    message = "masks of another size: those of dataset small have 8 x 8 px, the generator draws 16"
+    with pytest.raises(DataError, match=message):
+        draw(tmp_path, place.model("mask_to_image"), small.folder, counts="benign=1")
+
+
+def test_masks_are_refused_where_none_are_taken_and_missed_where_they_are(
+    place, tmp_path, untouched
+):
+    with pytest.raises(ConfigError, match="of mode class takes no masks; leave them out"):
+        draw(tmp_path, place.model("class"), place.lesions.folder, counts="benign=1")
+    with pytest.raises(ConfigError, match=r"masks is empty, .* images of benign around masks"):
+        draw(tmp_path, place.model("mask_to_image"), counts="benign=1,normal=1")
+    with pytest.raises(ConfigError, match="of mode class; give one of mode mask, or a dataset"):
+        draw(tmp_path, place.model("mask_to_image"), place.model("class"), counts="benign=1")
+    makers = load_generator(place.model("mask", batch_size=6), device="cpu")
+    model = load_generator(place.model("mask_to_image"), device="cpu")
+    with pytest.raises(ConfigError, match="masks: class 'normal' had no image in the training"):
+        DrawnMasks(makers, model, Recipe()).check(["benign", "normal"])
+    with pytest.raises(ConfigError, match=r"mask_area 0,0.5 does not apply .* not asked to draw"):
+        draw(tmp_path, place.model("class"), counts="benign=1", mask_area="0,0.5")
+
+
+def test_a_class_without_masks_needs_none(place, tmp_path):
+    drawn, _ = draw(tmp_path, place.model("mask_to_image"), counts="normal=2")
+    assert not drawn.masks(range(2)).any()
+
+
+def test_a_class_that_the_mask_dataset_has_not_is_named(place, tmp_path, untouched):
+    frame = place.lesions.manifest
+    writer = DatasetWriter(
+        tmp_path / "partial", name="some", classes=CLASSES, shape=(1, SIDE, SIDE), dtype="uint8"
+    )
+    for row in np.flatnonzero(frame["label"] == "benign"):
+        kept = {name: frame[name][row] for name in ("group_id", "image_id", "label", "label_kind")}
+        writer.add(place.lesions.raw([row])[0], kept | {"split": "train"}, square(9))
+    some = writer.finish(tmp_path / "datasets")
+    with pytest.raises(DataError, match="dataset some has no mask of class 'malignant'"):
+        draw(tmp_path, place.model("mask_to_image"), some.folder, count=6)
