@@ -22,6 +22,7 @@ FAMILIES = {
     "autoencoder": "autoencoder",
     "ldm": "latent",
     "sd_lora": "stable_diffusion",
+    "controlnet": "controlnet",
 }
 GENERATORS = tuple(FAMILIES)
 

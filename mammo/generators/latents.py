@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mammo.data.dataset import Dataset
-from mammo.generators import draws
+from mammo.generators import augment, draws
 from mammo.generators.artist import call_size
 from mammo.generators.autoencoders import Autoencoder
 from mammo.generators.diffusion import Diffusion
@@ -26,7 +26,7 @@ from mammo.generators.material import Column, Rows
 from mammo.generators.modes import Mode
 
 log = logging.getLogger("mammo")
-PREFIX = "autoencoder."  # of its weights in the weights of a model
+NETWORK, PREFIX = "network.", "autoencoder."  # of their weights among those of a model
 
 
 class Latents:
@@ -85,42 +85,56 @@ class Latents:
 
 
 class LatentDiffusion(Diffusion):
-    """Diffusion whose batches have `latent` and, where they are uncertain or flipped, more.
+    """Diffusion whose batches have `latent` and, where they are uncertain or mirrored, more.
 
-    An encoded row is a normal distribution of latents; each step draws from it, and from that of
-    the flipped image in half of the steps where this was encoded too.
+    An encoded row is a normal distribution of latents, from which each step draws; where the
+    images of a step are mirrored (augment=flip), it is that of the mirrored image.
     """
 
     canvas: Latents
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        step = self.trainer.global_step
-        drawing = draws.generators(self._seed, "latents", step, rows=batch["row"])
+        step, rows = self.trainer.global_step, batch["row"]
+        drawing = draws.generators(self._seed, "latents", step, rows=rows)
+        if "flipped" in batch:  # as Augmentation has mirrored image and mask
+            changes = augment.drawn("flip", seed=self._seed, step=step, rows=rows)
+            batch = mirrored(batch, changes.mirrored)
         return super().training_step(drawn(batch, drawing), index)
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
         drawing = draws.generators(0, "validation latents", rows=batch["row"])
-        kept = {name: each for name, each in batch.items() if not name.startswith("flipped")}
-        return super().validation_step(drawn(kept, drawing), index)
+        return super().validation_step(drawn(batch, drawing), index)
 
     def weights(self) -> dict[str, Tensor]:
         """The network's and the autoencoder's: nothing else is needed to draw."""
-        network = {f"network.{name}": each for name, each in super().weights().items()}
+        network = {NETWORK + name: each for name, each in super().weights().items()}
         return {**network, **self.canvas.weights()}
 
 
+def mirrored(batch: dict[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+    """`batch` with the latents of the mirrored images in the `chosen` rows, (N,) bool."""
+    turned = chosen[:, None, None, None]
+    sides = {"latent": "flipped", "latent_sd": "flipped_sd"}
+    pairs = {one: other for one, other in sides.items() if one in batch}
+    return {
+        **batch,
+        **{one: torch.where(turned, batch[other], batch[one]) for one, other in pairs.items()},
+    }
+
+
 def drawn(batch: dict[str, Tensor], drawing: Sequence[torch.Generator]) -> dict[str, Tensor]:
-    """`batch` with one latent drawn for each row, and with the mask of the side it shows."""
-    mean, sd, mask = batch["latent"], batch.get("latent_sd"), batch.get("mask")
-    if "flipped" in batch:
-        turned = (draws.uniform(drawing, mean.device) < 0.5)[:, None, None, None]
-        mean = torch.where(turned, batch["flipped"], mean)
-        sd = None if sd is None else torch.where(turned, batch["flipped_sd"], sd)
-        mask = None if mask is None else torch.where(turned, mask.flip(-1), mask)
-    if sd is not None:
-        mean = mean + sd * draws.normal(drawing, mean.shape[1:], mean.device)
-    found = {**batch, "latent": mean}
-    return found if mask is None else {**found, "mask": mask}
+    """`batch` with latents drawn from what is known of them: mean and standard deviation."""
+    if "latent_sd" not in batch:
+        return batch
+    mean, sd = batch["latent"], batch["latent_sd"]
+    noise = draws.normal(drawing, mean.shape[1:], mean.device)
+    return {**batch, "latent": mean + sd * noise}
+
+
+def network_in(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's among the `weights` of a model of latents."""
+    mine = [name for name in weights if name.startswith(NETWORK)]
+    return {name.removeprefix(NETWORK): weights[name] for name in mine}
 
 
 @dataclass(frozen=True)

@@ -67,16 +67,20 @@ class UNet(nn.Module):
         self, noisy: Tensor, times: Tensor, labels: Tensor, control: Tensor | None = None
     ) -> Tensor:
         seen = noisy if control is None else torch.cat([noisy, control], dim=1)
-        told: dict[str, Tensor] = {}
+        return self.output(self.unet(self.fold(seen), times, **self.told(labels, noisy)), noisy)
+
+    def told(self, labels: Tensor, noisy: Tensor) -> dict[str, Tensor]:
+        """How MONAI's U-Net is told `labels` (N, K): the keywords of its call."""
         if self.in_context:
             number = torch.where(labels == self.none, NOT_TOLD, labels.to(noisy))
-            told = {"context": number[:, :, None]}
-        elif len(self.none):
-            told = {"class_labels": labels}
-        answer = self.unet(self.fold(seen), times, **told)
+            return {"context": number[:, :, None]}
+        return {"class_labels": labels} if len(self.none) else {}
+
+    def output(self, answer: Tensor, noisy: Tensor) -> Tensor:
+        """What the two images of `answer`, (N, 2 made patch^2, h, w), make of `noisy`."""
         gain, offset = (self.unfold(half) for half in answer.chunk(2, dim=1))
-        output: Tensor = gain * noisy + offset
-        return output
+        made: Tensor = gain * noisy + offset
+        return made
 
 
 class MinimalUNet(nn.Module):
@@ -106,8 +110,7 @@ class MinimalUNet(nn.Module):
             Level(wide, deep, self.width) for wide, deep in zip(before, channels, strict=True)
         )
         self.up = nn.ModuleList(
-            Level(deep + wide, wide, self.width)
-            for wide, deep in pairwise(channels)
+            Level(deep + wide, wide, self.width) for wide, deep in pairwise(channels)
         )
         self.out = nn.Conv2d(channels[0], made, 1)
 

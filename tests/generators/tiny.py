@@ -93,6 +93,8 @@ def bases(generator: str, place: Any) -> dict[str, Path]:
         return {"base": tiny_stable.build(place.folder / "stable")}
     if generator == "ldm":
         return {"autoencoder": write_autoencoder(place.folder / "autoencoder")}
+    if generator == "controlnet":
+        return {"base": place.trained("ddpm", "class")[0].folder / "model"}
     return {}
 
 

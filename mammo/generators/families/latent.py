@@ -121,14 +121,13 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
 
 def artist(model: SavedModel, device: torch.device) -> Artist:
     """Draws with the saved network and the autoencoder that was saved with it."""
+    from mammo.generators.latents import network_in
     from mammo.generators.sampling import DiffusionArtist
     from mammo.generators.unet import build_unet
 
     about, weights = model.about, model.weights()
     network = build_unet(about["plan"]["network"], seed=0)
-    network.load_state_dict(
-        {key.removeprefix("network."): each for key, each in weights.items() if _of_network(key)}
-    )
+    network.load_state_dict(network_in(weights))
     return DiffusionArtist(
         network.to(device).eval(),
         planned_strategy(about["plan"], about["prediction"]),
@@ -183,10 +182,6 @@ def encode(
 
 def _strategy_name(settings: Mapping[str, Any]) -> str:
     return "ddpm" if settings["strategy"] == "auto" else str(settings["strategy"])
-
-
-def _of_network(key: str) -> bool:
-    return key.startswith("network.")
 
 
 def _digest(material: Material) -> str:
