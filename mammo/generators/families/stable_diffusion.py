@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
+from mammo.generators.losses import check_loss
 from mammo.generators.stable.base import check_base
 from mammo.generators.stable.prompts import TEMPLATE, Prompts, check_prompt
 
@@ -26,6 +27,7 @@ SETTINGS = (
     "lora_rank",
     "lora_alpha",
     "lora_dropout",
+    "loss",
     "min_snr_gamma",
     "label_dropout",
 )
@@ -41,6 +43,7 @@ def check(settings: Mapping[str, Any]) -> None:
             "mode=class, or adapters=one"
         )
     check_prompt(settings["prompt"], conditions=settings["conditions"], mode=settings["mode"])
+    check_loss(settings, images=False)
     check_base(settings["base"])
 
 
@@ -69,6 +72,7 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, Any]) -> Learner:
     """The base with new adapters, which change nothing yet."""
+    from mammo.generators.losses import make_loss
     from mammo.generators.optimizing import Optimizing
     from mammo.generators.stable.base import load, recover
     from mammo.generators.stable.latents import StableLatents
@@ -90,10 +94,11 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
         network,
         noise,
         StableLatents(material.mode, parts, material.data.shape),
-        optimizing=Optimizing(settings["lr"] or LR),
+        optimizing=Optimizing.asked(settings, LR),
         label_dropout=settings["label_dropout"],
         min_snr_gamma=settings["min_snr_gamma"],
         seed=settings["seed"],
+        loss=make_loss(settings),
     )
 
 

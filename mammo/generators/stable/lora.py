@@ -26,7 +26,7 @@ class Adapters:
     def __init__(
         self, unet: Any, names: Sequence[str], *, rank: int, alpha: float, dropout: float, seed: int
     ) -> None:
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig, LoraModel
 
         self.names = tuple(names)
         self.shares: Tensor | None = None  # (N, adapters): how much of each an image gets
@@ -34,9 +34,10 @@ class Adapters:
         keys = [f"adapter{place}" for place in range(len(names))]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for key in keys:
-                config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))
-                inject_adapter_in_model(config, unet, key)
+            config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))
+            model = LoraModel(unet, dict.fromkeys(keys, config), keys[0])
+            for key in keys[1:]:
+                model.inject_adapter(unet, key)
         unet.requires_grad_(False)
         self._layers = {
             path: layer for path, layer in unet.named_modules() if hasattr(layer, "lora_A")

@@ -32,3 +32,13 @@ class BaseNoise(DDPM):
     def predict(self, network: Callable[[Tensor], Tensor], noisy: Tensor, times: Tensor) -> Tensor:
         """What the network says."""
         return network(noisy).float()
+
+    def line(self, count: int) -> Tensor:
+        """Steps evenly spread from the last on, as pipelines of Stable Diffusion take them.
+
+        That is the trailing spacing of Lin et al. 2024, table 2.
+        """
+        import torch
+
+        count = min(count, STEPS)
+        return torch.tensor([round(STEPS * (1 - place / count)) - 1 for place in range(count)])
