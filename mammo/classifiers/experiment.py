@@ -28,6 +28,7 @@ from mammo.data.mixing import counts
 from mammo.data.splits import fold_numbers, training_rows
 from mammo.errors import ConfigError
 from mammo.evaluation.ranking import aggregate, bootstrap_auc, class_aucs, frame_auc
+from mammo.loggers import logged_by
 from mammo.run import Result, Run
 
 log = logging.getLogger("mammo")
@@ -132,9 +133,10 @@ class Experiment:
         """Train on one partition and log everything that the run carries."""
         material = self._material(tracked, fold, seed)
         self._declare(tracked, material)
-        trained = train_classifier(
-            tracked, material, self.recipe, self.weights, self.features, seed=seed
-        )
+        with logged_by(self.settings["logger"], tracked, self.settings) as logged:
+            trained = train_classifier(
+                logged, material, self.recipe, self.weights, self.features, seed=seed
+            )
         tracked.metrics(finite(trained.metrics))
         tracked.tags(
             {"mammo.digest": trained.saved.digest, "mammo.weights": self.weights.sha256 or "none"}

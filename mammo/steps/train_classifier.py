@@ -11,6 +11,7 @@ from mammo.classifiers.weights import check_weights, weights_digest
 from mammo.data.mix_settings import BALANCES, MIXES, SHORTAGES, TRIMS, MixSettings
 from mammo.data.samplers import SAMPLERS
 from mammo.errors import ConfigError
+from mammo.loggers import LOGGERS, check_logger
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, one_of
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     PosWeight = str
     Aggregate = str
     PrecisionName = str
+    LoggerName = str
 else:
     LossName = one_of(LOSSES)
     SamplerName = one_of(SAMPLERS)
@@ -40,6 +42,7 @@ else:
     PosWeight = one_of(POS_WEIGHTS)
     Aggregate = one_of(("mean", "max"))
     PrecisionName = one_of(("auto", "32", "bf16"))
+    LoggerName = one_of(LOGGERS)
 
 INPUTS = {"data": "dataset", "synthetic": "dataset"}
 SEVERAL = ("synthetic",)
@@ -50,6 +53,7 @@ def check(settings: Mapping[str, Any]) -> None:
     check_folds(settings["folds"])
     seeds_of(settings["seeds"], settings["seed"])
     check_weights(settings["weights"])
+    check_logger(settings["logger"])
     MixSettings.of(settings).check(str(settings["synthetic"]))
     if settings["finetune"] == "head" and settings["weights"] == "none":
         raise ConfigError(
@@ -109,6 +113,7 @@ def run(
     device: str = "auto",
     precision: PrecisionName = "auto",
     workers: Count = 0,
+    logger: LoggerName = "mlflow",
 ) -> Result:
     """Train a classifier on real and, where given, synthetic images.
 
@@ -154,6 +159,7 @@ def run(
         device: auto, cpu, cuda or cuda:<number>
         precision: auto is bf16 where the device computes in it, else 32
         workers: processes that read images; 0 reads in this one
+        logger: also write TensorBoard files or a Weights & Biases run; MLflow always
     """
     settings = {name: value for name, value in locals().items() if name != "tracked"}
     from mammo.classifiers.experiment import Experiment
