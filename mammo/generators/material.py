@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mammo.data.dataset import Dataset
 from mammo.data.splits import training_rows
 from mammo.errors import DataError
+from mammo.generators.balance import Balance
 from mammo.generators.conditions import Conditions
 from mammo.generators.modes import Mode, mode_of
 from mammo.run import Reference
@@ -56,20 +57,30 @@ class Material:
     # what other models that it builds on have seen: group_id, sha256, is_synthetic
     seen: list[pd.DataFrame] = field(default_factory=list)
     evidence: Evidence = field(default_factory=Evidence)
+    balance: Balance = field(default_factory=Balance)
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """Ids (rows of the dataset, columns of the conditions)."""
         return self.conditions.ids(self.data.manifest)
 
-    def standard_deviation(self) -> float:
-        """Of what is made, in [-1, 1], over at most 512 training rows; to three digits."""
+    def mean_and_deviation(self) -> tuple[float, float]:
+        """Of the values of what is made, in [-1, 1], over at most 512 training rows.
+
+        To three digits, so that another order of adding up changes nothing.
+        """
         some = self.train[np.unique(np.linspace(0, len(self.train) - 1, 512).astype(int))]
-        return max(0.05, round(float(self.mode.target(self._batch(some)).std()), 3))
+        made = self.mode.target(self._batch(some))
+        return round(float(made.mean()), 3), max(0.05, round(float(made.std()), 3))
 
     def control(self, rows: Rows) -> Tensor | None:
         """What controls images like `rows`, (N, c, H, W) in [-1, 1]; None where nothing does."""
         return self.mode.control(self._batch(rows))
+
+    def made(self, rows: Rows) -> NDArray[np.float32]:
+        """What is to be made of `rows`, as it is drawn: (N, c, H, W) in [0, 1]."""
+        images: NDArray[np.float32] = (self.mode.target(self._batch(rows)) / 2 + 0.5).numpy()
+        return images
 
     def training(self) -> pd.DataFrame:
         """Rows that the model has seen, itself or through what it builds on, each once.
@@ -94,15 +105,21 @@ class Material:
         return batch
 
     def batches(self, batch_size: int, seed: int) -> tuple[DataLoader[Any], DataLoader[Any]]:
-        """Loaders of the training rows, shuffled by (seed, epoch), and of the validation rows."""
+        """Loaders of the training rows, shuffled by (seed, epoch), and of the validation rows.
+
+        Of the training rows an epoch shows what `balance` says, cut to whole batches.
+        """
         from mammo.data.loading import ordered_batches, training_batches
 
         columns: dict[str, Column] = {"labels": lambda rows: self.labels[rows], **self.columns}
         if self.mode.masked:
             columns["mask"] = self.masks
 
+        classes = self.data.label_ids()[self.train]
+
         def order(epoch: int) -> NDArray[np.int64]:
-            return epoch_order(len(self.train), batch_size=batch_size, seed=seed, epoch=epoch)
+            shown = self.balance.positions(classes, seed=seed, epoch=epoch)
+            return shown[epoch_order(len(shown), batch_size=batch_size, seed=seed, epoch=epoch)]
 
         return (
             training_batches(
@@ -135,7 +152,9 @@ def gather(
         if mode.labelled
         else Conditions.none()
     )
-    return Material(data, train, val, mode, conditions, folder, inputs)
+    return Material(
+        data, train, val, mode, conditions, folder, inputs, balance=Balance.of(settings)
+    )
 
 
 def real_training_rows(data: Dataset, rows: Rows, fold: str) -> Rows:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mammo.generators.conditions import check_label_input
+from mammo.generators.losses import check_loss, check_side, make_loss
 from mammo.generators.strategies import check_strategy, strategy
 
 if TYPE_CHECKING:
@@ -17,21 +19,38 @@ if TYPE_CHECKING:
 
 PREDICTIONS = ("v", "epsilon", "x0")
 MODES = ("class", "unconditional", "mask", "mask_to_image", "dual")
-SETTINGS = ("channels", "attention", "res_blocks", "patch", "min_snr_gamma", "label_dropout")
+SETTINGS = (
+    "noise_schedule",
+    "loss",
+    "perceptual",
+    "network",
+    "label_input",
+    "channels",
+    "attention",
+    "head_channels",
+    "res_blocks",
+    "patch",
+    "min_snr_gamma",
+    "label_dropout",
+)
 LR = 1e-3
 MONITOR = "val/loss"
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """Refuse what the strategy cannot do."""
+    """Refuse what strategy, loss or network cannot do."""
     check_strategy(settings["generator"], settings)
+    check_loss(settings)
+    check_label_input(settings)
 
 
 def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Network and strategy, with the standard deviation of the data measured."""
+    """Network and strategy, with mean and standard deviation of the data measured."""
     from mammo.generators.unet import describe
 
+    check_side(settings, material.data.shape[1:])
     made, control = material.mode.channels(material.data.shape[0])
+    mean, deviation = material.mean_and_deviation()
     return {
         "strategy": settings["generator"],
         "network": describe(
@@ -43,9 +62,14 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
             attention=settings["attention"],
             res_blocks=settings["res_blocks"],
             patch=settings["patch"],
+            network=settings["network"],
+            label_input=settings["label_input"],
+            head_channels=settings["head_channels"],
         ),
         "made": [made, *material.data.shape[1:]],
-        "data_sd": material.standard_deviation(),
+        "noise_schedule": settings["noise_schedule"],
+        "data_mean": mean,
+        "data_sd": deviation,
     }
 
 
@@ -61,12 +85,13 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
         network.compile()
     return Diffusion(
         network,
-        _strategy(plan, settings["prediction"]),
+        planned_strategy(plan, settings["prediction"]),
         _canvas(plan, settings["mode"]),
-        optimizing=Optimizing(settings["lr"] or LR),
+        optimizing=Optimizing.asked(settings, LR),
         label_dropout=settings["label_dropout"],
         min_snr_gamma=settings["min_snr_gamma"],
         seed=settings["seed"],
+        loss=make_loss(settings),
     )
 
 
@@ -80,7 +105,7 @@ def artist(model: SavedModel, device: torch.device) -> Artist:
     network.load_state_dict(model.weights())
     return DiffusionArtist(
         network.to(device).eval(),
-        _strategy(about["plan"], about["prediction"]),
+        planned_strategy(about["plan"], about["prediction"]),
         _canvas(about["plan"], about["mode"]),
     )
 
@@ -91,9 +116,14 @@ def samplers(about: Mapping[str, Any]) -> tuple[str, ...]:
     return found
 
 
-def _strategy(plan: Mapping[str, Any], prediction: str) -> Any:
+def planned_strategy(plan: Mapping[str, Any], prediction: str) -> Any:
+    """The strategy of a plan, with what was measured for it."""
     return strategy(plan["strategy"])(
-        prediction=prediction, image_size=max(plan["made"][1:]), data_sd=plan["data_sd"]
+        prediction=prediction,
+        image_size=max(plan["made"][1:]),
+        data_sd=plan["data_sd"],
+        data_mean=plan["data_mean"],
+        schedule=plan["noise_schedule"],
     )
 
 

@@ -21,8 +21,10 @@ STRATEGIES = Registry("strategy")
 class Strategy(Protocol):
     """How to diffuse. Made as `STRATEGIES[name](prediction=…, image_size=…, data_sd=…, …)`.
 
-    `data_sd` is the standard deviation of the values of x_0, `image_size` the longer side in
-    pixels of what is diffused, `schedule` one of SCHEDULES ("auto" is the strategy's own choice).
+    `data_sd` and `data_mean` are the standard deviation and mean of the values of x_0,
+    `image_size` the longer side in pixels of what is diffused, `schedule` one of SCHEDULES ("auto"
+    is the strategy's own choice). One with Gaussian noise needs little more than its alpha and
+    sigma: see `gaussian`.
     """
 
     PREDICTIONS: tuple[str, ...]  # what the network can predict, the default first
@@ -34,7 +36,7 @@ class Strategy(Protocol):
         """Training times (N,) for `uniform` (N,) in [0, 1)."""
 
     def noisiness(self, times: Tensor) -> Tensor:
-        """How far `times` (N,) are on the way from image (0) to noise (1), (N,) in [0, 1]."""
+        """Share of noise at `times` (N,), from 0 (image) to 1 (noise), (N,)."""
 
     def network_time(self, times: Tensor) -> Tensor:
         """What the network is told of the time, about 0 to 1000."""
@@ -65,9 +67,9 @@ class Strategy(Protocol):
 
 def strategy(name: str) -> type[Any]:
     """The class of strategy `name`."""
-    from mammo.generators.strategies import ddpm, rflow
+    from mammo.generators.strategies import ddpm, edm, rflow
 
-    assert ddpm and rflow  # imported to be registered
+    assert ddpm and edm and rflow  # imported to be registered
     found: type[Any] = STRATEGIES[name]
     return found
 
@@ -79,6 +81,11 @@ def check_strategy(name: str, settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"prediction {settings['prediction']!r} does not go with strategy {name}; "
             f"choose {' or '.join(chosen.PREDICTIONS)}"
+        )
+    if settings["noise_schedule"] not in chosen.SCHEDULES:
+        raise ConfigError(
+            f"noise_schedule {settings['noise_schedule']!r} does not go with strategy {name}; "
+            f"choose {' or '.join(chosen.SCHEDULES)}"
         )
     if settings["min_snr_gamma"] and not chosen.WEIGHTED:
         raise ConfigError(

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mammo.generators.strategies import STRATEGIES
+from mammo.generators.strategies.gaussian import HIGH, LOW, Gaussian, shift, spread
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
-
-BASE_SIZE = 64  # side in pixels that needs no shift of time
+    from torch import Tensor
 
 
 @STRATEGIES.register("rflow")
-class RectifiedFlow:
-    """x_t = (1 - t) x_0 + t noise, velocity noise - x_0 (Liu et al. 2023), t in (0, 1)."""
+class RectifiedFlow(Gaussian):
+    """x_t = (1 - t) x_0 + t noise, velocity noise - x_0 (Liu et al. 2023, eq. 1), t in (0, 1).
+
+    Times are logit-normal, and shifted by the side of images in two dimensions from 64 px on
+    (Esser et al. 2024, eq. 19 and 23, where sqrt(m / n) is the ratio of sides). MONAI's scheduler
+    with its own settings draws uniform times and counts voxels, from 32 x 32 x 32 on.
+    """
 
     PREDICTIONS = ("v",)
-    SAMPLERS = ("euler",)
     SCHEDULES = ("auto",)
     WEIGHTED = False
 
     def __init__(
-        self, *, prediction: str, image_size: int, data_sd: float, schedule: str = "auto"
+        self,
+        *,
+        prediction: str,
+        image_size: int,
+        data_sd: float,
+        data_mean: float = 0.0,
+        schedule: str = "auto",
     ) -> None:
-        self.data_sd = data_sd
-        self.shift = max(1.0, image_size / BASE_SIZE)
+        super().__init__(data_sd=data_sd, data_mean=data_mean)
+        self.shift = shift(image_size)
 
     def times(self, uniform: Tensor) -> Tensor:
         """Logit-normal times (N,) for `uniform` (N,) in [0, 1) (Esser et al. 2024, eq. 19)."""
@@ -36,34 +43,18 @@ class RectifiedFlow:
         normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6))
         return self._shifted(torch.sigmoid(normal)).float()
 
-    def noisiness(self, times: Tensor) -> Tensor:
-        """The time itself."""
-        return times
-
     def network_time(self, times: Tensor) -> Tensor:
         """What the network is told of the time, on the scale 0 to 1000 of its embedding."""
         return times * 1000
 
-    def predict(self, network: Callable[[Tensor], Tensor], noisy: Tensor, times: Tensor) -> Tensor:
-        """The velocity, with `network` as what is left of it after the best linear guess.
+    def signal(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """1 - t and t, float64 (N,)."""
+        return 1 - times.double(), times.double()
 
-        Input and output of the network have unit variance at every time, as in Karras et al.
-        2022, table 1.
-        """
-        at = times.view(-1, *[1] * (noisy.ndim - 1))
-        variance = ((1 - at) * self.data_sd) ** 2 + at**2
-        skip = (at - (1 - at) * self.data_sd**2) / variance
-        rest = network(noisy * variance.rsqrt()).float()
-        return skip * noisy + self.data_sd * variance.rsqrt() * rest
-
-    def corrupt(self, images: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Noisy images at `times` (N,) and the velocity there, both like `images`."""
-        at = times.view(-1, *[1] * (images.ndim - 1))
-        return (1 - at) * images + at * noise, noise - images
-
-    def denoised(self, output: Tensor, noisy: Tensor, times: Tensor) -> Tensor:
-        """The clean image at the end of the straight line with velocity `output`."""
-        return noisy - times.view(-1, *[1] * (noisy.ndim - 1)) * output
+    def parts(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The velocity dx_t / dt = noise - x_0."""
+        one = alpha + sigma
+        return -one, one
 
     def loss_weight(self, times: Tensor, gamma: float) -> Tensor:
         """One: the times are weighted by how they are drawn."""
@@ -71,25 +62,13 @@ class RectifiedFlow:
 
         return torch.ones_like(times)
 
-    def integrate(
-        self,
-        denoise: Callable[[Tensor, Tensor], Tensor],
-        noise: Tensor,
-        *,
-        sampler: str,
-        steps: int,
-        generators: Sequence[Generator],
-    ) -> Tensor:
-        """Take `noise` (N, C, H, W) to images in `steps` Euler steps of `denoise(noisy, times)`."""
-        import torch
-
-        line = self._shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64)).tolist()
-        images = noise
-        for now, after in pairwise(line):
-            clean = denoise(images, images.new_full((len(images),), now))
-            images = clean + (images - clean) * (after / now)
-        return images
+    def line(self, count: int) -> Tensor:
+        """1, where all is noise, and the times at which sigma / alpha is as `spread` says."""
+        noise = spread(count, self.shift * HIGH, LOW)
+        times = noise / (1 + noise)
+        times[0] = 1
+        return times.float()
 
     def _shifted(self, times: Tensor) -> Tensor:
-        """More noise for larger images (Esser et al. 2024, eq. 23)."""
+        """More noise for larger images: t / (1 - t) times the shift (Esser et al. 2024, eq. 23)."""
         return self.shift * times / (1 + (self.shift - 1) * times)
