@@ -38,14 +38,14 @@ def check(settings: Mapping[str, Any]) -> None:
 
 def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The base's plan, with the channels of the control."""
-    from mammo.generators.founding import build_on
+    from mammo.generators.founding import build_on, check_told, tell_as
 
     base = _base(material)
     _check_base(base, settings)
-    _check_classes(base, material, settings)
+    check_told(base, material, settings)
     build_on(base, material, "base")
     check_side(settings, material.data.shape[1:])
-    _tell_as(base, material)
+    tell_as(base, material)
     control = material.mode.channels(material.data.shape[0])[1]
     return {**base.about["plan"], "control": control, "base": base.digest}
 
@@ -54,6 +54,7 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
     """The base, frozen, and a ControlNet that adds nothing yet."""
     from mammo.generators.controlled_unet import build_controlled
     from mammo.generators.diffusion import Diffusion
+    from mammo.generators.founding import tell_as
     from mammo.generators.latents import LatentDiffusion, network_in
     from mammo.generators.losses import make_loss
     from mammo.generators.optimizing import Optimizing
@@ -61,7 +62,7 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
 
     base = _base(material)
     weights = base.weights()
-    _tell_as(base, material)
+    tell_as(base, material)
     seed = derive(settings["seed"], "weights")
     network = build_controlled(plan["network"], plan["control"], seed=seed)
     network.start_from(network_in(weights) if "latents" in plan else weights)
@@ -153,26 +154,3 @@ def _check_base(base: SavedModel, settings: Mapping[str, Any]) -> None:
         )
     schedule = {"noise_schedule": built["noise_schedule"]}
     check_strategy(built["strategy"], {**settings, **schedule})
-
-
-def _check_classes(base: SavedModel, material: Material, settings: Mapping[str, Any]) -> None:
-    """Refuse a base of other classes, or conditions that it was not told."""
-    data, columns = material.data, list(base.about["conditions"])
-    if base.classes.names != data.classes.names:
-        raise ConfigError(
-            f"base {base.run_id} has classes {', '.join(base.classes.names)}, dataset {data.name} "
-            f"has {', '.join(data.classes.names)}; they must be the same, in this order"
-        )
-    asked = [part.strip() for part in settings["conditions"].split(",") if part.strip()]
-    if asked and asked != columns[1:]:
-        raise ConfigError(
-            f"conditions {settings['conditions']!r} are not those of base {base.run_id}, which is "
-            f"told {', '.join(columns) or 'nothing'}; leave them out, it is told the same here"
-        )
-
-
-def _tell_as(base: SavedModel, material: Material) -> None:
-    """Let `material` tell what the base was told, under the same ids."""
-    from mammo.generators.conditions import Conditions
-
-    material.conditions = Conditions.from_json(base.about["conditions"])

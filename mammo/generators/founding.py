@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from mammo.data.guards import check_generators
 from mammo.errors import ConfigError
+from mammo.generators.conditions import Conditions
 from mammo.generators.material import Material
 from mammo.models import SavedModel
 
@@ -44,6 +47,27 @@ def build_on(model: SavedModel, material: Material, setting: str) -> None:
             *(setting, model.run_id, intensities[0], data.name, intensities[1]),
         )
     material.seen.append(model.training)
+
+
+def check_told(base: SavedModel, material: Material, settings: Mapping[str, Any]) -> None:
+    """Refuse a base of other classes, or conditions that it was not told."""
+    data, columns = material.data, list(base.about["conditions"])
+    if base.classes.names != data.classes.names:
+        raise ConfigError(
+            f"base {base.run_id} has classes {', '.join(base.classes.names)}, dataset {data.name} "
+            f"has {', '.join(data.classes.names)}; they must be the same, in this order"
+        )
+    asked = [part.strip() for part in settings["conditions"].split(",") if part.strip()]
+    if asked and asked != columns[1:]:
+        raise ConfigError(
+            f"conditions {settings['conditions']!r} are not those of base {base.run_id}, which is "
+            f"told {', '.join(columns) or 'nothing'}; leave them out, it is told the same here"
+        )
+
+
+def tell_as(base: SavedModel, material: Material) -> None:
+    """Let `material` tell what the base was told, under the same ids."""
+    material.conditions = Conditions.from_json(base.about["conditions"])
 
 
 def _policy(intensity: object) -> str:
