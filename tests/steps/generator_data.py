@@ -26,28 +26,43 @@ def brightness(label_id: int, classes: int) -> float:
 
 
 def write_data(
-    folder: Path, *, task: str = "malignancy2", patients: int = 16, synthetic: int = 0
+    folder: Path,
+    *,
+    task: str = "malignancy2",
+    patients: int = 16,
+    synthetic: int = 0,
+    dtype: str = "uint16",
+    views: bool = False,
+    only: int = 0,
 ) -> Dataset:
-    """A hold-out of flat images: patient i has class i modulo the classes, each 4th validates."""
+    """A hold-out of flat images: patient i has class i modulo the classes, each 4th validates.
+
+    With `views` four patients of a class have CC, then four MLO, which is brighter by 0.4 where
+    classes differ by half of what they do without. With `only` the classes behind it stay empty.
+    """
     classes = TASKS[task]
     writer = DatasetWriter(
         folder / "data.partial",
         name="levels",
         classes=classes,
         shape=(1, SIDE, SIDE),
-        dtype="uint16",
+        dtype=dtype,
         about={"salt": "pepper", "split_seed": 3, "intensity": "window"},
     )
-    count = len(classes.names)
+    count = only or len(classes.names)
     for patient in range(patients + synthetic):
-        level = brightness(patient % count, count)
-        image = np.full((1, SIDE, SIDE), level * 65535 + patient, np.uint16)
+        level = brightness(patient % count, len(classes.names))
+        view = ("CC", "MLO")[patient // count // 4 % 2] if views else ""
+        if views:
+            level = level / 2 + 0.4 * (view == "MLO")
+        image = np.full((1, SIDE, SIDE), level * np.iinfo(dtype).max + patient, dtype)
         fake = patient >= patients
         writer.add(
             image,
             {
                 "group_id": f"p{patient}",
                 "image_id": f"i{patient}",
+                "view": view,
                 "label": classes.names[patient % count],
                 "label_kind": classes.label_kind,
                 "split": "train" if fake or patient // count % 4 else "val",
@@ -62,7 +77,7 @@ def write_data(
         "label_kind": classes.label_kind,
         "split": "test",
     }
-    writer.add(np.full((1, SIDE, SIDE), 7, np.uint16), test)
+    writer.add(np.full((1, SIDE, SIDE), 7, dtype), test)
     return writer.finish(folder / "datasets")
 
 

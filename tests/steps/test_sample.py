@@ -1,23 +1,34 @@
 """The step that samples: provenance of every row, counts, classes, and the same images again."""
 
 import errno
+import inspect
+import logging
 
 import numpy as np
 import pytest
+import torch
 from generator_data import SIDE, TINY, brightness, run_on, write_data
 
 from mammo.data.classes import TASKS
 from mammo.data.dataset import Dataset
 from mammo.data.writer import DatasetWriter
-from mammo.errors import ConfigError
+from mammo.errors import ConfigError, DataError
 from mammo.generators import load_generator
-from mammo.generators.asking import by_share, seed_of
+from mammo.generators.asking import by_share, further_seed, seed_of
+from mammo.generators.generator import Generator
+from mammo.generators.sampling import DiffusionArtist
 from mammo.steps import sample, train_generator
 
+DEFAULTS = {
+    name: each.default
+    for name, each in inspect.signature(sample.run).parameters.items()
+    if name != "tracked"
+}
 
-def train(folder, *, task="malignancy2", patients=16, **settings):
+
+def train(folder, *, task="malignancy2", patients=16, only=0, **settings):
     folder.mkdir(exist_ok=True)
-    data = write_data(folder, task=task, patients=patients)
+    data = write_data(folder, task=task, patients=patients, only=only)
     tracked = run_on(folder / "training", "data", data.folder)
     train_generator.run(tracked, data="", **{**TINY, **settings})
     return tracked.folder / "model", data
@@ -151,19 +162,7 @@ def test_counts_go_by_the_shares_of_the_training_images_largest_remainder_first(
 )
 def test_counts_that_say_nothing_or_too_much_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        sample.check(settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"counts": "tumour=1"}, "unknown class 'tumour'; choose one of benign, malignant"),
-        ({"count": 1, "sampler": "heim"}, "'heim' is not one of generator ddpm; choose dpmpp"),
-    ],
-)
-def test_what_this_generator_does_not_have_is_named(tmp_path, model, settings, message):
-    with pytest.raises(ConfigError, match=message):
-        draw(tmp_path, model[0], **settings)
+        sample.check(DEFAULTS | settings)
 
 
 def test_an_unconditional_generator_needs_to_be_told_what_its_images_stand_for(tmp_path):
@@ -174,10 +173,236 @@ def test_an_unconditional_generator_needs_to_be_told_what_its_images_stand_for(t
     assert drawn.manifest["label"].tolist() == ["benign", "benign"]
 
 
-def test_the_python_interface_gives_floats_between_0_and_1(model):
-    images = load_generator(model[0], device="cpu").sample(
-        labels=["malignant"] * 2, seeds=range(2), guidance=4.0, steps=2
+class Died(Exception):
+    """As if the process had been killed."""
+
+
+def count_calls(monkeypatch, *, die_at=0):
+    """Numbers of images that the network is asked for, call by call; it dies at call `die_at`."""
+    calls = []
+    real = DiffusionArtist.draw
+
+    def counted(self, asked):
+        if len(calls) + 1 == die_at:
+            raise Died
+        calls.append(len(asked))
+        return real(self, asked)
+
+    monkeypatch.setattr(DiffusionArtist, "draw", counted)
+    return calls
+
+
+def test_trap_t0f_what_is_drawn_is_checked_and_kept_and_the_rest_is_drawn(
+    tmp_path, model, monkeypatch, caplog
+):
+    """Died at its fourth of five chunks: three are there, two are drawn, the digest is the same."""
+    caplog.set_level(logging.INFO, "mammo")
+    whole, _, _ = draw(tmp_path / "whole", model[0], count=10, batch_size=2)
+    with monkeypatch.context() as patch:
+        count_calls(patch, die_at=4)
+        with pytest.raises(Died):
+            draw(tmp_path / "cut", model[0], count=10, batch_size=2)
+    kept = sorted((tmp_path / "cut" / "run" / "drawn").iterdir())
+    before = [(path.name, path.stat().st_mtime_ns) for path in kept]
+    assert len(kept) == 3
+    with monkeypatch.context() as patch:
+        calls = count_calls(patch)
+        again, result, tracked = draw(tmp_path / "cut", model[0], count=10, batch_size=2)
+    assert calls == [2, 2]
+    assert [(path.name, path.stat().st_mtime_ns) for path in kept] == before  # not overwritten
+    assert again.digest == whole.digest == result.digest
+    assert tracked.last["images"] == 10
+    assert "6 of 10 images are there already and are kept" in caplog.messages
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "swapped"])
+def test_trap_t0f_what_has_changed_since_it_was_drawn_is_drawn_again(
+    tmp_path, model, monkeypatch, harm
+):
+    whole, _, _ = draw(tmp_path / "whole", model[0], count=6, batch_size=2)
+    with monkeypatch.context() as patch:
+        count_calls(patch, die_at=3)
+        with pytest.raises(Died):
+            draw(tmp_path / "cut", model[0], count=6, batch_size=2)
+    first, second = sorted((tmp_path / "cut" / "run" / "drawn").iterdir())
+    if harm == "cut":
+        second.write_bytes(second.read_bytes()[:-100])
+    elif harm == "changed":
+        content = bytearray(second.read_bytes())
+        content[len(content) // 2] ^= 1
+        second.write_bytes(content)
+    else:
+        second.write_bytes(first.read_bytes())
+    with monkeypatch.context() as patch:
+        calls = count_calls(patch)
+        again, _, _ = draw(tmp_path / "cut", model[0], count=6, batch_size=2)
+    assert calls == [2, 2]
+    assert again.digest == whole.digest
+
+
+def test_a_run_that_died_while_it_wrote_draws_nothing_again(tmp_path, model, monkeypatch):
+    whole, _, _ = draw(tmp_path / "whole", model[0], count=4, batch_size=2)
+    real = DatasetWriter.add
+    with monkeypatch.context() as patch:
+
+        def die_at_the_third(self, *rest):
+            if len(self.rows) == 2:
+                raise Died
+            real(self, *rest)
+
+        patch.setattr(DatasetWriter, "add", die_at_the_third)
+        with pytest.raises(Died):
+            draw(tmp_path / "cut", model[0], count=4, batch_size=2)
+    with monkeypatch.context() as patch:
+        calls = count_calls(patch)
+        again, _, tracked = draw(tmp_path / "cut", model[0], count=4, batch_size=2)
+    assert calls == []
+    assert again.digest == whole.digest
+    assert 0 < tracked.last["images_per_second"] < 1e4  # the time is that of the drawing
+
+
+def test_a_disk_that_is_full_leaves_no_half_chunk(tmp_path, model, monkeypatch):
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mammo.generators.shelf.os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            draw(tmp_path, model[0], count=2)
+    assert not list((tmp_path / "run" / "drawn").iterdir())
+
+
+def test_flat_images_are_drawn_again_until_the_counts_are_met(tmp_path, model, monkeypatch):
+    """The network gives one grey to every third seed, so a third of the places is drawn again."""
+    real = DiffusionArtist.draw
+
+    def some_flat(self, asked):
+        images = real(self, asked).clone()
+        for place, seed in enumerate(asked.seeds):
+            if seed % 3 == 0:
+                images[place] = 0.5
+        return images
+
+    monkeypatch.setattr(DiffusionArtist, "draw", some_flat)
+    drawn, _, tracked = draw(tmp_path, model[0], counts="benign=7,malignant=5")
+    assert drawn.manifest["label"].value_counts().to_dict() == {"benign": 7, "malignant": 5}
+    expected, draws = [], 0
+    for label, count in (("benign", 7), ("malignant", 5)):
+        for place in range(count):
+            tried = [further_seed(seed_of(label, place), attempt) for attempt in range(3)]
+            expected.append(next(seed for seed in tried if seed % 3))
+            draws += tried.index(expected[-1]) + 1
+    assert drawn.manifest["sample_seed"].tolist() == expected
+    assert tracked.last["rejected"] == draws - 12 > 0
+    assert tracked.last["accepted_share"] == pytest.approx(12 / draws)
+    assert np.ptp(drawn.images(range(12)), axis=(1, 2, 3)).min() > 1 / 64
+
+
+def test_a_generator_that_draws_nothing_but_grey_ends_in_one_line(tmp_path, model, monkeypatch):
+    def flat(self, asked):
+        return torch.full((len(asked), 1, SIDE, SIDE), 0.5)
+
+    monkeypatch.setattr(DiffusionArtist, "draw", flat)
+    message = r"^3 of 3 images were rejected 50 times each \(0 of 150 draws accepted\): they show "
+    with pytest.raises(DataError, match=message):
+        draw(tmp_path, model[0], counts="benign=3")
+    assert not list(tmp_path.rglob("dataset.partial"))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_images_have_the_depth_and_intensity_of_the_real_ones(tmp_path, dtype):
+    data = write_data(tmp_path, dtype=dtype)
+    tracked = run_on(tmp_path / "training", "data", data.folder)
+    train_generator.run(tracked, data="", **{**TINY, "epochs": 1})
+    path = tracked.folder / "model"
+    drawn, _, _ = draw(tmp_path / "drawn", path, counts="benign=3")
+    top = {"uint8": 255, "uint16": 65535}[dtype]
+    floats = load_generator(path, device="cpu").sample(
+        ["benign"] * 3, seeds=drawn.manifest["sample_seed"], steps=2
     )
-    assert (images.shape, images.dtype) == ((2, 1, SIDE, SIDE), np.float32)
-    assert images.min() >= 0
-    assert images.max() <= 1
+    assert drawn.raw([0]).dtype == dtype
+    assert np.array_equal(drawn.raw(range(3)), np.rint(floats * top))
+    assert np.abs(drawn.images(range(3)) - floats).max() <= 0.5 / top + 1e-6
+    assert drawn.about["dtype"] == dtype
+    assert drawn.about["intensity"] == data.about["intensity"] == "window"
+
+
+def test_conditions_are_told_and_written_into_the_rows(tmp_path):
+    """CC is dark and MLO bright in training, so that a view that is not told would show."""
+    data = write_data(tmp_path, patients=32, views=True)
+    tracked = run_on(tmp_path / "training", "data", data.folder)
+    settings = {"epochs": 15, "lr": 4e-3, "ema": 0.9, "conditions": "view"}
+    train_generator.run(tracked, data="", **{**TINY, **settings})
+    path = tracked.folder / "model"
+    drawn, _, _ = draw(tmp_path / "drawn", path, counts="benign=8", steps=8)
+    views = drawn.manifest["view"]
+    assert set(views) == {"CC", "MLO"}
+    levels = drawn.images(range(8)).mean((1, 2, 3))
+    assert levels[views == "CC"].max() < levels[views == "MLO"].min()
+    fixed, _, _ = draw(tmp_path / "cc", path, counts="benign=3", steps=8, conditions="view=CC")
+    assert fixed.manifest["view"].tolist() == ["CC"] * 3
+    assert fixed.about["sampling"]["conditions"] == {"view": "CC"}
+    assert not set(fixed.manifest["image_id"]) & set(drawn.manifest["image_id"])
+
+
+def test_the_log_ends_with_what_it_took(tmp_path, model, caplog):
+    caplog.set_level(logging.INFO, "mammo")
+    _, _, tracked = draw(tmp_path, model[0], count=4)
+    lines = [line for line in caplog.messages if line.startswith("sampled ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("sampled 4 images: accepted_share 100.0%, ")
+    assert lines[0].endswith(" s an image")
+    told = float(lines[0].split(", ")[-1].split()[0])
+    assert told == pytest.approx(1 / tracked.last["images_per_second"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"guidance_interval": "0.2,0.8"}, "change nothing at guidance 1"),
+        ({"guidance_rescale": 0.5}, "change nothing at guidance 1"),
+        ({"guidance_interval": "0.8", "guidance": 2.0}, "guidance_interval '0.8' should be two"),
+        ({"mask_area": "4"}, "mask_area '4' should be two numbers"),
+        ({"conditions": "CC"}, "should be <column>=<value>"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        sample.check({**DEFAULTS, "count": 1, **settings})
+
+
+@pytest.fixture
+def untouched(monkeypatch):
+    """No network is built, and no device touched."""
+
+    def touched(self):
+        raise AssertionError("the network was built")
+
+    monkeypatch.setattr(Generator, "artist", property(touched))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"counts": "tumour=1"}, "unknown class 'tumour'; choose one of benign, malignant"),
+        ({"count": 1, "sampler": "heim"}, "'heim' is not one of generator ddpm; choose"),
+        ({"count": 1, "conditions": "view=CC"}, "'view' is unknown to this generator: it knows"),
+        ({"count": 1, "mask_threshold": 0.1}, "mask_threshold 0.1 does not apply to generator"),
+    ],
+)
+def test_what_this_generator_does_not_have_is_named_before_a_device_is_touched(
+    tmp_path, model, untouched, settings, message
+):
+    with pytest.raises(ConfigError, match=message):
+        draw(tmp_path, model[0], **settings)
+    assert not (tmp_path / "run" / "drawn").exists()
+
+
+def test_a_class_that_was_never_shown_is_refused(tmp_path, monkeypatch):
+    path, _ = train(tmp_path, task="malignancy4", patients=32, epochs=1, only=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Generator, "artist", property(lambda self: pytest.fail("it was built")))
+        with pytest.raises(ConfigError, match="'probably_benign' had no image in the training"):
+            draw(tmp_path / "drawn", path, counts="benign=1,probably_benign=1")
+    drawn, _, _ = draw(tmp_path / "drawn", path, count=6)
+    assert set(drawn.manifest["label"]) == {"benign", "malignant", "suspicious"}
