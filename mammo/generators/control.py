@@ -29,11 +29,12 @@ MODES = ("class", "unconditional")  # of a base
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse a loss that cannot be computed; the rest depends on the base."""
     check_loss(settings)
-    if settings["prompt"]:
-        raise ConfigError(
-            f"prompt {settings['prompt']!r} does not apply to a base that was trained here and "
-            "reads no text; leave it out"
-        )
+    for setting in ("prompt", "control_weights"):
+        if settings[setting]:
+            raise ConfigError(
+                f"{setting} {settings[setting]!r} goes with a base of Stable Diffusion, not with "
+                "one that was trained here; leave it out"
+            )
 
 
 def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:

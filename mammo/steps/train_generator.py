@@ -52,7 +52,12 @@ else:
     PrecisionName = one_of(("auto", "32", "bf16"))
     LoggerName = one_of(LOGGERS)
 
-INPUTS = {"data": "dataset", "autoencoder": "model or files", "base": "model or files or hub"}
+INPUTS = {
+    "data": "dataset",
+    "autoencoder": "model or files",
+    "base": "model or files or hub",
+    "control_weights": "files or hub",
+}
 PREVIEW = 6  # samples of a class in preview.png
 # what the minimal network has not
 UNET_ALONE = ("attention", "head_channels", "res_blocks", "label_input")
@@ -155,6 +160,7 @@ def run(
     critic_steps: PositiveInt = 5,
     gradient_penalty: NonNegativeFloat = 10.0,
     base: str = "",
+    control_weights: str = "",
     prompt: str = "",
     adapters: Adapters = "one",
     lora_rank: PositiveInt = 4,
@@ -221,6 +227,7 @@ def run(
         critic_steps: of gan, for one of the generator
         gradient_penalty: weight of gan's penalty on the critic's gradient
         base: what sd_lora and controlnet build on: a trained generator, a folder, or a hub's name
+        control_weights: pretrained ControlNet to start from on Stable Diffusion; empty is the base
         prompt: text for an image with {class}, {view} and other columns in it
         adapters: of sd_lora: one for all classes, or one per class
         lora_rank: rank of the adapters

@@ -23,6 +23,7 @@ PREDICTIONS = ("v", "epsilon", "x0")
 MODES = ("mask_to_image",)
 SETTINGS = (
     "base",
+    "control_weights",
     "strategy",
     "prompt",
     "loss",

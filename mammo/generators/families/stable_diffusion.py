@@ -28,6 +28,7 @@ SETTINGS = (
     "lora_alpha",
     "lora_dropout",
     "loss",
+    "perceptual",
     "min_snr_gamma",
     "label_dropout",
 )
@@ -43,12 +44,13 @@ def check(settings: Mapping[str, Any]) -> None:
             "mode=class, or adapters=one"
         )
     check_prompt(settings["prompt"], conditions=settings["conditions"], mode=settings["mode"])
-    check_loss(settings, images=False)
+    check_loss(settings)
     check_base(settings["base"])
 
 
 def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The base by its fingerprint, the prompts and the adapters."""
+    from mammo.generators.losses import check_side
     from mammo.generators.stable import base
     from mammo.generators.stable.folder import factor
     from mammo.generators.stable.latents import check_shape
@@ -57,6 +59,7 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     name = base.named(material, settings)
     folder = base.find(name)
     check_shape(material.data.shape, factor(folder))
+    check_side(settings, material.data.shape[1:])
     prompts = Prompts(settings["prompt"] or TEMPLATE, material.conditions)
     base.check_length(prompts.texts(), folder)
     per_class = settings["adapters"] == "per_class"

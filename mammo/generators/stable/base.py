@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,13 @@ from mammo.generators.stable.folder import (
     fingerprint,
     read_json,
 )
+from mammo.generators.stable.hub import HUB_NAME, check_there, fetched
 
 if TYPE_CHECKING:
     from mammo.generators.material import Material
 
 HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # where `base` is empty
 VARIABLE = "MAMMO_SD_BASE"  # a folder that stands for the base of any saved model
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def is_pipeline(name: str) -> bool:
     path = Path(name).expanduser()
     if path.exists():
         return (path / "model_index.json").is_file() or (path / "unet").is_dir()
-    return bool(_HUB_NAME.fullmatch(name))
+    return bool(HUB_NAME.fullmatch(name))
 
 
 def check_base(name: str) -> None:
@@ -61,21 +60,13 @@ def check_base(name: str) -> None:
     if Path(name).expanduser().is_dir():
         if is_pipeline(name):
             check_whole(Path(name).expanduser())
-    elif _HUB_NAME.fullmatch(name) and not _cached(name):
-        _ask_hub(name, ("model_index.json",))
+    else:
+        check_there("base", name, FILES)
 
 
 def find(name: str) -> Path:
-    """Folder of the whole pipeline `name`: a local one, or the hub's, fetched once."""
-    name = name or HUB
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if not _HUB_NAME.fullmatch(name):
-            raise ConfigError(
-                f"base {name!r} is no folder and no name of the hub; give base=<folder> with a "
-                f"Stable Diffusion pipeline in it, or a name like {HUB}"
-            )
-        folder = _cached(name) or _ask_hub(name, ("model_index.json", *FILES, ONE_FILE))
+    """Folder of the whole pipeline `name`: a local one, or the hub's."""
+    folder = fetched("base", name or HUB, FILES, (ONE_FILE,))
     check_whole(folder)
     return folder
 
@@ -93,18 +84,21 @@ def recover(said: Mapping[str, Any]) -> Path:
     """
     name, commit = str(said["name"]), str(said["revision"])
     recorded = f"{name}@{commit}" if commit and "@" not in name else name
-    is_there = Path(name).expanduser().is_dir() or _HUB_NAME.fullmatch(name)
+    is_there = Path(name).expanduser().is_dir() or HUB_NAME.fullmatch(name)
     places = [os.environ.get(VARIABLE, ""), name if Path(name).is_dir() else recorded]
     found = ""
     for place in filter(None, places if is_there else places[:1]):
-        folder = find(place)
+        try:
+            folder = find(place)
+        except ConfigError as error:
+            raise CheckpointError(f"{error}, or set {VARIABLE}=<that folder>") from None
         differs = difference(said["files"], fingerprint(folder))
         if not differs:
             return folder
         found = f"base {folder} is another than the model was trained on: {differs} differs"
     raise CheckpointError(
         f"{found or f'base {name} is gone, and a model holds only what was trained on it'}; set "
-        f"{VARIABLE}=<folder of {name if _HUB_NAME.fullmatch(name) else 'that base'}>"
+        f"{VARIABLE}=<folder of {name if HUB_NAME.fullmatch(name) else 'that base'}>"
     )
 
 
@@ -156,35 +150,3 @@ def load(folder: Path) -> Parts:
         prediction=kinds[scheduler.config.prediction_type],
         factor=factor(folder),
     )
-
-
-def _cached(name: str) -> Path | None:
-    """The hub's folder in the local cache, if it is there and whole."""
-    from huggingface_hub import snapshot_download
-
-    repository, _, revision = name.partition("@")
-    try:
-        folder = Path(
-            snapshot_download(repository, revision=revision or None, local_files_only=True)
-        )
-        check_whole(folder)
-    except (OSError, ValueError, CheckpointError):
-        return None
-    return folder
-
-
-def _ask_hub(name: str, files: tuple[str, ...]) -> Path:
-    """Fetch `files` of the hub's `name`; the folder they are in."""
-    from huggingface_hub import snapshot_download
-
-    repository, _, revision = name.partition("@")
-    try:
-        return Path(
-            snapshot_download(repository, revision=revision or None, allow_patterns=list(files))
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"base {name!r} is not in the local cache and the hub does not give it "
-            f"({type(error).__name__}); bring {', '.join(FILES)} of it into a folder and give "
-            f"base=<that folder>, or {VARIABLE}=<that folder> to a model trained on it"
-        ) from None

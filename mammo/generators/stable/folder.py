@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -12,47 +12,45 @@ from typing import Any
 
 from mammo.errors import CheckpointError, ConfigError
 
-WEIGHTS = (
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors",
-)
-CONFIGS = (
+WORDS = ("tokenizer/vocab.json", "tokenizer/merges.txt")
+ONE_FILE = "tokenizer/tokenizer.json"  # of words and merges, as newer libraries save them
+FILES = (
     "unet/config.json",
     "vae/config.json",
     "text_encoder/config.json",
     "tokenizer/tokenizer_config.json",
     "scheduler/scheduler_config.json",
+    *WORDS,
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
 )
-WORDS = ("tokenizer/vocab.json", "tokenizer/merges.txt")
-ONE_FILE = "tokenizer/tokenizer.json"  # of words and merges, as newer libraries save them
-FILES = (*CONFIGS, *WORDS, *WEIGHTS)
 _HEADER = 100_000_000  # bytes that the format allows the header of a safetensors file
 
 
 def check_whole(folder: Path) -> None:
+    """Refuse a pipeline in `folder` that is not whole, or of another kind than can be tuned."""
+    check_files("base", folder, FILES)
+    _check_kind(folder)
+
+
+def check_files(setting: str, folder: Path, names: Sequence[str]) -> None:
     """CheckpointError naming the first file of `folder` that is missing or cut short."""
-    for name in FILES:
+    for name in names:
         path = folder / name
         if name in WORDS and (folder / ONE_FILE).is_file():
             continue
         if not path.is_file():
-            hint = ""
-            if name in WEIGHTS and list(path.parent.glob("*.bin")):
-                hint = "; weights are read as safetensors only, a .bin can run code"
-            raise CheckpointError(f"base {folder}: {name} is missing; {_remedy(hint)}")
-        if name in WEIGHTS and not _is_whole(path):
-            raise CheckpointError(
-                f"base {folder}: {name} is cut short or no safetensors file, as an interrupted "
-                f"download leaves it; {_remedy('')}"
-            )
-        if name in CONFIGS and read_json(path) is None:
-            raise CheckpointError(f"base {folder}: {name} is corrupt; {_remedy('')}")
-    _check_kind(folder)
-
-
-def _remedy(hint: str) -> str:
-    return f"fetch it again{hint}"
+            code = list(path.parent.glob("*.bin")) if path.suffix == ".safetensors" else []
+            hint = "; weights are read as safetensors only, a .bin can run code" if code else ""
+            wrong = f"is missing{hint}"
+        elif path.suffix == ".safetensors" and not _is_whole(path):
+            wrong = "is cut short or no safetensors file, as an interrupted download leaves it"
+        elif path.suffix == ".json" and read_json(path) is None:
+            wrong = "is corrupt"
+        else:
+            continue
+        raise CheckpointError(f"{setting} {folder}: {name} {wrong}; fetch it again")
 
 
 def _check_kind(folder: Path) -> None:

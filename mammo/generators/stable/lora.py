@@ -64,6 +64,10 @@ class Adapters:
                 leaf.lora_B = layer.lora_B[f"adapter{place}"].requires_grad_(True)
         return made
 
+    def changes(self) -> dict[str, Tensor]:
+        """What the one adapter adds to each layer's weight, by the layer's path in the UNet."""
+        return {path: layer.get_delta_weight("adapter0") for path, layer in self._layers.items()}
+
     @contextmanager
     def used(self, shares: Tensor | None) -> Iterator[None]:
         """Give each image `shares` (N, adapters) of them; None is all of the one."""
@@ -141,6 +145,10 @@ class TunedUNet(nn.Module):
         """Embeddings (N, tokens, D) of the prompts for `labels` (N, K)."""
         texts = [self._prompts.text(ids) for ids in labels.tolist()]
         return torch.stack([self._embedded(text) for text in texts])
+
+    def changes(self) -> dict[str, Tensor]:
+        """What the one adapter for all adds to the weights of the UNet, by the layer's path."""
+        return self._adapters.changes() if self._adapters else {}
 
     def dropping(self, drawing: list[torch.Generator]) -> Any:
         """A context in which the adapters drop what they see, by a CPU generator for each image."""

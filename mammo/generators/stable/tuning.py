@@ -27,7 +27,10 @@ class Tuning(Diffusion):
 def tuned(
     plan: Mapping[str, Any], parts: Parts, *, dropout: float = 0.0, seed: int = 0
 ) -> TunedUNet:
-    """The UNet of `parts` with new adapters as the plan of sd_lora says."""
+    """The UNet of `parts` with new adapters as the plan says; with none it is the base's own."""
+    prompts = Prompts.from_json(plan["prompts"])
+    if not plan["adapters"]:
+        return TunedUNet(parts, prompts, None)
     adapters = Adapters(
         parts.unet,
         plan["adapters"],
@@ -36,4 +39,4 @@ def tuned(
         dropout=dropout,
         seed=seed,
     )
-    return TunedUNet(parts, Prompts.from_json(plan["prompts"]), adapters)
+    return TunedUNet(parts, prompts, adapters)
