@@ -178,7 +178,8 @@ class Generator:
         if not 0 <= rescale <= 1:
             raise ConfigError(f"guidance_rescale {rescale:g} should be a number from 0 to 1")
         about = self.model.about
-        if guidance != 1 and not (self.conditions.columns and self.samplers):
+        told = self.conditions.columns or self.takes_masks
+        if guidance != 1 and not (told and self.samplers):
             raise ConfigError(
                 f"guidance {guidance:g} does not go with a generator {about['generator']} of mode "
                 f"{about['mode']}, which has nothing to guide; use 1"

@@ -160,6 +160,8 @@ def test_a_saved_generator_draws_what_it_drew_when_it_was_trained(place, generat
     asked = asked_of(trained.material, seeds=range(3))
     loaded = Generator.load(tracked.folder / "model", device="cpu")
     assert torch.equal(loaded.artist.draw(asked), trained.learner.artist().draw(asked))
+    # what is told of it before its network is built
+    assert (loaded.shape, loaded.samplers) == (loaded.artist.shape, loaded.artist.samplers)
 
 
 @FAMILIES
