@@ -24,13 +24,13 @@ MAY_IMPORT = {
     "training": FOUNDATION,
     "loggers": {"errors", "registry", "run"},
     "models": FOUNDATION | {"data"},
-    "generators": FOUNDATION | LIBRARY,
+    "generators": FOUNDATION | LIBRARY | {"evaluation"},
     "classifiers": FOUNDATION | LIBRARY | {"evaluation"},
     "evaluation": FOUNDATION | {"data", "models"},
     "doctor": FOUNDATION | {"data", "evaluation"},
     "tuning": FOUNDATION,
     "launch": FOUNDATION,
-    "commands": FOUNDATION | LIBRARY | {"evaluation", "doctor"} | DRIVER,
+    "commands": FOUNDATION | LIBRARY | {"generators", "evaluation", "doctor"} | DRIVER,
     "steps": FOUNDATION | LIBRARY | {"generators", "classifiers", "evaluation", "tuning", "launch"},
 }
 # Their work is to print: commands that answer on stdout.

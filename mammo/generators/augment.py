@@ -6,21 +6,28 @@ they are.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional
 
+from mammo.data.dataset import Dataset
 from mammo.generators import draws
 
+log = logging.getLogger("mammo")
 MIRRORED = 0.5  # share of the images
 TURN_DEGREES, SHEAR, SHIFT, ZOOM = 15.0, 0.1, 0.05, 0.05  # largest, each way; SHIFT of the side
 GAMMA, GAMMA_SHARE = 0.1, 0.2  # gamma from 0.9 to 1.1, for a fifth of the images
 DRAWN = 8  # numbers of an image
+ONE_SIDED = 0.9  # share of images that are brighter on the same side
+LOOKED_AT = 256  # images, for their sides
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,22 @@ def drawn(how: str, *, seed: int, step: int, rows: Tensor) -> Changes:
         _matrices(*(2 * each - 1 for each in moves)) if how in ("geometric", "all") else None,
         torch.where(changed, gamma, 1.0),
     )
+
+
+def warn_of_sides(data: Dataset, rows: np.ndarray[Any, Any]) -> None:
+    """Warn where the images of `rows` all lie to one side: mirrored, half of them no longer do."""
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).astype(int))]
+    images = data.images(some)
+    half = images.shape[-1] // 2
+    left = images[..., :half].mean((1, 2, 3)) > images[..., -half:].mean((1, 2, 3))
+    share, side = max((left.mean(), "left"), (1 - left.mean(), "right"))
+    if share >= ONE_SIDED:
+        log.warning(
+            "augment mirrors images of which %.0f %% lie to the %s: about half of what is sampled "
+            "will lie to the other side",
+            100 * share,
+            side,
+        )
 
 
 def augmented(batch: Mapping[str, Tensor], changes: Changes) -> dict[str, Tensor]:

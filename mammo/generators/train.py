@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from mammo.data.dataset import Dataset
 from mammo.errors import DataError
 from mammo.generators import family
-from mammo.generators.augment import Augmentation
+from mammo.generators.augment import Augmentation, warn_of_sides
 from mammo.generators.learner import Learner
 from mammo.generators.material import Evidence, Material, gather
 from mammo.generators.measuring import KernelDistance, LossByNoise
@@ -49,6 +49,8 @@ def train(tracked: Run, settings: Mapping[str, Any]) -> Trained:
     """
     check_devices(settings["device"], settings["devices"])
     material = _gather(tracked, settings)
+    if settings["augment"] != "none":
+        warn_of_sides(material.data, material.train)
     plan = family(settings["generator"]).plan(material, settings)
     _log(tracked, material.evidence)
     settings = settled(tracked, material, plan, settings)

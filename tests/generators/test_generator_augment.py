@@ -3,6 +3,7 @@
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from mammo.generators.augment import (
     augmented,
     drawn,
     move,
+    warn_of_sides,
 )
 from mammo.steps import train_generator
 
@@ -170,6 +172,19 @@ def test_a_training_step_sees_the_changed_batch_and_validation_the_images_as_the
         assert torch.equal(seen["train"][step]["image"], expected["image"])
         assert torch.equal(seen["train"][step]["mask"], expected["mask"])
     assert all(torch.equal(batch["image"], given["image"]) for batch in seen["val"])
+
+
+@pytest.mark.parametrize("lying", ["left", "right", "anywhere"])
+def test_images_that_all_lie_to_one_side_are_told_of(lying, caplog):
+    class Data:
+        def images(self, rows):
+            images = np.tile(np.linspace(1, 0, 8), (len(rows), 1, 4, 1))
+            mirrored = {"left": rows < 0, "right": rows >= 0, "anywhere": rows % 2 == 0}[lying]
+            return np.where(mirrored[:, None, None, None], images[..., ::-1], images)
+
+    warn_of_sides(Data(), np.arange(40))
+    told = [f"augment mirrors images of which 100 % lie to the {lying}"] * (lying != "anywhere")
+    assert [record.message.partition(":")[0] for record in caplog.records] == told
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -138,6 +138,15 @@ def test_a_composition_weights_the_prediction_by_its_time_and_the_images_not():
     assert found.tolist() == pytest.approx(by_hand, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mse", "l1", *OF_IMAGES])
+def test_a_term_is_computed_in_full_precision_under_bf16(name):
+    loss, true = Loss({name: 1.0}), textures(count=2, side=32)
+    made = true + 0.01 * torch.randn(true.shape, generator=torch.Generator().manual_seed(1))
+    plain = loss(made, true, torch.ones(2), lambda: (made, true))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(made, true, torch.ones(2), lambda: (made, true)), plain)
+
+
 def test_no_clean_image_is_made_for_a_term_of_the_prediction():
     def never():
         raise AssertionError("asked for images")
