@@ -201,6 +201,19 @@ class Tracking:
         return str(found.experiment_id)
 
 
+def connected() -> Tracking | None:
+    """The tracking store, where one is there already and answers; None makes none."""
+    address = mlflow.get_tracking_uri()
+    parts = urlparse(address)
+    place = Path(parts.path.removeprefix("/") if parts.scheme == "sqlite" else parts.path)
+    if parts.scheme in ("sqlite", "file", "") and not place.exists():
+        return None
+    try:
+        return Tracking()
+    except (TrackingError, MlflowException):
+        return None
+
+
 class TrackedRun:
     """A run in MLflow; `folder` keeps what is needed to continue it until it is finished."""
 

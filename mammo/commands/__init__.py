@@ -1,8 +1,8 @@
 """Commands beside the entry points: they look, fetch and convert, and open no run.
 
 A command is a module here with a function `command(arguments)`, which hands a function of its own
-to `call`: positional parameters are the words after the command's name, keyword-only ones the
-settings `--name value`.
+to `call`: positional parameters are the words after the command's name (`*words` are any number
+from one on), keyword-only ones the settings `--name value`.
 """
 
 import inspect
@@ -15,6 +15,8 @@ COMMANDS: Mapping[str, str] = {
     "data": "public collections, and the layouts of other systems",
     "doctor": "what is wrong with a dataset, as a page with pictures",
     "lineage": "what a run was made from, and what was made from it",
+    "regenerate": "an image of a sampled dataset again, to the bit",
+    "verify": "whether image files are synthetic ones of mammo, and as they were drawn",
 }
 
 
@@ -24,13 +26,17 @@ def call(name: str, function: Callable[..., int], arguments: Sequence[str]) -> i
 
     words = _words(function)
     kinds = _kinds(function)
+    wanted = len(words)
+    if _several(function):  # the last word may be given any number of times
+        given = [place for place, each in enumerate(arguments) if each.startswith("-")]
+        wanted = max(wanted, given[0] if given else len(arguments))
     if {"-h", "--help"} & set(arguments):
         print(usage(name, function))
         return 0
-    positional = list(arguments[: len(words)])
+    positional = list(arguments[:wanted])
     if len(positional) < len(words) or any(each.startswith("-") for each in positional):
         raise ConfigError(f"{words[0]} is missing; {usage(name, function).splitlines()[0]}")
-    rest = list(arguments[len(words) :])
+    rest = list(arguments[wanted:])
     wrong = explain(rest, kinds, [])
     if wrong:
         raise ConfigError(wrong)
@@ -40,6 +46,7 @@ def call(name: str, function: Callable[..., int], arguments: Sequence[str]) -> i
 def usage(name: str, function: Callable[..., int]) -> str:
     """How `function` is called, its docstring, and its settings with their defaults."""
     words = " ".join(word.upper() for word in _words(function))
+    words += " ..." if _several(function) else ""
     settings = [
         f"  --{each.name} ({each.default!r})"
         for each in inspect.signature(function).parameters.values()
@@ -52,6 +59,12 @@ def usage(name: str, function: Callable[..., int]) -> str:
 def _words(function: Callable[..., int]) -> list[str]:
     parameters = inspect.signature(function).parameters.values()
     return [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]
+
+
+def _several(function: Callable[..., int]) -> bool:
+    """Whether the last word stands for any number of them, at least one."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(each.kind is each.VAR_POSITIONAL for each in parameters)
 
 
 def _kinds(function: Callable[..., int]) -> dict[str, Any]:

@@ -25,8 +25,9 @@ def export(
     """Write DATASET (a folder, a run id, runs:/...) in a layout; pixels stay as they are.
 
     Layouts, by the public system whose files they are: system0 (class_folders_nifti), system1
-    (csv_train_val), system2 (csv_patients), system3 (class_folders_masks), system4 (nifti_pairs).
-    File names are the dataset's hashed ids; generated images lie apart from the real ones.
+    (csv_train_val), system2 (csv_patients), system3 (class_folders_masks), system4 (nifti_pairs);
+    and dicom, of synthetic images alone. File names are the dataset's hashed ids; generated images
+    lie apart from the real ones and carry their provenance, which `mammo verify FILE` reads.
     """
     from mammo.data.dataset import Dataset
     from mammo.tracking import Tracking
@@ -37,9 +38,10 @@ def export(
     found = resolve(dataset, "dataset", "dataset", tracking=Tracking(), work=work_folder(""))
     folder = Path(output).expanduser()
     made = write_out(Dataset(found.path), form, folder, split=split)
-    real = len(made.rows(synthetic=False))
+    real = len(made.rows(synthetic=False)) if "real" in form.HOLDS else 0
     files = ", ".join(f"{count} {kind}" for kind, count in sorted(made.written.items()))
-    yield f"{folder}: {real} real and {len(made.frame) - real} generated images ({files} files)"
+    generated = len(made.rows(synthetic=True))
+    yield f"{folder}: {real} real and {generated} generated images ({files} files)"
     yield from lost(made, form)
     if real:
         settings = {"source": str(folder), **read_again(made, form)}

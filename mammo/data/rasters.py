@@ -42,6 +42,18 @@ def bits_of_raster(path: Path) -> int:
     return 16 if mode.startswith(("I", "F")) else 8
 
 
+def texts_of(path: Path) -> dict[str, str]:
+    """The text chunks of a PNG file, by keyword; none of another format."""
+
+    def read(image: Any) -> dict[str, str]:
+        if image.format != "PNG":
+            return {}
+        image.load()  # a chunk may stand behind the pixels
+        return {str(name): str(text) for name, text in image.text.items()}
+
+    return _with_image(path, read)
+
+
 def _picture(stored: Any, reading: Reading) -> Picture:
     low, high = reading.fixed_range or (0.0, float(np.iinfo(stored.dtype).max))
     greys = linear_table(stored.dtype, low, high)

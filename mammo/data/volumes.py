@@ -77,6 +77,14 @@ def bits_of_volume(path: Path) -> int:
         return 8 if image.get_data_dtype().itemsize == 1 else 16
 
 
+def comments_of(path: Path) -> list[str]:
+    """The header extensions of NIfTI that are comments (NIfTI-1, ecode 6)."""
+    with _open(path) as image:
+        found = getattr(image.header, "extensions", [])
+        contents = [each.content for each in found if each.get_code() == 6]
+        return [bytes(each).rstrip(b"\0").decode("utf-8", "replace") for each in contents]
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
     """The nibabel image of `path`; what it raises while in use becomes a DataError."""

@@ -159,6 +159,7 @@ def _write(
 ) -> tuple["Dataset", "Effort"]:
     """The dataset of all images that were drawn, and what it took to draw them."""
     from mammo.data.writer import DatasetWriter
+    from mammo.generators.again import machine
     from mammo.generators.shelf import Effort
 
     generator, source = drawer.generator, drawer.source
@@ -176,7 +177,11 @@ def _write(
             "salt": model.about["salt"],
             "parents": parents + ([source.parent] if source else []),
             "sampling": drawer.recipe.to_json()
-            | {"first_seed": first_seed, "run_id": tracked.id, "device": generator.device.type},
+            | {
+                "first_seed": first_seed,
+                "run_id": tracked.id,
+                "drawn_on": machine(generator.device),
+            },
         },
     ) as writer:
         effort = Effort()

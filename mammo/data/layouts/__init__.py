@@ -1,8 +1,9 @@
 """Writes a dataset as the files that another system reads, pixel for pixel.
 
-A layout is a module with `SYSTEM`, the public system whose files these are; `HOLDS`, what it can
-hold beside images and labels, of `channels`, `masks`, `patients` and `splits`; `write(export)`; and
-`reading(export)`, the settings with which `preprocess` finds the real images again.
+A layout is a module with `SYSTEM`, the public system whose files these are (or its own name);
+`HOLDS`, what it can hold beside labels, of `real` images, `channels`, `masks`, `patients` and
+`splits`; `write(export)`; and, where it holds real images, `reading(export)`, the settings with
+which `preprocess` finds those again. Files of synthetic images carry their provenance.
 """
 
 import importlib
@@ -11,8 +12,9 @@ import pkgutil
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mammo.data.dataset import Dataset
+from mammo.data.provenance import MASK_PLANE, Origins, Record, mark_nifti, of_planes, png_texts
 from mammo.errors import ConfigError, DataError
 
 LAYOUTS = tuple(sorted(found.name for found in pkgutil.iter_modules(__path__)))
@@ -36,6 +39,18 @@ class Image:
     row: Any  # of the manifest, a named tuple
     pixels: NDArray[Any]  # (C, H, W), uint8 or uint16
     mask: NDArray[np.uint8] | None  # (H, W): 255 in lesions; None where the row has no mask
+
+    @property
+    def planes(self) -> list[str]:
+        """Names of the channels."""
+        return [f"image {number}" for number in range(1, len(self.pixels) + 1)]
+
+    def plane(self, name: str) -> NDArray[Any]:
+        """The channel, or the mask, of that name (H, W)."""
+        if name == MASK_PLANE and self.mask is not None:
+            return self.mask
+        channel: NDArray[Any] = self.pixels[self.planes.index(name)]
+        return channel
 
 
 @dataclass
@@ -78,24 +93,43 @@ class Export:
             raise DataError(f"two images would be written to {'/'.join(parts)}; ids must be unique")
         return path
 
-    def png(self, pixels: NDArray[Any], *parts: str) -> str:
-        """Write `pixels` (H, W) as PNG of the same depth, without text; returns its path."""
+    def png(self, image: Image, plane: str, *parts: str) -> str:
+        """Write a plane of `image` (`image 1`, ..., or `mask`) in its depth; returns its path.
+
+        A real image's file holds no text, a synthetic one's its provenance.
+        """
         from PIL import Image as Pillow
 
-        path = self.path(*parts)
-        Pillow.fromarray(np.ascontiguousarray(pixels)).save(path, "PNG")
+        path, pixels = self.path(*parts), image.plane(plane)
+        record = self.record(image, pixels[None], [plane])
+        texts = {"pnginfo": png_texts(record)} if record else {}
+        Pillow.fromarray(np.ascontiguousarray(pixels)).save(path, "PNG", **texts)
         self.written["PNG"] += 1
         return "/".join(parts)
 
-    def nifti(self, array: NDArray[Any], *parts: str, pixel_mm: float) -> str:
+    def nifti(
+        self, array: NDArray[Any], *parts: str, pixel_mm: float, record: Record | None = None
+    ) -> str:
         """Write `array` (H, W[, D]) as NIfTI of the same depth, with unit spacing if unknown."""
         import nibabel
 
         scale = pixel_mm if np.isfinite(pixel_mm) else 1.0
         image = nibabel.Nifti1Image(array, np.diag([scale, scale, 1.0, 1.0]), dtype=array.dtype)
+        if record:
+            mark_nifti(image, record)
         nibabel.save(image, self.path(*parts))
         self.written["NIfTI"] += 1
         return "/".join(parts)
+
+    def record(self, image: Image, pixels: NDArray[Any], planes: Sequence[str]) -> Record | None:
+        """Provenance of a file with `pixels` (P, H, W) of a synthetic image; None of a real one."""
+        if not image.row.is_synthetic:
+            return None
+        return of_planes(self._origins.record(image.row), pixels, planes)
+
+    @cached_property
+    def _origins(self) -> Origins:
+        return Origins(self.data)
 
     def table(self, frame: pd.DataFrame, *parts: str) -> None:
         """Write `frame` as CSV."""
@@ -110,7 +144,8 @@ def open_layout(name: str) -> ModuleType:
         if name in (each, module.SYSTEM):
             return module
     known = sorted((module.SYSTEM, each) for each, module in modules.items())
-    listed = ", ".join(f"{system} ({each})" for system, each in known)
+    names = [f"{system} ({each})" if system != each else each for system, each in known]
+    listed = ", ".join(names)
     raise ConfigError(f"unknown layout {name!r}; choose one of {listed}")
 
 
@@ -128,6 +163,11 @@ def export(data: Dataset, layout: ModuleType, output: Path, *, split: str = "all
     frame = frame if split == "all" else frame[frame["split"] == split]
     if not len(frame):
         raise DataError(f"dataset {data.name} has no image in split {split}")
+    if "real" not in layout.HOLDS and not frame["is_synthetic"].any():
+        raise DataError(
+            f"dataset {data.name} has no synthetic image, and layout {layout.SYSTEM} holds no "
+            "others; export what sample or mix made"
+        )
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     made = Export(data, frame, partial)
@@ -146,11 +186,13 @@ def lost(made: Export, layout: ModuleType) -> list[str]:
     """What of the dataset the layout cannot hold, in words."""
     real = made.rows(synthetic=False)
     said = []
+    if len(real) and "real" not in layout.HOLDS:
+        said.append(f"{len(real)} real images are left out: the layout is of synthetic ones alone")
     masks = int((made.frame["mask_sha256"] != "").sum())
     if masks and "masks" not in layout.HOLDS:
         said.append(f"{masks} masks are left out: the layout has none")
     splits = sorted(set(real["split"]))
-    if len(splits) > 1 and "splits" not in layout.HOLDS:
+    if len(splits) > 1 and "real" in layout.HOLDS and "splits" not in layout.HOLDS:
         said.append(
             f"the layout has no splits: {', '.join(splits)} are in one folder; who trains on it "
             "sees them all (--split train and --split test write one alone)"

@@ -1,9 +1,10 @@
 """System 3: `<class>/<image>.png` with `<image>_mask.png`, and `augmented_*` of generated ones."""
 
 from mammo.data.layouts import Export, Image
+from mammo.data.provenance import MASK_PLANE
 
 SYSTEM = "system3"
-HOLDS = frozenset({"masks", "patients"})  # patients as the first part of a file's name
+HOLDS = frozenset({"real", "masks", "patients"})  # patients as the first part of a file's name
 
 
 def write(export: Export) -> None:
@@ -21,6 +22,6 @@ def reading(export: Export) -> dict[str, str]:
 
 
 def _write(export: Export, image: Image, folder: str, name: str) -> None:
-    export.png(image.pixels[0], folder, image.row.label, f"{name}.png")
+    export.png(image, "image 1", folder, image.row.label, f"{name}.png")
     if image.mask is not None:
-        export.png(image.mask, folder, image.row.label, f"{name}_mask.png")
+        export.png(image, MASK_PLANE, folder, image.row.label, f"{name}_mask.png")

@@ -5,7 +5,7 @@ from collections import Counter
 from mammo.data.layouts import Export, guidance_of
 
 SYSTEM = "system0"
-HOLDS = frozenset({"patients"})  # as the first part of a sample's name
+HOLDS = frozenset({"real", "patients"})  # as the first part of a sample's name
 FILE = "slice.nii.gz"
 
 
@@ -21,7 +21,8 @@ def write(export: Export) -> None:
         folder, label = f"synthetic_guide{guidance[each.row.image_id]}", each.row.label
         made[folder, label] += 1
         place = (folder, label, f"{made[folder, label]:04d}", FILE)
-        export.nifti(each.pixels[0], *place, pixel_mm=each.row.pixel_mm)
+        record = export.record(each, each.pixels, each.planes)
+        export.nifti(each.pixels[0], *place, pixel_mm=each.row.pixel_mm, record=record)
 
 
 def reading(export: Export) -> dict[str, str]:

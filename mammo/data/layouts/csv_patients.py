@@ -7,7 +7,8 @@ from mammo.data.dataset import Dataset
 from mammo.data.layouts import Export
 
 SYSTEM = "system2"
-HOLDS = frozenset({"patients", "splits"})  # the split is a column of train.csv; test.csv is another
+# the split is a column of train.csv; test.csv is another
+HOLDS = frozenset({"real", "patients", "splits"})
 _KEPT = ("laterality", "view", "age", "density", "label", "split")
 
 
@@ -56,7 +57,8 @@ def _write(export: Export, rows: pd.DataFrame, part: str) -> None:
     folder = _folder(export.data, part).split("/")
     lines = []
     for each in export.images(rows):
-        export.png(each.pixels[0], "input", *folder, f"{each.row.group_id}_{each.row.image_id}.png")
+        name = f"{each.row.group_id}_{each.row.image_id}.png"
+        export.png(each, "image 1", "input", *folder, name)
         known = {"patient_id": each.row.group_id, "image_id": each.row.image_id}
         cancer = _cancer(export.data.classes, each.row.label)
         kept = {column: getattr(each.row, column) for column in _KEPT}

@@ -4,9 +4,10 @@ import pandas as pd
 
 from mammo.data.layouts import Export
 from mammo.data.manifest import SPLITS
+from mammo.data.provenance import MASK_PLANE
 
 SYSTEM = "system1"
-HOLDS = frozenset({"channels", "masks", "patients", "splits"})
+HOLDS = frozenset({"real", "channels", "masks", "patients", "splits"})
 _KEPT = ("laterality", "view", "label", "dataset", "birads", "density", "age", "vendor", "subset")
 KEEP = ("birads", "density", "age", "vendor", "subset")  # what `keep_columns` reads of them
 
@@ -51,11 +52,11 @@ def _write(export: Export, rows: pd.DataFrame, name: str) -> None:
     for each in export.images(rows):
         image = each.row.image_id
         files = [f"{image}{'' if channels == 1 else f'_{n}'}.png" for n in range(1, channels + 1)]
-        planes = zip(files, each.pixels, strict=True)
-        paths = [export.png(plane, "images", file) for file, plane in planes]
+        planes = zip(files, each.planes, strict=True)
+        paths = [export.png(each, plane, "images", file) for file, plane in planes]
         line = dict(zip(_path_columns(channels), paths, strict=True))
-        mask = each.mask
-        line["mask"] = "" if mask is None else export.png(mask, "masks", f"{image}.png")
+        masked = each.mask is not None
+        line["mask"] = export.png(each, MASK_PLANE, "masks", f"{image}.png") if masked else ""
         line |= {"patient_id": each.row.group_id, "image_id": image, "split": each.row.split}
         lines.append(line | {column: getattr(each.row, column) for column in _KEPT})
     export.table(pd.DataFrame(lines), name)

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 
 from mammo.data.layouts import Export, Image
+from mammo.data.provenance import MASK_PLANE
 
 SYSTEM = "system4"
-HOLDS = frozenset({"channels", "masks", "patients", "splits"})
+HOLDS = frozenset({"real", "channels", "masks", "patients", "splits"})
 TABLE, MASK, GENERATED = "slices.csv", "seg", "generated"
 
 
@@ -62,12 +63,14 @@ def _write_generated(export: Export) -> None:
     masked = (rows["mask_sha256"] != "").any()
     lines = []
     for number, each in enumerate(export.images(rows), start=1):
-        planes = list(each.pixels)
+        planes, names = list(each.pixels), each.planes
         if masked:  # in the picture's depth, whose white is 65535 in 16 bits
             kind = each.pixels.dtype  # of a mix the real images may have another one
             planes.append(_mask(each).astype(kind) * kind.type(np.iinfo(kind).max // 255))
         voxels, name = np.stack(planes, axis=-1), f"{number:05d}.nii.gz"
-        file = export.nifti(voxels, GENERATED, name, pixel_mm=each.row.pixel_mm)
+        shown = [*names, MASK_PLANE] if masked else names
+        record = export.record(each, np.stack(planes), shown)
+        file = export.nifti(voxels, GENERATED, name, pixel_mm=each.row.pixel_mm, record=record)
         lines.append({"file": file, **_told(each)})
     export.table(pd.DataFrame(lines), f"{GENERATED}.csv")
 
