@@ -80,7 +80,8 @@ class Denoiser:
     def _guidance(self, times: Tensor) -> float:
         """Guidance at `times`, which are one and the same for all images."""
         asked = self._asked
-        if not len(self._network.none) or asked.guidance == 1:
+        nothing_told = not len(self._network.none) and self._told[1] is None
+        if nothing_told or asked.guidance == 1:
             return 1.0
         low, high = asked.interval
         if (low, high) == (0.0, 1.0):

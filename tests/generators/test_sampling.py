@@ -203,6 +203,16 @@ def test_a_network_without_labels_needs_none():
     assert torch.equal(one, other)
 
 
+def test_a_network_without_labels_is_guided_by_its_control():
+    drawing = artist(network=random_network(control=1, labels=()), mode="mask_to_image")
+    mask = torch.ones(1, 1, 16, 16)
+    one = Asked(torch.zeros((1, 0), dtype=torch.long), [8], mask, guidance=1.0, steps=3)
+    told = drawing.draw(one)
+    assert not torch.equal(drawing.draw(replace(one, guidance=0.0)), told)
+    nothing = drawing.draw(replace(one, control=0 * mask))
+    assert torch.equal(drawing.draw(replace(one, guidance=0.0)), nothing)
+
+
 def test_drawing_leaves_the_network_as_it_was():
     network = random_network().train()
     artist(network=network).draw(asked())
