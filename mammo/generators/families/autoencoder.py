@@ -48,7 +48,14 @@ def check(settings: Mapping[str, Any]) -> None:
 def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The network alone: nothing is measured."""
     from mammo.generators.autoencoders import describe_kl
+    from mammo.generators.losses import LEAST_SIDE
 
+    least, side = LEAST_SIDE["perceptual"], min(material.data.shape[1:])
+    if settings["perceptual_weight"] and side < least:
+        raise ConfigError(
+            f"perceptual_weight {settings['perceptual_weight']:g} needs images of {least} px or "
+            f"more, these have {side}; use 0, or preprocess larger ones"
+        )
     return {
         "network": describe_kl(
             shape=material.data.shape,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
+from mammo.generators.conditions import check_label_input
 from mammo.generators.families.pixel import planned_strategy
 from mammo.generators.strategies import check_strategy, strategy
 
@@ -28,8 +29,11 @@ SETTINGS = (
     "noise_schedule",
     "loss",
     "perceptual",
+    "network",
+    "label_input",
     "channels",
     "attention",
+    "head_channels",
     "res_blocks",
     "min_snr_gamma",
     "label_dropout",
@@ -59,6 +63,7 @@ def check(settings: Mapping[str, Any]) -> None:
         )
     check_strategy(_strategy_name(settings), settings)
     check_loss(settings)
+    check_label_input(settings)
 
 
 def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +84,9 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
         attention=settings["attention"],
         res_blocks=settings["res_blocks"],
         patch=1,  # the autoencoder has made the image small already
+        network=settings["network"],
+        label_input=settings["label_input"],
+        head_channels=settings["head_channels"],
     )
     _look(material, network, settings)
     encoded = encode(material, network, settings, _digest(material))
