@@ -8,12 +8,13 @@ import pytest
 import tiny
 import torch
 
+from mammo.data.dataset import Dataset
 from mammo.generators import family
 from mammo.generators.artist import Asked
 from mammo.generators.generator import Generator
 from mammo.generators.material import gather
 from mammo.generators.train import train
-from mammo.steps import train_generator
+from mammo.steps import sample, train_generator
 
 ALL = tiny.combinations()
 FAMILIES = pytest.mark.parametrize(("generator", "mode"), ALL, ids=["-".join(each) for each in ALL])
@@ -196,3 +197,34 @@ def test_the_model_says_what_it_was_trained_on(place, generator, mode):
         data.manifest.loc[data.manifest["split"] == "val", "sha256"]
     )
     assert np.all(~model.training["is_synthetic"])
+
+
+@pytest.mark.parametrize(
+    ("generator", "mode"),
+    [each for each in ALL if each[1] != "reconstruct"],
+    ids=["-".join(each) for each in ALL if each[1] != "reconstruct"],
+)
+def test_a_sampled_dataset_holds_what_the_generator_draws(place, generator, mode):
+    tracked, _, _ = place.trained(generator, mode)
+    loaded = Generator.load(tracked.folder / "model", device="cpu")
+    masks = {"masks": place.data(2 if mode == "dual" else 1).folder} if loaded.takes_masks else {}
+    drawing = tiny.run_with(
+        place.folder / f"drawn-{generator}-{mode}", generator=tracked.folder / "model", **masks
+    )
+    steps = {"steps": 2} if loaded.samplers else {}
+    # hardly trained masks are noise below a half
+    any_mask = {"mask_threshold": 0.02, "mask_area": "0,1"} if mode == "mask" else {}
+    sample.run(drawing, generator="", counts="malignant=2", on_mismatch="warn", **steps, **any_mask)
+    drawn = Dataset(drawing.uploaded["dataset"])
+    frame = drawn.manifest
+    told = {name: frame[name].tolist() for name in loaded.conditions.columns if name != "label"}
+    images = loaded.sample(
+        frame["label"].tolist(),
+        seeds=frame["sample_seed"],
+        conditions=told,
+        masks=drawn.masks([0, 1]) if loaded.takes_masks else None,
+        **steps,
+    )
+    expected = (images >= np.float32(0.02)) if mode == "mask" else images
+    assert np.array_equal(drawn.raw([0, 1]), np.rint(expected * np.float32(65535)))
+    assert drawn.masks([0, 1]).any() == (mode in ("mask", "mask_to_image", "dual"))
