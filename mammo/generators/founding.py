@@ -29,6 +29,12 @@ def build_on(model: SavedModel, material: Material, setting: str) -> None:
             f"height, width), those of dataset {data.name} are {ours}; give one of images like "
             "these"
         )
+    build_on_any(model, material, setting)
+
+
+def build_on_any(model: SavedModel, material: Material, setting: str) -> None:
+    """`build_on` for a model that makes images of any height and width."""
+    data = material.data
     seen = model.training.assign(run_id=model.run_id, salt=str(model.about["salt"] or ""))
     manifest = data.manifest
     held_out = manifest.drop(manifest.index[material.train])

@@ -92,7 +92,7 @@ def batch_of(material, rows):
 
 
 def asked(labels, masks, seeds, **changes):
-    told = torch.tensor([[label] for label in labels])
+    told = torch.tensor(labels).reshape(len(seeds), -1)
     return Asked(told, seeds, masks * 2 - 1, **{"sampler": "ddim", "steps": 3, **changes})
 
 
@@ -323,7 +323,7 @@ def test_what_cannot_work_is_refused_before_anything_is_opened(base, changes, me
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompt": "{class}"}, "was tuned with a prompt of its own"),
+        ({"prompt": "{class}"}, r"prompt '\{class\}' is not that of base .*, which goes on"),
         (
             {"conditions": "view"},
             r"conditions 'view' are not those of base .*, which is told label",
@@ -333,3 +333,14 @@ def test_what_cannot_work_is_refused_before_anything_is_opened(base, changes, me
 def test_a_tuned_base_goes_on_as_it_was_told(folder, data, tuned_per_class, changes, message):
     with pytest.raises(ConfigError, match=message):
         learner_of(folder, data, tuned_per_class, **changes)
+
+
+def test_a_tuned_base_takes_images_of_another_size(folder, tuned, tmp_path, monkeypatch):
+    """System 3 tunes at 256 px and controls at 512."""
+    monkeypatch.setattr(tiny, "SIDE", 24)
+    larger = tiny.write_scans(tmp_path / "larger")
+    material, learner = learner_of(tmp_path, larger, tuned)
+    mask = torch.zeros(1, 1, 24, 24)
+    assert learner.artist().draw(asked([[0, 1]], mask, [1])).shape == (1, 1, 24, 24)
+    assert len(material.training()) == 20 + 20  # pixels of both sizes, patients of the same ids
+    assert set(material.training()["group_id"]) == set(open_model(tuned).training["group_id"])

@@ -146,8 +146,11 @@ def _start(material: Material, settings: Mapping[str, Any], plan: Mapping[str, A
 
 
 def _of_tuned(tuned: SavedModel, material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan of the tuned base: same prompts, same adapters."""
-    from mammo.generators.founding import build_on, check_told, tell_as
+    """The plan of the tuned base: same prompts, same adapters, images of any size."""
+    from mammo.generators.founding import build_on_any, check_told, tell_as
+    from mammo.generators.stable.base import recover
+    from mammo.generators.stable.folder import factor
+    from mammo.generators.stable.latents import check_shape
 
     about = tuned.about
     if about["generator"] != "sd_lora":
@@ -155,15 +158,17 @@ def _of_tuned(tuned: SavedModel, material: Material, settings: Mapping[str, Any]
             f"base {tuned.run_id} is a generator {about['generator']}, not one of sd_lora; give "
             "one of those, or a Stable Diffusion folder"
         )
-    if settings["prompt"]:
+    template = about["plan"]["prompts"]["template"]
+    if settings["prompt"] not in ("", template):
         raise ConfigError(
-            f"prompt {settings['prompt']!r}: base {tuned.run_id} was tuned with a prompt of its "
-            "own, which goes on; leave it out"
+            f"prompt {settings['prompt']!r} is not that of base {tuned.run_id}, {template!r}, "
+            "which goes on; leave it out"
         )
     check_told(tuned, material, settings)
-    build_on(tuned, material, "base")
+    build_on_any(tuned, material, "base")
     tell_as(tuned, material)
-    return dict(about["plan"])
+    check_shape(material.data.shape, factor(recover(about["plan"]["base"])))
+    return {**about["plan"], "shape": list(material.data.shape)}
 
 
 def _of_folder(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
