@@ -24,6 +24,7 @@ from mammo.generators.stable.latents import StableLatents
 from mammo.steps import train_generator
 
 SHAPE = (1, tiny.SIDE, tiny.SIDE)
+COMMIT = "0123456789" * 4
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +314,16 @@ def test_an_embedding_first_read_for_a_sample_serves_training(folder, data, base
     learner.training_step(batch_of(material, [0, 1, 2, 3]), 0).backward()
 
 
+def test_a_loss_of_images_reaches_the_adapters_through_the_decoder(folder, data, base):
+    found = {}
+    for loss in ("mse", "mse=1,sobel=1"):
+        material, learner = learner_of(folder, data, base, loss=loss, label_dropout=0.0)
+        awake(learner).training_step(batch_of(material, [0, 1]), 0).backward()
+        found[loss] = torch.cat([each.grad.flatten() for each in learner.parameters()])
+    assert not torch.allclose(*found.values())
+    assert all(each.isfinite().all() for each in found.values())
+
+
 # ---- through the steps
 
 
@@ -439,6 +450,40 @@ def test_a_hub_that_cannot_be_reached_says_in_one_line_what_to_bring(name):
     assert all(each in message for each in FILES)
     assert "base=<that folder>" in message
     assert "\n" not in message
+
+
+@pytest.fixture
+def cached(copy, tmp_path, monkeypatch):
+    """The base as the hub's library keeps it in its cache, of repository someone/model."""
+    from huggingface_hub import constants
+
+    repository = tmp_path / "cache" / "models--someone--model"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.parent.mkdir(parents=True)
+    copy.rename(snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return snapshot
+
+
+def test_a_base_in_the_hubs_cache_is_found_by_its_name_and_pinned_to_its_commit(cached):
+    train_generator.check(recipe(base="someone/model"))
+    said = bases.describe("someone/model", bases.find("someone/model"))
+    assert said["revision"] == COMMIT
+    assert bases.recover(said) == cached
+    (cached.parent.parent / "refs" / "main").write_text("f" * 40)  # the hub has moved on
+    assert bases.recover(said) == cached
+    with pytest.raises(CheckpointError, match="or set MAMMO_SD_BASE=<that folder>"):
+        bases.recover({**said, "revision": "e" * 40})
+
+
+def test_a_download_into_the_hubs_cache_that_was_interrupted_names_the_file(cached):
+    (cached / "unet/diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"unet/diffusion_pytorch_model.safetensors is missing"
+    ):
+        bases.find("someone/model")
 
 
 def test_a_prompt_that_the_text_encoder_would_cut_off_is_refused(folder, data, base):
