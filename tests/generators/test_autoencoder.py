@@ -176,14 +176,14 @@ def test_grids_show_the_images_restored(trained):
 
 def test_images_come_back_nearer_than_the_mean_image_is(tmp_path):
     data = tiny.write_scans(tmp_path)
-    settings = tiny.recipe("autoencoder", "reconstruct", adversarial_weight=0.0, epochs=60)
-    settings |= {"lr": 5e-3, "channels": "16,16"}
+    settings = tiny.recipe("autoencoder", "reconstruct", adversarial_weight=0.0, epochs=30)
+    settings |= {"lr": 5e-3, "channels": "16,16", "batch_size": 2}
     tracked = tiny.run_with(tmp_path / "run", data=data.folder)
     train_generator.run(tracked, **settings)
     images = data.images(range(len(data)))
     held_out = (data.manifest["split"] == "val").to_numpy()
     squared = np.square(images[held_out] - images[~held_out].mean(0)).mean((1, 2, 3))
-    assert tracked.last["val/psnr"] > -10 * np.log10(squared).mean() + 2
+    assert tracked.last["val/psnr"] > -10 * np.log10(squared).mean() + 3
 
 
 def test_sampling_it_is_refused_with_what_to_do_instead(trained):
