@@ -168,6 +168,7 @@ class DrawnMasks:
                 "mode mask, or a dataset with masks"
             )
         check_size(maker.shape[1:], generator, f"generator {maker.model.run_id}")
+        _check_fold(about, generator.model.about)
         self._maker, self._threshold, self._steps = maker, recipe.mask_threshold, recipe.steps
         self._bounds = Bounds.of(recipe.mask_area, about["mask_areas"])
         self._told = Told.by(about, {})
@@ -227,6 +228,15 @@ def usable_rows(data: Dataset, fold: str, val_fraction: float) -> NDArray[np.int
     if fold != NO_FOLD and fold_numbers(data):
         return training_rows(data, fold=fold, val_fraction=val_fraction).train
     return np.flatnonzero((frame["split"] == "train").to_numpy())
+
+
+def _check_fold(maker: Mapping[str, Any], generator: Mapping[str, Any]) -> None:
+    """ConfigError when the masks would bring in patients that the generator was kept from."""
+    if maker["train_digest"] == generator["train_digest"] and maker["fold"] != generator["fold"]:
+        raise ConfigError(
+            f"masks: their generator was trained with fold={maker['fold']}, that of the images "
+            f"with fold={generator['fold']}: it saw other patients; train both with one fold"
+        )
 
 
 def check_size(shape: Sequence[int], generator: Generator, what: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import torch
 
 from mammo.data.classes import TASKS
 from mammo.data.dataset import Dataset, sha256_of
@@ -20,7 +21,9 @@ from mammo.generators.drawing import Recipe
 from mammo.generators.generator import Generator
 from mammo.generators.mask_areas import Bounds, areas, binarized
 from mammo.generators.masks import DrawnMasks
+from mammo.generators.material import gather
 from mammo.generators.redrawing import ATTEMPTS, HOPELESS, until_accepted
+from mammo.generators.sampling import DiffusionArtist
 from mammo.seeds import derive
 from mammo.steps import sample, train_generator
 
@@ -90,6 +93,25 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return Place(tmp_path_factory.mktemp("masks"))
+
+
+@pytest.fixture
+def untouched_after(monkeypatch):
+    """Called once the models are there: from then on no network is built, no device touched."""
+
+    def touched(self):
+        raise AssertionError("the network was built")
+
+    return lambda: monkeypatch.setattr(Generator, "artist", property(touched))
+
+
+@pytest.fixture
+def untouched(place, untouched_after):
+    """No network is built, and no device touched."""
+    for mode in ("class", "mask_to_image"):
+        place.model(mode)
+    place.model("mask", batch_size=6)
+    untouched_after()
 
 
 def draw(folder, model, masks=None, **settings):
@@ -259,6 +281,39 @@ def test_of_a_fold_only_its_own_training_masks_are_used(place, tmp_path):
     assert set(drawn.generator_training["group_id"]) == model_saw
 
 
+def test_a_generator_of_masks_has_seen_no_other_fold(place, tmp_path, untouched_after):
+    data = write_lesions(tmp_path / "folds", folds=True)
+    model = place.model("mask_to_image", data=data, fold="1", val_fraction=0.3)
+    makers = place.model("mask", data=data, fold="0", val_fraction=0.3)
+    untouched_after()
+    with pytest.raises(ConfigError, match=r"trained with fold=0, .* with fold=1: it saw other"):
+        draw(tmp_path, model, makers, counts="benign=1")
+
+
+def test_trap_t3d_what_controls_a_sampled_image_is_what_controlled_the_training(
+    place, tmp_path, monkeypatch
+):
+    """The artist is handed the tensor that the training step was given for the same mask."""
+    controls = []
+    real = DiffusionArtist.draw
+
+    def seen(self, asked):
+        controls.append(asked.control)
+        return real(self, asked)
+
+    model = place.model("mask_to_image")
+    monkeypatch.setattr(DiffusionArtist, "draw", seen)
+    drawn, _ = draw(tmp_path, model, place.lesions.folder, counts="benign=4")
+    settings = tiny.recipe("ddpm", "mask_to_image")
+    material = gather(place.lesions, settings, folder=tmp_path, inputs={})
+    masks = place.lesions.manifest["mask_sha256"].to_numpy()
+    rows = [int(np.flatnonzero(masks == each)[0]) for each in drawn.manifest["mask_sha256"]]
+    assert set(rows) <= set(material.train)
+    trained_with = material.control(np.array(rows))
+    assert torch.equal(torch.cat(controls), trained_with)
+    assert set(trained_with.unique().tolist()) == {-1, 1}
+
+
 def test_two_stages_in_one_command(place, tmp_path, caplog):
     """Masks are the generator's own, thresholded, of seeds that follow from the images' seeds."""
     caplog.set_level(logging.INFO, "mammo")
@@ -353,19 +408,6 @@ def test_paired_images_around_masks_are_exported_side_by_side(place, tmp_path):
         images, mask = drawn.raw([row])[0], drawn.masks([row])[0]
         assert np.array_equal(volume[..., :2], images.transpose(1, 2, 0))
         assert np.array_equal(volume[..., 2] > 0, mask[0] > 0)
-
-
-@pytest.fixture
-def untouched(place, monkeypatch):
-    """No network is built, and no device touched, once the models are there."""
-    for mode in ("class", "mask_to_image"):
-        place.model(mode)
-    place.model("mask", batch_size=6)
-
-    def touched(self):
-        raise AssertionError("the network was built")
-
-    monkeypatch.setattr(Generator, "artist", property(touched))
 
 
 def test_masks_of_another_size_are_refused(place, tmp_path, untouched):

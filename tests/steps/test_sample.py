@@ -11,6 +11,7 @@ from generator_data import SIDE, TINY, brightness, run_on, write_data
 
 from mammo.data.classes import TASKS
 from mammo.data.dataset import Dataset
+from mammo.data.progress import Progress
 from mammo.data.writer import DatasetWriter
 from mammo.errors import ConfigError, DataError
 from mammo.generators import load_generator
@@ -354,6 +355,13 @@ def test_the_log_ends_with_what_it_took(tmp_path, model, caplog):
     assert lines[0].endswith(" s an image")
     told = float(lines[0].split(", ")[-1].split()[0])
     assert told == pytest.approx(1 / tracked.last["images_per_second"], rel=0.01)
+
+
+def test_progress_tells_rate_time_left_and_memory():
+    progress = Progress("sample", 1000, done=400, note=lambda: "at most 1.5 GiB on the GPU")
+    progress.advance(120)
+    told = progress.line(60.0)
+    assert told == "520 of 1000 images, 2.0 a second, 4 min left, at most 1.5 GiB on the GPU"
 
 
 @pytest.mark.parametrize(
