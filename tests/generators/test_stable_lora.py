@@ -1,9 +1,15 @@
 """LoRA on Stable Diffusion: what of it trains, what it makes of a base, which bases it takes."""
 
+import ast
 import json
+import re
 import shutil
 import socket
+import sys
+import tomllib
 import warnings
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +106,27 @@ def pipeline(base, **scheduler):
     )
     made.set_progress_bar_config(disable=True)
     return made
+
+
+def test_trap_t3g_all_that_stable_diffusion_imports_is_declared():
+    """System 3's requirements lacked peft: every import is a dependency, or one of a dependency."""
+    root = Path(bases.__file__).parents[3]
+    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {_name(each) for each in declared}
+    known = names | {_name(each) for name in names for each in metadata.requires(name) or ()}
+    distributions = metadata.packages_distributions()
+    for path in [*Path(bases.__file__).parent.glob("*.py"), Path(stable_diffusion.__file__)]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            named += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for module in {each.partition(".")[0] for each in named}:
+                if module not in sys.stdlib_module_names | {"mammo"}:
+                    assert {_name(each) for each in distributions[module]} & known, module
+    assert {"diffusers", "peft", "transformers", "safetensors"} <= names
+
+
+def _name(requirement):
+    return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
 
 
 # ---- what a base is

@@ -98,15 +98,20 @@ class Gate(nn.Module):
         self._adapters, self._place, self._dropout = adapters, place, dropout
 
     def forward(self, features: Tensor) -> Tensor:
-        shares, drawing = self._adapters.shares, self._adapters.drawing
-        if drawing and self._dropout:
-            size = features.shape[1:]
-            drawn = [torch.rand(size, generator=each, device=each.device) for each in drawing]
-            kept = torch.stack(drawn) >= self._dropout
-            features = features * kept / (1 - self._dropout)
+        shares = self._adapters.shares
+        if self._dropout and self._adapters.drawing:
+            features = self._thinned(features)
         if shares is not None:
             features = features * shares[:, self._place, None, None].to(features.dtype)
         return features
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it draws from generators
+    def _thinned(self, features: Tensor) -> Tensor:
+        """Dropout: each image's features drawn from its own generator."""
+        size = features.shape[1:]
+        drawn = [torch.rand(size, generator=g, device=g.device) for g in self._adapters.drawing]
+        kept = torch.stack(drawn) >= self._dropout
+        return features * kept / (1 - self._dropout)
 
 
 class TunedUNet(nn.Module):
