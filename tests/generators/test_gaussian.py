@@ -77,15 +77,15 @@ def test_thirty_calls_of_the_default_are_enough(name, prediction):
 
 @EVERY
 def test_the_reference_draws_the_exact_distribution_in_1000_steps(name, prediction):
-    """40,000 samples: standard errors 0.0013 of a mean and 0.0005 of the largest variance."""
+    """10,000 samples: standard errors 0.0024 of a mean and 0.0008 of the largest variance."""
     made = make(name, prediction)
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn((1, 40_000, 1, 2), generator=generator)
+    noise = torch.randn((1, 10_000, 1, 2), generator=generator)
     ends = made.integrate(
         exact(made), noise, sampler="ddpm", steps=1000, generators=[generator]
     ).view(-1, 2)
-    torch.testing.assert_close(ends.mean(0), MEAN, atol=0.005, rtol=0)
-    torch.testing.assert_close(ends.T.cov(), COVARIANCE, atol=0.002, rtol=0)
+    torch.testing.assert_close(ends.mean(0), MEAN, atol=0.008, rtol=0)
+    torch.testing.assert_close(ends.T.cov(), COVARIANCE, atol=0.003, rtol=0)
 
 
 @EVERY
@@ -188,7 +188,7 @@ def test_a_small_network_learns_mean_and_covariance(name, prediction):
         warnings.filterwarnings("ignore", ".*does not have many workers")
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
         trainer.fit(module, torch.utils.data.DataLoader(Samples(), batch_size=BATCH))
-    asked = Asked(torch.zeros((300, 0), dtype=torch.long), range(300))
+    asked = Asked(torch.zeros((200, 0), dtype=torch.long), range(200))
     pairs = (module.artist().draw(asked) * 2 - 1).view(-1, 2)
     torch.testing.assert_close(pairs.mean(0), MEAN, atol=0.01, rtol=0)
     torch.testing.assert_close(
