@@ -165,7 +165,8 @@ def _complete(step: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     known = inspect.signature(module.run).parameters
     complete = {name: each.default for name, each in known.items()}
     complete |= _chosen(step, settings)
-    complete |= dict.fromkeys(getattr(module, "INPUTS", {}), "given")
+    wired = set(getattr(module, "INPUTS", {})) & set(WIRED[step])
+    complete |= dict.fromkeys(wired, "given")
     complete |= {name: settings[name] for name in ("dataset", "source") if name in known}
     nested = getattr(module, "NESTED", {})
     return complete | {name: _complete(other, settings) for name, other in nested.items()}
