@@ -34,8 +34,11 @@ def call(name: str, function: Callable[..., int], arguments: Sequence[str]) -> i
         print(usage(name, function))
         return 0
     positional = list(arguments[:wanted])
-    if len(positional) < len(words) or any(each.startswith("-") for each in positional):
-        raise ConfigError(f"{words[0]} is missing; {usage(name, function).splitlines()[0]}")
+    there = [each for each in positional if not each.startswith("-")]
+    if len(there) < len(words):
+        raise ConfigError(
+            f"{words[len(there)]} is missing; {usage(name, function).splitlines()[0]}"
+        )
     rest = list(arguments[wanted:])
     wrong = explain(rest, kinds, [])
     if wrong:
