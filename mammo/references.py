@@ -64,7 +64,10 @@ def resolve(text: str, kind: str, setting: str, *, tracking: "Tracking", work: P
     if _MODEL.fullmatch(text):
         return _of_run(tracking.model_run(text), kind, text, tracking=tracking, work=work)
     match = _RUN.fullmatch(text)
-    run_id, path = (match[1], match[2] or kind) if match else (text, kind)
+    run_id, path = (match[1], match[2] or "") if match else (text, "")
+    if not path and len(kinds) > 1:
+        kind = _kind_of_run(run_id, kinds, tracking)
+    path = path or kind
     uri = f"runs:/{run_id}/{path}"
     return _of_run(run_id, kind, uri, path=path, tracking=tracking, work=work)
 
@@ -91,6 +94,20 @@ def _kind_there(text: str, kinds: list[str]) -> str:
     if text.startswith("models:/"):
         return "model"
     return path if path in kinds else kinds[0]
+
+
+def _kind_of_run(run_id: str, kinds: list[str], tracking: "Tracking") -> str:
+    """Which of `kinds` the run holds, the first where it holds none."""
+    ours = [kind for kind in kinds if kind in _ABOUT]
+    run_id = _real(run_id, tracking)
+    return next((kind for kind in ours if tracking.has_artifact(run_id, kind)), ours[0])
+
+
+def _real(run_id: str, tracking: "Tracking") -> str:
+    """The run itself, or the one that the empty run of `mlflow run` points to."""
+    run = tracking.get(run_id)
+    tags = run.data.tags
+    return str(tags.get("mammo.reused") or tags.get("mammo.continues") or run.info.run_id)
 
 
 def _files(path: Path) -> Reference:
@@ -144,10 +161,8 @@ def _are_parents(said: Any) -> bool:
 def _of_run(
     run_id: str, kind: str, uri: str, *, tracking: "Tracking", work: Path, path: str = ""
 ) -> Reference:
+    run_id = _real(run_id, tracking)
     run = tracking.get(run_id)
-    run_id = run.data.tags.get("mammo.reused") or run.data.tags.get("mammo.continues") or run_id
-    if run_id != run.info.run_id:  # the empty run of `mlflow run` points to the real one
-        run = tracking.get(run_id)
     path = path or kind
     if kind == "model" and not tracking.has_artifact(run_id, path):
         _refuse_parent(run_id, tracking)

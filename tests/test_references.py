@@ -214,3 +214,20 @@ def test_a_text_of_no_known_form_is_refused_without_a_look_at_the_store(text: st
 def test_a_folder_of_the_other_kind_is_refused(data: Dataset) -> None:
     with pytest.raises(ConfigError, match=r"is no model: it has no model\.json"):
         check_form(str(data.folder), "model", "model")
+
+
+@pytest.mark.parametrize("form", ["{}", "runs:/{}"])
+def test_where_two_kinds_will_do_the_run_tells_which_it_holds(
+    form: str, tracking: Tracking, data: Dataset, tmp_path: Path
+) -> None:
+    work, kind = tmp_path / "work", "dataset or model"
+    of_model = logged(tracking, model(tmp_path / "trained"), "model")
+    reference = found(form.format(of_model), kind, tracking, work)
+    assert (reference.path.name, reference.digest) == ("m" * 32, "m" * 32)
+    empty = logged(tracking, tags={"mammo.continues": of_model})
+    assert found(form.format(empty), kind, tracking, work).digest == "m" * 32
+    of_data = logged(tracking, data.folder)
+    assert found(form.format(of_data), kind, tracking, work).digest == data.digest
+    neither = logged(tracking)
+    with pytest.raises(TrackingError, match="dataset"):
+        found(form.format(neither), kind, tracking, work)
