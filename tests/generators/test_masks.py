@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import doors
 import numpy as np
 import pandas as pd
 import pytest
@@ -462,3 +463,29 @@ def test_a_class_that_the_mask_dataset_has_not_is_named(place, tmp_path, untouch
     some = writer.finish(tmp_path / "datasets")
     with pytest.raises(DataError, match="dataset some has no mask of class 'malignant'"):
         draw(tmp_path, place.model("mask_to_image"), some.folder, count=6)
+
+
+@pytest.mark.doors
+def test_two_stages_by_run_ids_on_the_command_line(store, tmp_path):
+    """As presets/medgen_sample.yaml is used; a wrong pair is one line and exit code 2."""
+    from mlflow import MlflowClient
+
+    data = tiny.write_scans(tmp_path).folder
+    settings = {"channels": "8,16", "attention": 0, "patch": 1, "epochs": 1, "sample_every": 0}
+    trained = {
+        mode: doors.here("train_generator", data=data, mode=mode, device="cpu", **settings)
+        for mode in ("mask", "mask_to_image")
+    }
+    image, mask = trained["mask_to_image"].run_id, trained["mask"].run_id
+    asked = {"counts": "malignant=3", "device": "cpu", "on_mismatch": "warn", **ANY_MASK}
+    outcome = doors.here("sample", generator=image, masks=mask, **asked)
+    assert outcome.metrics["count/malignant"] == 3
+    run = MlflowClient().get_run(outcome.run_id)
+    assert run.data.tags["mammo.input.masks"] == mask
+    assert run.data.params["mask_area"] == "0,1"
+    assert run.data.metrics["mask_accepted_share"] > 0
+    assert "mask_accepted_share" in outcome.err
+    wrong = doors.here("sample", generator=mask, masks=image, **asked)
+    assert wrong.code == 2
+    assert wrong.err.count("\n") == 1
+    assert "sample: a generator of mode mask takes no masks" in wrong.err
