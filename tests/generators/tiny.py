@@ -94,7 +94,9 @@ def bases(generator: str, place: Any) -> dict[str, Path]:
     if generator == "ldm":
         return {"autoencoder": write_autoencoder(place.folder / "autoencoder")}
     if generator == "controlnet":
-        return {"base": place.trained("ddpm", "class")[0].folder / "model"}
+        base = run_with(place.folder / "base-of-controlnet", data=place.data(1).folder)
+        train_generator.run(base, **recipe("ddpm", "class", epochs=1))
+        return {"base": base.folder / "model"}
     return {}
 
 
