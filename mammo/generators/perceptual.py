@@ -196,7 +196,7 @@ def _from_hub() -> dict[str, Tensor]:
 
     try:
         found: dict[str, Tensor] = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(
-            progress=False, check_hash=True
+            progress=False, check_hash=True, weights_only=True
         )
     except (URLError, OSError, RuntimeError):
         raise ConfigError(

