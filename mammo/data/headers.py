@@ -31,6 +31,7 @@ def header_of(data: Any) -> Header:
         age=_years(str(data.get("PatientAge") or "")),
         pixel_mm=_spacing(data),
         flags=tuple(sorted(_flags(data))),
+        synthetic=str(data.get("SyntheticData")).upper() == "YES",
     )
 
 

@@ -34,7 +34,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Header:
-    """What a DICOM header tells of the picture; empty where it tells nothing."""
+    """What a file's header tells of the picture, mostly DICOM's; empty where it tells nothing."""
 
     laterality: str = ""  # L or R
     view: str = ""  # CC or MLO
@@ -43,6 +43,7 @@ class Header:
     age: float = math.nan  # years
     pixel_mm: float = math.nan
     flags: tuple[str, ...] = ()  # of release.FLAGS, sorted
+    synthetic: bool = False  # the file says that a generator drew it
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class Recipe:
     frames: str = "refuse"  # of a multi-frame file: of FRAMES
     for_processing: str = "refuse"  # of raw detector values: of FOR_PROCESSING
     exclude: frozenset[str] = frozenset()  # flags of a file's header that leave it out
+    generated: bool = False  # synthetic images are what is read
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _prepare(record: Record, recipe: Recipe) -> Prepared:
 
 def _read(path: Path, record: Record, recipe: Recipe, number: int) -> Picture:
     """Channel `number` of the record."""
-    return read_pixels(
+    picture = read_pixels(
         path,
         intensity=recipe.intensity,
         fixed_range=recipe.fixed_range,
@@ -152,6 +153,12 @@ def _read(path: Path, record: Record, recipe: Recipe, number: int) -> Picture:
         slice_index=record.planes[number] if record.planes else record.slice_index,
         exclude=recipe.exclude,
     )
+    if picture.header.synthetic and not recipe.generated:  # it would pass for a patient
+        raise DataError(
+            "it says that it is a synthetic image; leave it out, or import it as one with "
+            "synthetic_origin"
+        )
+    return picture
 
 
 def _seen_wall(picture: Picture, frame: Frame, expected: str) -> str:

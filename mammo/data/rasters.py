@@ -3,12 +3,14 @@
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from mammo.data.picture import Picture, Reading, linear_table, require_size
+from mammo.data.picture import Header, Picture, Reading, linear_table, require_size
+from mammo.data.provenance import KEYWORD
 from mammo.errors import DataError
 
 Found = TypeVar("Found")
@@ -30,8 +32,11 @@ def read_raster(path: Path, reading: Reading) -> Picture:
                 raise DataError("it holds pixels outside 0 to 65535; save 16 bits")
             if image.format == "TIFF" and image.tag_v2.get(_POLARITY) == _WHITE_IS_ZERO:
                 stored = 65535 - stored  # Pillow turns 8 bits alone
-            return _picture(np.ascontiguousarray(stored, np.uint16), reading)
-        return _picture(np.asarray(image if image.mode == "L" else image.convert("L")), reading)
+            picture = _picture(np.ascontiguousarray(stored, np.uint16), reading)
+        else:
+            grey = image if image.mode == "L" else image.convert("L")
+            picture = _picture(np.asarray(grey), reading)
+        return replace(picture, header=Header(synthetic=KEYWORD in image.info))
 
     return _with_image(path, decode)
 

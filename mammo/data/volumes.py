@@ -9,13 +9,15 @@ import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.data.picture import Picture, Reading, linear_table, require_size, which_frame
+from mammo.data.picture import Header, Picture, Reading, linear_table, require_size, which_frame
+from mammo.data.provenance import KIND
 from mammo.errors import DataError
 
 _MOST = 1 << 30  # values of a volume that is read whole
@@ -33,6 +35,14 @@ def read_slice(path: Path, reading: Reading) -> Picture:
         stored = _frame(image, shape, reading)
         kind = image.get_data_dtype()
         slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+        header = Header(synthetic=any(KIND in each for each in _comments(image)))
+    return replace(_picture(stored, kind, slope, intercept, reading), header=header)
+
+
+def _picture(
+    stored: NDArray[Any], kind: Any, slope: float, intercept: float, reading: Reading
+) -> Picture:
+    """A slice with its grey scale; `kind` is the type that the file stores."""
     if stored.dtype.kind == "u" and stored.dtype.itemsize <= 2:
         return _of_bytes(stored, reading)
     bits = 8 if kind.itemsize == 1 else 16
@@ -80,9 +90,13 @@ def bits_of_volume(path: Path) -> int:
 def comments_of(path: Path) -> list[str]:
     """The header extensions of NIfTI that are comments (NIfTI-1, ecode 6)."""
     with _open(path) as image:
-        found = getattr(image.header, "extensions", [])
-        contents = [each.content for each in found if each.get_code() == 6]
-        return [bytes(each).rstrip(b"\0").decode("utf-8", "replace") for each in contents]
+        return _comments(image)
+
+
+def _comments(image: Any) -> list[str]:
+    found = getattr(image.header, "extensions", [])
+    contents = [each.content for each in found if each.get_code() == 6]
+    return [bytes(each).rstrip(b"\0").decode("utf-8", "replace") for each in contents]
 
 
 @contextmanager

@@ -213,6 +213,7 @@ def run(
         frames=getattr(adapter, "FRAMES", "refuse") if frames == "auto" else frames,
         for_processing=for_processing,
         exclude=listed(exclude),
+        generated=bool(synthetic_origin),
     )
     name = f"{dataset}-{generator_of(synthetic_origin)[9:]}" if synthetic_origin else dataset
     names = Names(load_salt(tracked.work), name)

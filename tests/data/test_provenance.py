@@ -1,6 +1,7 @@
 """Provenance in files: every synthetic image says what it is, no real one does, changes show."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from preprocessed import dataset_of, preprocessed
 from small import synthetic_rows
 from test_export import made, read
 
@@ -135,6 +137,32 @@ def test_dicom_is_read_again_pixel_for_pixel(tmp_path: Path, dtype: str) -> None
     )  # fmt: skip
     old = data.manifest[data.manifest["is_synthetic"]]
     assert sorted(found.manifest["sha256"]) == sorted(old["sha256"])
+
+
+@pytest.mark.parametrize("layout", ["class_folders_masks", "class_folders_nifti", "dicom"])
+def test_a_synthetic_file_among_real_ones_does_not_pass_for_a_patient(
+    tmp_path: Path, layout: str
+) -> None:
+    """Under an innocent name, in a folder of real images."""
+    data = made(tmp_path, synthetic=1, masks=False, patients=4)
+    source = tmp_path / "source"
+    export(data, open_layout("class_folders_masks"), tmp_path / "real")
+    shutil.copytree(tmp_path / "real" / "original", source)
+    export(data, open_layout(layout), tmp_path / "out")
+    (drawn,) = [p for p in pictures(tmp_path / "out") if provenance.read(p).record is not None]
+    name = "".join(drawn.suffixes[-2:]) if drawn.suffix == ".gz" else drawn.suffix
+    shutil.copy(drawn, source / "benign" / f"another{name}")
+    asked = {
+        "dataset": "folder", "source": str(source), "val_fraction": 0.0, "test_fraction": 0.0,
+        "crop": "none", "intensity": "none", "image_size": "12x9",
+    }  # fmt: skip
+    with pytest.raises(DataError, match="it says that it is a synthetic image; leave it out, or"):
+        preprocessed(tmp_path / "strict", **asked)
+    tracked = preprocessed(tmp_path / "work", strict=False, **asked)
+    found = dataset_of(tracked)
+    assert not set(found.manifest["sha256"]) & set(data.manifest["sha256"][[len(data) - 1]])
+    assert len(found) == len(data) - 1
+    assert tracked.last["rejected"] == 1
 
 
 def test_dicom_of_real_images_is_refused_and_those_of_a_mix_are_left_out(tmp_path: Path) -> None:
