@@ -43,7 +43,7 @@ def data(folder):
 def tuned(folder, data, base):
     """A model of sd_lora whose adapters are no longer what they were made as."""
     tracked = tiny.run_with(folder / "tuned", data=data.folder, base=base)
-    settings = tiny.recipe("sd_lora", "class", epochs=2, lr=0.1, label_dropout=0.0)
+    settings = tiny.recipe("sd_lora", "class", epochs=1, lr=0.1, label_dropout=0.0)
     train_generator.run(tracked, **settings)
     return tracked.folder / "model"
 

@@ -354,28 +354,43 @@ def test_a_loss_of_images_reaches_the_adapters_through_the_decoder(folder, data,
 # ---- through the steps
 
 
-@pytest.fixture(scope="module")
-def trained(folder, data, base):
-    tracked = tiny.run_with(folder / "trained", data=data.folder, base=base)
-    train_generator.run(tracked, **recipe(sample_every=1, ema=0.9, base=str(base)))
-    return tracked.folder / "model"
+class NoNetwork:
+    """Refuses connections, and remembers to what."""
 
+    def __init__(self):
+        self.tried = []
 
-def test_trap_t3h_all_of_it_works_from_a_folder_with_no_network(folder, data, base, monkeypatch):
-    tried = []
-
-    def refuse(self, address):
-        tried.append(address)
+    def __call__(self, itself, address):
+        self.tried.append(address)
         raise OSError("no network")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    tracked = tiny.run_with(folder / "offline", data=data.folder, base=base)
-    settings = recipe(base=str(base))
-    train_generator.check(settings)
-    train_generator.run(tracked, **settings)
-    generator = load_generator(tracked.folder / "model", device="cpu")
+
+@pytest.fixture(scope="module")
+def offline(folder, data, base):
+    """The model of a training with no network, and what was tried to reach."""
+    refused = NoNetwork()
+    tracked = tiny.run_with(folder / "trained", data=data.folder, base=base)
+    settings = recipe(sample_every=1, ema=0.9, base=str(base))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", lambda *given: refused(*given))
+        train_generator.check(settings)
+        train_generator.run(tracked, **settings)
+    return tracked.folder / "model", refused.tried
+
+
+@pytest.fixture(scope="module")
+def trained(offline):
+    return offline[0]
+
+
+def test_trap_t3h_all_of_it_works_from_a_folder_with_no_network(offline, monkeypatch):
+    model, tried = offline
+    refused = NoNetwork()
+    monkeypatch.setattr(socket.socket, "connect", lambda *given: refused(*given))
+    generator = load_generator(model, device="cpu")
     assert generator.sample(["benign"], seeds=[1], steps=2).shape == (1, *SHAPE)
     assert not tried
+    assert not refused.tried
 
 
 def test_the_model_is_small_and_holds_nothing_of_the_base(trained, base):
@@ -459,6 +474,16 @@ def test_the_tokenizer_may_be_one_file_as_newer_libraries_save_it(copy, base):
     train_generator.check(recipe(base=str(copy)))
     words = "a benign scan"
     assert bases.tokenizer(copy)(words).input_ids == bases.tokenizer(base)(words).input_ids
+
+
+def test_what_is_no_pipeline_is_refused_as_a_base(trained, copy):
+    path = copy / "unet/diffusion_pytorch_model.safetensors"
+    with pytest.raises(ConfigError, match=r"model.safetensors is a file; give a folder"):
+        train_generator.check(recipe(base=str(path)))
+    with pytest.raises(ConfigError, match="is a model that was trained here"):
+        train_generator.check(recipe(base=str(trained)))
+    with pytest.raises(CheckpointError, match=r"unet/config.json is missing"):
+        train_generator.check(recipe(base=str(copy / "vae")))
 
 
 def test_a_pipeline_of_another_kind_is_refused(copy):

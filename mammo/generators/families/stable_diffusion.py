@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
@@ -45,6 +46,7 @@ def check(settings: Mapping[str, Any]) -> None:
         )
     check_prompt(settings["prompt"], conditions=settings["conditions"], mode=settings["mode"])
     check_loss(settings)
+    _refuse_model(Path(settings["base"]).expanduser())
     check_base(settings["base"])
 
 
@@ -57,6 +59,7 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     from mammo.generators.stable.lora import FOR_ALL
 
     name = base.named(material, settings)
+    _refuse_model(Path(name))
     folder = base.find(name)
     check_shape(material.data.shape, factor(folder))
     check_side(settings, material.data.shape[1:])
@@ -132,3 +135,12 @@ def samplers(about: Mapping[str, Any]) -> tuple[str, ...]:
     from mammo.generators.stable.noise import BaseNoise
 
     return BaseNoise.SAMPLERS
+
+
+def _refuse_model(folder: Path) -> None:
+    """ConfigError where a trained model is given as the base."""
+    if (folder / "model.json").is_file() or (folder / "model" / "model.json").is_file():
+        raise ConfigError(
+            f"base {folder} is a model that was trained here; sd_lora builds on a Stable Diffusion "
+            "folder or a name of the hub"
+        )

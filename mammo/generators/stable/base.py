@@ -57,11 +57,9 @@ def check_base(name: str) -> None:
     A reference to a run or a registered model is left to who resolves it.
     """
     name = name or HUB
+    check_there("base", name, FILES)
     if Path(name).expanduser().is_dir():
-        if is_pipeline(name):
-            check_whole(Path(name).expanduser())
-    else:
-        check_there("base", name, FILES)
+        check_whole(Path(name).expanduser())
 
 
 def find(name: str) -> Path:

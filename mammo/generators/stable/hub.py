@@ -14,7 +14,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # owner/name@revision
 
 def fetched(setting: str, name: str, files: Sequence[str], others: Sequence[str] = ()) -> Path:
     """The folder that `name` names, with `files` in it whole; of the hub `others` come too."""
-    folder = Path(name).expanduser()
+    folder = _folder(setting, name)
     if not folder.is_dir():
         if not HUB_NAME.fullmatch(name):
             raise ConfigError(
@@ -31,11 +31,22 @@ def check_there(setting: str, name: str, files: Sequence[str]) -> None:
 
     Nothing large is fetched. What is neither is left to who resolves references.
     """
-    folder = Path(name).expanduser()
+    folder = _folder(setting, name)
     if folder.is_dir():
         check_files(setting, folder, files)
     elif HUB_NAME.fullmatch(name) and not _cached(name, files):
         _ask(setting, name, files, wanted=[each for each in files if each.endswith("config.json")])
+
+
+def _folder(setting: str, name: str) -> Path:
+    """`name` as a path, which may not be there; ConfigError for a file."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise ConfigError(
+            f"{setting} {path} is a file; give a folder in the layout of diffusers, as "
+            "save_pretrained writes it"
+        )
+    return path
 
 
 def _cached(name: str, files: Sequence[str]) -> Path | None:
