@@ -132,6 +132,10 @@ def _raise_what_failed(said: Connection, members: list[BaseProcess]) -> None:
             pass
         else:
             raise error
+    ended = set(wait([member.sentinel for member in members], timeout=0))
+    for member in members:
+        if member.sentinel in ended:
+            member.join()  # or its exit code might not be known yet
     codes = [member.exitcode for member in members if member.exitcode]
     if codes:
         raise ConfigError(

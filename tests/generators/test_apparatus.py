@@ -3,10 +3,26 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
+import tiny
 import torch
 
+from mammo.data.dataset import Dataset
+from mammo.errors import ConfigError
+from mammo.evaluation.extractors import load_extractor
+from mammo.evaluation.fidelity import kernel
+from mammo.generators import family
+from mammo.generators.diffusion import Diffusion
+from mammo.generators.material import gather
+from mammo.generators.measuring import binned, kid_floor
 from mammo.generators.optimizing import LEAST, Optimizing, Schedule
+from mammo.generators.searching import settled
+from mammo.generators.train import monitored, train
+from mammo.generators.watching import asked_like
+from mammo.steps import train_generator
+from mammo.training import read_checkpoint
 
 
 def rates(total, *, steps=None, lr=1.0, **settings):
@@ -103,3 +119,213 @@ def test_adam_puts_the_weight_decay_into_the_gradient_and_adamw_beside_it():
         found[name] = weight.item()
     assert found["adam"] == pytest.approx(2 - 0.1)
     assert found["adamw"] == pytest.approx(2 * (1 - 0.1 * 0.5) - 0.1)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    return tiny.write_scans(tmp_path_factory.mktemp("scans")).folder
+
+
+def trained(folder, scans, generator="ddpm", **settings):
+    """A run in `folder` that has trained, or trained on; and what training hands back."""
+    tracked = tiny.run_with(folder, data=scans)
+    return tracked, train(tracked, tiny.recipe(generator, "class", **settings))
+
+
+def last(result):
+    return read_checkpoint(result.fitted.last)
+
+
+def same(one, other):
+    """Whether weights, averages, optimizer and schedule of two trainings are equal to the bit."""
+    keys = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers")
+    return all(equal(last(one)[key], last(other)[key]) for key in keys)
+
+
+def equal(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.doors
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lr_schedule": "plateau", "accumulate": 3, "optimizer": "adam", "channels_last": True},
+        {"lr_schedule": "step", "precision": "bf16", "gradient_clip": 0.0, "patience": 7},
+    ],
+    ids=["plateau", "bf16"],
+)
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, scans, monkeypatch, settings):
+    monkeypatch.setattr(Schedule, "PATIENCE", 1)
+    settings = {"epochs": 3, "lr": 0.05, **settings}
+    _, whole = trained(tmp_path / "whole", scans, **settings)
+    with monkeypatch.context() as patch:
+
+        def killed(self, batch, index):
+            if self.current_epoch == 2:
+                raise Killed
+            return step(self, batch, index)
+
+        step = Diffusion.training_step
+        patch.setattr(Diffusion, "training_step", killed)
+        with pytest.raises(Killed):
+            trained(tmp_path / "cut", scans, **settings)
+    _, resumed = trained(tmp_path / "cut", scans, **settings)
+    assert same(whole, resumed)
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path, scans):
+    one, other = (
+        last(trained(tmp_path / str(parts), scans, accumulate=parts, epochs=1)[1])
+        for parts in (1, 3)
+    )
+    assert one["global_step"] == other["global_step"] == 3
+    for key, state in one["optimizer_states"][0]["state"].items():
+        theirs = other["optimizer_states"][0]["state"][key]
+        torch.testing.assert_close(state["exp_avg"], theirs["exp_avg"], rtol=1e-3, atol=1e-6)
+
+
+def test_channels_last_is_a_memory_order_and_changes_no_number_beyond_rounding(tmp_path, scans):
+    _, plain = trained(tmp_path / "plain", scans, epochs=1)
+    _, ordered = trained(tmp_path / "ordered", scans, epochs=1, channels_last=True)
+    weights = dict(ordered.learner.named_parameters())
+    wide = [each for each in weights.values() if each.ndim == 4 and min(each.shape[1:]) > 1]
+    assert wide
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in wide)
+    assert ordered.fitted.best_score == pytest.approx(plain.fitted.best_score, rel=1e-4)
+
+
+@pytest.mark.doors
+def test_s4_9_a_found_rate_trains_as_if_it_were_given_and_is_kept(tmp_path, scans, monkeypatch):
+    asked = {"epochs": 1, "find_lr": True, "find_batch_size": True}
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    tracked = tiny.run_with(tmp_path / "found", data=scans)
+    settings = tiny.recipe("ddpm", "class", **asked)
+    data = Dataset(scans)
+    material = gather(data, settings, folder=tracked.folder, inputs=tracked.inputs)
+    plan = family("ddpm").plan(material, settings)
+    effective = settled(tracked, material, plan, settings)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert effective["batch_size"] == 12  # of 18 training images, doubled from 6
+    assert 1e-7 < effective["lr"] < 1e-1
+    assert tracked.logged_params == {
+        "effective.lr": effective["lr"],
+        "effective.batch_size": effective["batch_size"],
+    }
+    assert tracked.figures == ["lr_finder"]
+    monkeypatch.setattr("mammo.generators.searching.sweep", None)  # a second search would fail
+    _, found = trained(tmp_path / "found", scans, **asked)
+    chosen = {name: effective[name] for name in ("lr", "batch_size")}
+    _, given = trained(tmp_path / "given", scans, epochs=1, **chosen)
+    assert same(found, given)
+    assert found.settings["lr"] == effective["lr"]
+
+
+def test_what_cannot_be_searched_or_shared_is_refused(tmp_path, scans):
+    for settings, line in (
+        ({"generator": "gan", "find_lr": True}, "find_lr does not go with this generator"),
+        ({"generator": "gan", "accumulate": 2}, "accumulate 2 does not go with this generator"),
+        ({"accumulate": 4}, "batch of 6 images cannot be shared evenly"),
+        ({"device": "cpu:1"}, "unknown device"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            trained(tmp_path / line[:9], scans, **settings)
+    settings = tiny.recipe("ddpm", "class", data="d", find_lr=True, lr=0.1)
+    with pytest.raises(ConfigError, match=r"lr 0\.1 is given and find_lr would replace it"):
+        train_generator.check(settings)
+    settings = tiny.recipe("ddpm", "class", data="d", kid_every=1, extractor="inception")
+    with pytest.raises(ConfigError, match="extractor 'inception' is not"):
+        train_generator.check(settings)
+
+
+def test_a_kernel_distance_chooses_among_the_epochs_that_measured_it(tmp_path, scans):
+    tracked, result = trained(
+        tmp_path, scans, monitor="val/kid", kid_every=2, epochs=5, sample_every=0
+    )
+    kids = {step: value for name, value, step in tracked.history if name == "val/kid"}
+    assert sorted(kids) == [2, 4, 5]
+    assert result.fitted.best_score == min(kids.values())
+    assert kids[result.fitted.best_epoch] == min(kids.values())
+    assert read_checkpoint(result.fitted.best)["epoch"] + 1 == result.fitted.best_epoch
+    assert tracked.logged_tags["mammo.kid_extractor"].startswith("random_conv64 ")
+
+
+@pytest.mark.doors
+def test_what_is_measured_moves_no_weight(tmp_path, scans):
+    """Trap T4.e: neither samples nor distances draw from what training draws from."""
+    _, plain = trained(tmp_path / "plain", scans)
+    _, watched = trained(tmp_path / "watched", scans, kid_every=1, sample_every=1)
+    assert same(plain, watched)
+
+
+def test_the_kernel_distance_is_that_of_the_averaged_weights(tmp_path, scans):
+    tracked, result = trained(tmp_path, scans, kid_every=1, epochs=1)
+    material = result.material
+    artist = result.learner.artist()  # with the averaged weights of the one epoch
+    drawn = artist.draw(asked_like(material, material.val)).numpy()
+    extractor = load_extractor("random")
+    made = extractor.features(lambda rows: drawn[rows], np.arange(len(drawn)))
+    real = extractor.features(material.data.images, material.val)
+    assert tracked.last["val/kid"] == pytest.approx(kernel(real, made), rel=1e-9)
+
+
+def test_a_floor_is_the_distance_of_patients_from_each_other():
+    rng = np.random.default_rng(0)
+    patients = np.repeat([f"p{number}" for number in range(50)], 4)
+    floor = kid_floor(rng.standard_normal((200, 3)), patients)["val/kid_floor"]
+    assert abs(floor) < 0.1  # of one distribution: 0, on average
+    apart = rng.standard_normal((200, 3)) + np.repeat(np.eye(3)[np.arange(50) % 3] * 9, 4, axis=0)
+    assert kid_floor(apart, patients)["val/kid_floor"] > floor
+    assert kid_floor(rng.standard_normal((4, 3)), patients[:4]) == {}
+
+
+def test_monitor_and_interval_are_the_families_own_where_nothing_is_said():
+    for generator, settings, expected in (
+        ("ddpm", {}, ("val/loss", 0)),
+        ("ddpm", {"kid_every": 3}, ("val/loss", 3)),
+        ("ddpm", {"monitor": "val/kid", "epochs": 100}, ("val/kid", 5)),
+        ("gan", {}, ("val/kid", 1)),
+        ("gan", {"monitor": "val/loss"}, ("val/loss", 0)),
+    ):
+        assert monitored(tiny.recipe(generator, "class", **settings)) == expected
+
+
+def test_s4_14_losses_are_told_by_share_of_noise():
+    noise = np.array([0.0, 0.05, 0.1, 0.95, 1.0])
+    counts, means = binned(noise, np.array([1.0, 3.0, 5.0, 7.0, 9.0]), 10)
+    assert counts == [2, 1, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert means[:2] == [2.0, 5.0]
+    assert means[9] == 8.0
+    assert all(math.isnan(each) for each in means[2:9])
+
+
+@pytest.mark.doors
+def test_s4_14_the_table_of_a_continued_run_is_that_of_a_whole_one(tmp_path, scans):
+    whole, result = trained(tmp_path / "whole", scans, epochs=2, lr_schedule="constant")
+    table = whole.tables["loss_by_noise"]
+    assert list(table.columns) == ["epoch", "noise_from", "noise_to", "images", "loss"]
+    last_epoch = table[table["epoch"] == 2].dropna()
+    images = len(result.material.val)
+    mean = (last_epoch["loss"] * last_epoch["images"]).sum() / images
+    assert last_epoch["images"].sum() == images
+    assert mean == pytest.approx(whole.last["val/loss"], rel=1e-5)
+    trained(tmp_path / "cut", scans, epochs=1, lr_schedule="constant")
+    resumed, _ = trained(tmp_path / "cut", scans, epochs=2, lr_schedule="constant")
+    pd.testing.assert_frame_equal(resumed.tables["loss_by_noise"], table)
+    assert resumed.figures == ["loss_by_noise"]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_to_the_same_loss(tmp_path, scans):
+    _, plain = trained(tmp_path / "plain", scans, epochs=1)
+    _, compiled = trained(tmp_path / "compiled", scans, epochs=1, compile=True)
+    assert compiled.fitted.best_score == pytest.approx(plain.fitted.best_score, rel=1e-3)
