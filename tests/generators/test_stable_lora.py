@@ -27,6 +27,7 @@ from mammo.generators.modes import mode_of
 from mammo.generators.stable import base as bases
 from mammo.generators.stable.folder import FILES
 from mammo.generators.stable.latents import StableLatents
+from mammo.generators.stable.lora import Gate, Use
 from mammo.steps import train_generator
 
 SHAPE = (1, tiny.SIDE, tiny.SIDE)
@@ -324,13 +325,8 @@ def test_what_dropout_drops_is_a_function_of_the_row(folder, data, base):
 
 
 def test_dropout_keeps_the_share_and_the_mean():
-    from mammo.generators.stable.lora import Gate
-
-    class Drawn:
-        shares = None
-        drawing = tuple(torch.Generator().manual_seed(seed) for seed in range(2))
-
-    seen = Gate(Drawn, 0, 0.25)(torch.ones(2, 100, 100))
+    drawing = [torch.Generator().manual_seed(seed) for seed in range(2)]
+    seen = Gate(Use(drawing=drawing), 0, 0.25)(torch.ones(2, 100, 100))
     assert (seen == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert seen.max().item() == pytest.approx(1 / 0.75)
 

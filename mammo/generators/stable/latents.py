@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mammo.errors import ConfigError
+from mammo.generators.artist import call_size, in_pieces
 from mammo.generators.modes import Mode
 from mammo.generators.stable.base import Parts
 
@@ -52,7 +53,8 @@ class StableLatents:
         return images
 
     def finish(self, made: Tensor) -> Tensor:
-        return self.pixels(made).clamp(0, 1)
+        most = call_size(self.shape, made.device)
+        return in_pieces(made, most, self.pixels).clamp(0, 1)
 
     def _vae(self, like: Tensor) -> Any:
         """The autoencoder, on the device of `like`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +15,14 @@ from mammo.generators.stable.prompts import Prompts
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # of every attention, of self and of text
 FOR_ALL = ""  # name of the one adapter that has no class
+
+
+@dataclass
+class Use:
+    """How the images of the present call use the adapters."""
+
+    shares: Tensor | None = None  # (N, adapters): how much of each; None is all of the one
+    drawing: list[torch.Generator] = field(default_factory=list)  # of each, for dropout, if any
 
 
 class Adapters:
@@ -29,8 +38,7 @@ class Adapters:
         from peft import LoraConfig, LoraModel
 
         self.names = tuple(names)
-        self.shares: Tensor | None = None  # (N, adapters): how much of each an image gets
-        self.drawing: list[torch.Generator] = []  # of each image, for dropout; empty for none
+        self._use = Use()
         keys = [f"adapter{place}" for place in range(len(names))]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -45,7 +53,7 @@ class Adapters:
         for layer in self._layers.values():
             layer.set_adapter(keys)
             for place, key in enumerate(keys):
-                layer.lora_dropout[key] = Gate(self, place, dropout)
+                layer.lora_dropout[key] = Gate(self._use, place, dropout)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Adapters:
         return self
@@ -71,20 +79,20 @@ class Adapters:
     @contextmanager
     def used(self, shares: Tensor | None) -> Iterator[None]:
         """Give each image `shares` (N, adapters) of them; None is all of the one."""
-        self.shares = shares
+        self._use.shares = shares
         try:
             yield
         finally:
-            self.shares = None
+            self._use.shares = None
 
     @contextmanager
     def dropping(self, drawing: list[torch.Generator]) -> Iterator[None]:
         """Drop what adapters see, drawn from a generator for each image."""
-        self.drawing = drawing
+        self._use.drawing = drawing
         try:
             yield
         finally:
-            self.drawing = []
+            self._use.drawing = []
 
 
 class Gate(nn.Module):
@@ -93,13 +101,13 @@ class Gate(nn.Module):
     An adapter is linear, so that nothing in is nothing out.
     """
 
-    def __init__(self, adapters: Adapters, place: int, dropout: float) -> None:
+    def __init__(self, use: Use, place: int, dropout: float) -> None:
         super().__init__()
-        self._adapters, self._place, self._dropout = adapters, place, dropout
+        self._use, self._place, self._dropout = use, place, dropout
 
     def forward(self, features: Tensor) -> Tensor:
-        shares = self._adapters.shares
-        if self._dropout and self._adapters.drawing:
+        shares = self._use.shares
+        if self._dropout and self._use.drawing:
             features = self._thinned(features)
         if shares is not None:
             features = features * shares[:, self._place, None, None].to(features.dtype)
@@ -109,7 +117,7 @@ class Gate(nn.Module):
     def _thinned(self, features: Tensor) -> Tensor:
         """Dropout: each image's features drawn from its own generator."""
         size = features.shape[1:]
-        drawn = [torch.rand(size, generator=g, device=g.device) for g in self._adapters.drawing]
+        drawn = [torch.rand(size, generator=g, device=g.device) for g in self._use.drawing]
         kept = torch.stack(drawn) >= self._dropout
         return features * kept / (1 - self._dropout)
 
