@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
-from mammo.evaluation.extractors import check_extractor
+from mammo.evaluation.extractors import STAND_IN, check_extractor, weights_sha256
 from mammo.generators import FAMILIES, GENERATORS, family
 from mammo.generators.balance import check_balance
 from mammo.generators.conditions import check_columns
@@ -87,7 +87,7 @@ def check(settings: Mapping[str, Any]) -> None:
     check_balance(settings)
     chosen.check(settings)
     check_logger(settings["logger"])
-    if settings["kid_every"] or "val/kid" in (settings["monitor"], chosen.MONITOR):
+    if _measures_kid(settings):
         check_extractor(settings["extractor"])
     if settings["find_lr"] and settings["lr"]:
         raise ConfigError(
@@ -95,6 +95,19 @@ def check(settings: Mapping[str, Any]) -> None:
         )
     if settings["ema"] == 1:
         raise ConfigError("ema 1 would keep the first weights for ever; use 0.999, or 0 for none")
+
+
+def source_digest(settings: Mapping[str, Any]) -> str:
+    """Hashes of the weights that compare images: others under the same path are another run."""
+    named = [settings["perceptual"], settings["extractor"] if _measures_kid(settings) else ""]
+    files = [each.rpartition("@")[2] for each in named if each not in ("", STAND_IN)]
+    return ",".join(weights_sha256(f"@{path}") for path in files)
+
+
+def _measures_kid(settings: Mapping[str, Any]) -> bool:
+    own = family(settings["generator"]).MONITOR
+    monitor = own if settings["monitor"] == "auto" else settings["monitor"]
+    return bool(settings["kid_every"]) or monitor == "val/kid"
 
 
 def _refuse_idle(settings: Mapping[str, Any]) -> None:

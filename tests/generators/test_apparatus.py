@@ -1,5 +1,6 @@
 """How generators are optimized, watched and measured while they train."""
 
+import hashlib
 import math
 from types import SimpleNamespace
 
@@ -245,6 +246,19 @@ def test_what_cannot_be_searched_or_shared_is_refused(tmp_path, scans):
     settings = tiny.recipe("ddpm", "class", data="d", kid_every=1, extractor="inception")
     with pytest.raises(ConfigError, match="extractor 'inception' is not"):
         train_generator.check(settings)
+
+
+def test_other_weights_under_the_same_path_are_another_run(tmp_path):
+    path = tmp_path / "weights.pth"
+    measured = tiny.recipe("ddpm", "class", kid_every=1, extractor=f"resnet18@{path}")
+    digests = []
+    for content in (b"one", b"other"):
+        path.write_bytes(content)
+        digests.append(train_generator.source_digest(measured))
+    assert digests[0] != digests[1]
+    assert digests[0] == hashlib.sha256(b"one").hexdigest()
+    assert train_generator.source_digest({**measured, "kid_every": 0}) == ""
+    assert train_generator.source_digest(tiny.recipe("gan", "class")) == ""
 
 
 def test_a_kernel_distance_chooses_among_the_epochs_that_measured_it(tmp_path, scans):
