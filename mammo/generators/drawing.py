@@ -155,7 +155,8 @@ class Drawer:
         marked = [row for row in rows if row["label"] in self._areas]
         if self.source is not None and marked:
             labels, seeds = ([row[name] for row in marked] for name in ("label", "sample_seed"))
-            behind.append(self.source.seen(labels, seeds))
+            told = [{name: row[name] for name in self.told.columns} for row in marked]
+            behind.append(self.source.seen(labels, seeds, told))
         named = pd.concat(behind).astype("str").assign(run_id=model.run_id)
         return named[list(GENERATOR_TRAINING_COLUMNS)].drop_duplicates(ignore_index=True)
 

@@ -48,7 +48,9 @@ class MaskSource(Protocol):
     ) -> tuple[Masks, int]:
         """A mask (N, 1, H, W) for each image, and how many were drawn to have them."""
 
-    def seen(self, labels: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+    def seen(
+        self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
+    ) -> pd.DataFrame:
         """What is behind the masks of these images: columns salt, group_id, sha256."""
 
 
@@ -91,7 +93,11 @@ def _open(generator: Generator, recipe: Recipe, given: Reference, device: str) -
 
 
 class StoredMasks:
-    """Masks of a dataset, of real images those of training rows alone, class by class in turn."""
+    """Masks of a dataset in turn, of real images those of training rows alone.
+
+    An image gets one of its class and, where there are such, of the view and whatever else it is
+    told: the mask of a CC image does not lie as that of an MLO image.
+    """
 
     def __init__(self, data: Dataset, generator: Generator, *, run_id: str = "") -> None:
         """Those that `generator` may draw around; DataError when the sizes differ."""
@@ -106,6 +112,7 @@ class StoredMasks:
         self._rows = {
             name: rows if only else rows[labels == name] for name in generator.classes.names
         }
+        self._alike: dict[tuple[str, tuple[tuple[str, str], ...]], NDArray[np.int64]] = {}
 
     def check(self, labels: Sequence[str]) -> None:
         """DataError when there is no mask for a class."""
@@ -120,12 +127,14 @@ class StoredMasks:
     def masks(
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
     ) -> tuple[Masks, int]:
-        found = self.data.masks(self._chosen(labels, seeds))
+        found = self.data.masks(self._chosen(labels, seeds, told))
         return np.where(found > 0, INSIDE, np.uint8(0)), 0
 
-    def seen(self, labels: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+    def seen(
+        self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
+    ) -> pd.DataFrame:
         """The real rows whose masks were used, and what the generators of the synthetic saw."""
-        rows = np.unique(self._chosen(labels, seeds))
+        rows = np.unique(self._chosen(labels, seeds, told))
         frame = self.data.manifest.iloc[rows]
         real = frame.loc[~frame["is_synthetic"], ["group_id", "sha256"]].copy()
         real.insert(0, "salt", str(self.data.about.get("salt") or ""))
@@ -142,13 +151,26 @@ class StoredMasks:
         behind = behind.loc[behind["run_id"].isin(runs), ["salt", "group_id", "sha256"]]
         return pd.concat([real, behind], ignore_index=True)
 
-    def _chosen(self, labels: Sequence[str], seeds: Sequence[int]) -> NDArray[np.int64]:
+    def _chosen(
+        self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
+    ) -> NDArray[np.int64]:
         """Seeds of a class follow each other, so its masks are used equally often."""
-        chosen = [
-            self._rows[label][seed % len(self._rows[label])]
-            for label, seed in zip(labels, seeds, strict=True)
-        ]
+        chosen = []
+        for label, seed, image in zip(labels, seeds, told, strict=True):
+            rows = self._like(label, tuple((name, value) for name, value in image.items() if value))
+            chosen.append(rows[seed % len(rows)])
         return np.array(chosen, np.int64)
+
+    def _like(self, label: str, told: tuple[tuple[str, str], ...]) -> NDArray[np.int64]:
+        """Rows of a class with all that is told, all of the class where there is none."""
+        if (label, told) not in self._alike:
+            rows = self._rows[label]
+            frame = self.data.manifest.iloc[rows]
+            same = np.ones(len(rows), bool)
+            for name, value in told:
+                same &= (frame[name].astype(str) == value).to_numpy()
+            self._alike[label, told] = rows[same] if same.any() else rows
+        return self._alike[label, told]
 
 
 class DrawnMasks:
@@ -215,7 +237,9 @@ class DrawnMasks:
         values = self._told.conditions.values[self._told.conditions.columns.index(column)]
         return value if value in values else ""
 
-    def seen(self, labels: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+    def seen(
+        self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
+    ) -> pd.DataFrame:
         """The training rows of the generator of masks."""
         frame = self._maker.model.training[["group_id", "sha256"]].copy()
         frame.insert(0, "salt", str(self._maker.model.about["salt"] or ""))

@@ -20,10 +20,10 @@ from mammo.generators import load_generator
 from mammo.generators.asking import SEEDS, further_seed
 from mammo.generators.drawing import Recipe
 from mammo.generators.generator import Generator
-from mammo.generators.mask_areas import Bounds, areas, binarized
+from mammo.generators.mask_areas import areas
 from mammo.generators.masks import DrawnMasks
 from mammo.generators.material import gather
-from mammo.generators.redrawing import ATTEMPTS, HOPELESS, until_accepted
+from mammo.generators.redrawing import ATTEMPTS
 from mammo.generators.sampling import DiffusionArtist
 from mammo.seeds import derive
 from mammo.steps import sample, train_generator
@@ -134,64 +134,6 @@ def test_a_model_knows_how_much_its_training_masks_covered(place):
     assert everything == {"benign": [4 / 256, 24 / 256], "malignant": [8 / 256, 48 / 256]}
 
 
-@pytest.mark.parametrize(
-    ("setting", "label", "share", "held"),
-    [
-        ("auto", "benign", 0.1, True),
-        ("auto", "benign", 0.3, False),  # only malignant ones were as large
-        ("auto", "malignant", 0.3, True),
-        ("auto", "normal", 0.3, True),  # of no class that had masks: the range of all
-        ("auto", "normal", 0.01, False),
-        ("0,0.04", "benign", 0.04, True),
-        ("0,0.04", "benign", 0.0401, False),
-        ("0,0.04", "malignant", 0.0, False),  # an empty mask is none
-    ],
-)
-def test_a_mask_covers_neither_too_little_nor_too_much(setting, label, share, held):
-    known = {"benign": [0.05, 0.2], "malignant": [0.1, 0.4]}
-    assert Bounds.of(setting, known).hold(label, share) is held
-
-
-def test_the_threshold_itself_is_inside():
-    values = np.array([[[[0.0, 0.0999, 0.1, 1.0]]]], np.float32)
-    assert binarized(values, np.float32(0.1)).tolist() == [[[[0, 0, 255, 255]]]]
-
-
-def test_what_is_rejected_is_drawn_again_with_seeds_that_belong_to_its_place_alone():
-    """Place p is accepted at its attempt p: 1 + 2 + 3 draws."""
-
-    def draw_some(places, seeds):
-        attempts = [(seed - 10 * place) >> 25 for place, seed in zip(places, seeds, strict=True)]
-        accepted = np.array([a == p for a, p in zip(attempts, places, strict=True)])
-        return {"images": np.array(attempts)}, accepted
-
-    found = until_accepted([("a", 0), ("a", 10), ("b", 20)], draw_some, what="images", why=str)
-    assert found.arrays["images"].tolist() == [0, 1, 2]
-    assert found.seeds == [0, 10 + 2**25, 20 + 2 * 2**25]
-    assert found.draws == 6
-    assert further_seed(2**31, 63) < SEEDS
-
-
-def test_what_is_never_accepted_ends_with_counts():
-    def all_but_the_first(places, seeds):
-        return {"images": np.zeros(len(places))}, np.array(places) == 0
-
-    with pytest.raises(DataError) as raised:
-        until_accepted([("a", 0), ("b", 1)], all_but_the_first, what="masks", why=str.upper)
-    assert str(raised.value) == (
-        f"1 of 2 masks were rejected {ATTEMPTS} times each (1 of {ATTEMPTS + 1} draws accepted): B"
-    )
-
-
-def test_a_hopeless_generator_is_given_up_early():
-    def none(places, seeds):
-        return {"images": np.zeros(len(places))}, np.zeros(len(places), bool)
-
-    with pytest.raises(DataError, match=f"100 of 100 .* 3 times each .0 of {300} draws"):
-        until_accepted([("a", seed) for seed in range(100)], none, what="masks", why=str)
-    assert 200 < HOPELESS <= 300
-
-
 def test_images_are_drawn_around_training_masks_of_their_class(place, tmp_path):
     model = place.model("mask_to_image")
     counts = "benign=6,malignant=8,normal=2"
@@ -224,6 +166,22 @@ def test_a_mask_is_a_function_of_class_and_seed_alone(place, tmp_path):
     same = more.manifest.set_index("image_id").loc[some.manifest["image_id"][0]]
     assert same["mask_sha256"] == some.manifest["mask_sha256"][0]
     assert same["sha256"] == some.manifest["sha256"][0]
+
+
+def test_the_mask_is_one_of_the_view_that_is_told(place, tmp_path):
+    """Patients 0 and 2 are seen from above, 1 and 3 from the side; a view alone has two masks."""
+    model = place.model("mask_to_image", conditions="view")
+    drawn, _ = draw(tmp_path / "both", model, place.lesions.folder, counts="benign=12")
+    benign = place.lesions.manifest.query("label == 'benign'")
+    views = benign.set_index("mask_sha256")["view"]
+    frame = drawn.manifest
+    assert set(frame["view"]) == {"CC", "MLO"}
+    assert views[frame["mask_sha256"]].tolist() == frame["view"].tolist()
+    settings = {"counts": "benign=4", "conditions": "view=CC"}
+    above, _ = draw(tmp_path / "above", model, place.lesions.folder, **settings)
+    assert above.manifest["mask_sha256"].value_counts().tolist() == [2, 2]
+    seen = set(above.generator_training["group_id"])
+    assert seen == set(load_generator(model, device="cpu").model.training["group_id"])
 
 
 def test_masks_of_synthetic_images_may_all_be_used_and_what_is_behind_them_is_known(
