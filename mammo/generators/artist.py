@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -76,6 +77,14 @@ def in_calls(asked: Asked, width: int, draw: Callable[[Asked], Tensor]) -> Tenso
     return torch.cat(pieces)
 
 
+def in_pieces(made: Tensor, most: int, finish: Callable[[Tensor], Tensor]) -> Tensor:
+    """`finish` of `made` (N, ...) in equal pieces of at most `most`, where N is a call's width.
+
+    Pixels need more memory than the latents that they are made of.
+    """
+    return torch.cat([finish(piece) for piece in torch.split(made, math.gcd(len(made), most))])
+
+
 def call_size(shape: tuple[int, int, int], device: torch.device) -> int:
-    """Images of one call of the network: a function of image size and kind of device alone."""
+    """Images of one call of a network that makes `shape`: by size and kind of device alone."""
     return max(1, min(MOST.get(device.type, 8), PIXELS // (shape[1] * shape[2])))

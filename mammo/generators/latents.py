@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from mammo.data.dataset import Dataset
 from mammo.generators import augment, draws
-from mammo.generators.artist import call_size
+from mammo.generators.artist import call_size, in_pieces
 from mammo.generators.autoencoders import Autoencoder
 from mammo.generators.diffusion import Diffusion
 from mammo.generators.material import Column, Rows
@@ -77,7 +77,8 @@ class Latents:
             return self.autoencoder.to(clean.device).decode(latent)
 
     def finish(self, made: Tensor) -> Tensor:
-        return self.pixels(made).clamp(0, 1)
+        most = call_size(self.shape, made.device)
+        return in_pieces(made, most, self.pixels).clamp(0, 1)
 
     def weights(self) -> dict[str, Tensor]:
         """The autoencoder's, under names of their own."""

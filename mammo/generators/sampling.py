@@ -26,7 +26,7 @@ class DiffusionArtist:
         device = next(self.network.parameters()).device
         was_training = self.network.training
         self.network.eval()
-        width = call_size(self.shape, device)
+        width = call_size(self.canvas.made, device)
         drawn = in_calls(asked, width, lambda some: self._call(some, device))
         self.network.train(was_training)
         return drawn

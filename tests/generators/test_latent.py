@@ -10,6 +10,7 @@ import torch
 
 from mammo.errors import ConfigError, DataError
 from mammo.generators import augment, family, load_generator
+from mammo.generators.artist import in_pieces
 from mammo.generators.autoencoders import Autoencoder, build, describe_kl, read
 from mammo.generators.latents import Encoded, Latents, drawn, encoded, mirrored
 from mammo.generators.material import gather
@@ -155,6 +156,19 @@ def test_the_canvas_centers_scales_and_comes_back():
     mask[..., :1, :2] = 1  # half of the pixels of the first latent
     control = canvas.control({"latent": latent, "mask": mask})
     assert control[0, 0, :2, :2].tolist() == [[0, -1], [-1, -1]]
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(2, [2] * 4), (3, [1] * 8), (8, [8]), (64, [8])])
+def test_every_piece_of_a_call_is_as_large_as_the_others(most, sizes):
+    """Else the last bits of an image would depend on its place in the call."""
+    made, seen = torch.arange(8.0), []
+
+    def finish(piece):
+        seen.append(len(piece))
+        return 2 * piece
+
+    assert in_pieces(made, most, finish).tolist() == (2 * made).tolist()
+    assert seen == sizes
 
 
 def test_latents_are_drawn_from_what_is_known_of_them():
