@@ -201,6 +201,6 @@ def _from_hub() -> dict[str, Tensor]:
     except (URLError, OSError, RuntimeError):
         raise ConfigError(
             f"perceptual: the weights {HUB_FILE} of torchvision's hub cannot be fetched; bring the "
-            "file and name it, perceptual=FILE, or take the term out of loss"
+            "file and name it, perceptual=FILE, or leave the perceptual term out"
         ) from None
     return found
