@@ -207,7 +207,7 @@ def run(
         generator: what learns; ddpm, rflow and edm are diffusion of pixels, ldm of latents
         strategy: how ldm and controlnet diffuse; auto is ddpm, or that of the base
         prediction: what the network predicts: v (velocity); ddpm also epsilon (noise), x0 (image)
-        mode: what is made: images of a class, any images, masks, images around masks, paired ones
+        mode: images of a class or any, masks, images or pairs around masks; the same (autoencoder)
         conditions: manifest columns that are told too, as view,density
         label_input: embedding of each label, or context, one number that is attended to
         noise_schedule: of ddpm; auto is linear with epsilon, else cosine, shifted above 64 px
