@@ -1,6 +1,7 @@
 """How much memory a piece of work takes, and how much there is, on a GPU or in this machine."""
 
 import contextlib
+import gc
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -36,15 +37,15 @@ class GpuMemory:
         self.room = float(torch.cuda.mem_get_info(device)[0])
 
     def peak_of(self, work: Callable[[], None]) -> float:
+        gc.collect()  # a trainer and its module refer to each other
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self._device)
-        before = torch.cuda.memory_reserved(self._device)
+        before = torch.cuda.memory_allocated(self._device)
         try:
             work()
-            return float(torch.cuda.max_memory_reserved(self._device) - before)
+            return float(torch.cuda.max_memory_allocated(self._device) - before)
         except torch.cuda.OutOfMemoryError:
             return math.inf
-        finally:
-            torch.cuda.empty_cache()
 
 
 class MachineMemory:
@@ -64,6 +65,7 @@ class MachineMemory:
         self._before = _kibibytes(_STATUS, "VmRSS")
 
     def peak_of(self, work: Callable[[], None]) -> float:
+        gc.collect()
         with contextlib.suppress(OSError):  # forbidden: then the peak is that of the whole process
             Path("/proc/self/clear_refs").write_text("5")
         work()
