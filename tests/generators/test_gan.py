@@ -258,6 +258,13 @@ def test_its_own_rate_and_momenta_are_the_published_ones_each_over_its_own_steps
     assert lasts == pytest.approx([0.05 * 1e-4] * 2)  # the end of the cosine, for both
 
 
-def test_parts_of_a_batch_are_refused():
-    with pytest.raises(ConfigError, match="accumulate 2 does not go with generator gan"):
-        family.check(tiny.recipe("gan", "class", accumulate=2))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accumulate": 2}, "accumulate 2 does not go with generator gan"),
+        ({"monitor": "val/loss"}, "monitor 'val/loss' does not go with generator gan"),
+    ],
+)
+def test_what_its_game_cannot_do_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        family.check(tiny.recipe("gan", "class", **changes))

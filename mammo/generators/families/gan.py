@@ -31,11 +31,16 @@ MONITOR = "val/kid"
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """Refuse what two optimizers in turn cannot do."""
+    """Refuse what two optimizers in turn cannot do, and a choice by what measures no image."""
     if settings["accumulate"] > 1:
         raise ConfigError(
             f"accumulate {settings['accumulate']} does not go with generator gan, which takes its "
             "steps in turn; use 1, and a smaller batch_size"
+        )
+    if settings["monitor"] == "val/loss":
+        raise ConfigError(
+            "monitor 'val/loss' does not go with generator gan: it is the critic's estimate, which "
+            "is least before either has learned; use val/kid"
         )
 
 
