@@ -534,6 +534,13 @@ def test_a_download_into_the_hubs_cache_that_was_interrupted_names_the_file(cach
         bases.find("someone/model")
 
 
+def test_what_the_unet_predicts_is_the_bases_affair(folder, data, base):
+    _, learner = learner_of(folder, data, base, prediction="epsilon")
+    assert learner.strategy.prediction == "epsilon"
+    with pytest.raises(ConfigError, match=r"prediction 'x0' is not that of base .* epsilon"):
+        learner_of(folder, data, base, prediction="x0")
+
+
 def test_a_prompt_that_the_text_encoder_would_cut_off_is_refused(folder, data, base):
     with pytest.raises(ConfigError, match=r"has 22\d tokens, of which the text encoder reads 200"):
         learner_of(folder, data, base, prompt="{class} " + "x" * 211)

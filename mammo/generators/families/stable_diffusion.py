@@ -61,6 +61,7 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     name = base.named(material, settings)
     _refuse_model(Path(name))
     folder = base.find(name)
+    base.check_prediction(settings["prediction"], folder)
     check_shape(material.data.shape, factor(folder))
     check_side(settings, material.data.shape[1:])
     prompts = Prompts(settings["prompt"] or TEMPLATE, material.conditions)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mammo.generators.material import Material
 
 HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # where `base` is empty
+PREDICTED = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}  # diffusers' names, ours
 VARIABLE = "MAMMO_SD_BASE"  # a folder that stands for the base of any saved model
 
 
@@ -126,6 +127,21 @@ def check_length(prompts: Sequence[str], folder: Path) -> None:
             )
 
 
+def predicted(folder: Path) -> str:
+    """What the UNet of the pipeline in `folder` predicts, by our names."""
+    said = read_json(folder / "scheduler/scheduler_config.json") or {}
+    return PREDICTED[said.get("prediction_type", "epsilon")]
+
+
+def check_prediction(asked: str, folder: Path) -> None:
+    """Refuse a prediction that is neither the base's nor the setting's default, v."""
+    own = predicted(folder)
+    if asked not in (own, "v"):
+        raise ConfigError(
+            f"prediction {asked!r} is not that of base {folder}, which predicts {own}; leave it out"
+        )
+
+
 def load(folder: Path) -> Parts:
     """The parts of the whole pipeline in `folder`, frozen, float32, on the CPU."""
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -138,13 +154,12 @@ def load(folder: Path) -> Parts:
         return made.float().eval().requires_grad_(False)
 
     scheduler = DDPMScheduler.from_config(read_json(folder / "scheduler/scheduler_config.json"))
-    kinds = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
     return Parts(
         unet=networks(UNet2DConditionModel, "unet"),
         vae=networks(AutoencoderKL, "vae"),
         text_encoder=networks(CLIPTextModel, "text_encoder"),
         tokenizer=tokenizer(folder),
         betas=tuple(scheduler.betas.double().tolist()),
-        prediction=kinds[scheduler.config.prediction_type],
+        prediction=predicted(folder),
         factor=factor(folder),
     )

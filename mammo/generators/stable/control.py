@@ -148,7 +148,7 @@ def _start(material: Material, settings: Mapping[str, Any], plan: Mapping[str, A
 def _of_tuned(tuned: SavedModel, material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The plan of the tuned base: same prompts, same adapters, images of any size."""
     from mammo.generators.founding import build_on_any, check_told, tell_as
-    from mammo.generators.stable.base import recover
+    from mammo.generators.stable.base import check_prediction, recover
     from mammo.generators.stable.folder import factor
     from mammo.generators.stable.latents import check_shape
 
@@ -167,7 +167,9 @@ def _of_tuned(tuned: SavedModel, material: Material, settings: Mapping[str, Any]
     check_told(tuned, material, settings)
     build_on_any(tuned, material, "base")
     tell_as(tuned, material)
-    check_shape(material.data.shape, factor(recover(about["plan"]["base"])))
+    folder = recover(about["plan"]["base"])
+    check_prediction(settings["prediction"], folder)
+    check_shape(material.data.shape, factor(folder))
     return {**about["plan"], "shape": list(material.data.shape)}
 
 
@@ -179,6 +181,7 @@ def _of_folder(material: Material, settings: Mapping[str, Any]) -> dict[str, Any
 
     name = base.named(material, settings)
     folder = base.find(name)
+    base.check_prediction(settings["prediction"], folder)
     check_shape(material.data.shape, factor(folder))
     prompts = Prompts(settings["prompt"] or TEMPLATE, material.conditions)
     base.check_length(prompts.texts(), folder)
