@@ -96,10 +96,9 @@ def train(folder, module=None, *, epochs=EPOCHS, **settings):
         val=DataLoader(Rows(), batch_size=4),
         tracked=tracked,
         epochs=epochs,
-        monitor="val/loss",
         device="cpu",
         callbacks=[Averaging(0.9)],
-        **{"seed": 1, "mode": "min", **settings},
+        **{"seed": 1, "mode": "min", "monitor": "val/loss", **settings},
     )
     return fitted, tracked
 
@@ -267,6 +266,43 @@ def test_patience_ends_the_training_and_best_is_the_best_epoch(tmp_path):
     again = Noisy(scores=scores)
     train(tmp_path, again, epochs=5, patience=2)
     assert again.rows == []
+
+
+def test_epochs_without_a_measurement_are_neither_best_nor_a_reason_to_stop(tmp_path):
+    kids = iter([None, 3.0, None, 1.0, None, 2.0, None, 2.0, None, 0.0])
+
+    def measure():
+        kid = next(kids)
+        return {} if kid is None else {"val/kid": kid}
+
+    fitted, tracked = train(
+        tmp_path, epochs=10, monitor="val/kid", patience=4, measures=[measure], mode="min"
+    )
+    assert (fitted.epochs, fitted.best_epoch, fitted.best_score) == (8, 4, 1.0)
+    assert read_checkpoint(fitted.best)["epoch"] == 3
+    measured = [(value, step) for name, value, step in tracked.history if name == "val/kid"]
+    assert measured == [(3.0, 2), (1.0, 4), (2.0, 6), (2.0, 8)]
+
+
+def test_a_measurement_that_never_comes_is_refused_at_the_last_epoch(tmp_path):
+    with pytest.raises(ConfigError, match="unknown metric 'val/kid' to monitor"):
+        train(tmp_path, epochs=2, monitor="val/kid", measures=[dict])
+
+
+def test_s4_12_gradients_are_scaled_to_the_largest_norm_and_smaller_ones_left(tmp_path):
+    class Slope(Noisy):
+        norms = ()
+
+        def on_before_optimizer_step(self, optimizer):  # comes after the callbacks' turn
+            grads = [each.grad.flatten() for each in self.parameters()]
+            self.norms = (*self.norms, torch.cat(grads).norm().item())
+
+    free, clipped = Slope(), Slope()
+    train(tmp_path / "free", free, epochs=1)
+    train(tmp_path / "clipped", clipped, epochs=1, gradient_clip=0.5)
+    assert free.norms[0] > 0.5
+    assert clipped.norms[0] == pytest.approx(0.5, rel=1e-4)
+    assert max(clipped.norms) < 0.5001
 
 
 def test_a_gain_below_min_delta_counts_as_none(tmp_path):
