@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mammo.errors import ConfigError
 
@@ -70,7 +70,7 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
 def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, Any]) -> Learner:
     """Autoencoder and adversary with weights drawn from the seed, ready to fit."""
     from mammo.generators.adversary import build_critic
-    from mammo.generators.autoencoders import build
+    from mammo.generators.autoencoders import KL, build
     from mammo.generators.autoencoding import Autoencoding
     from mammo.generators.optimizing import Optimizing
     from mammo.generators.perceptual import load_distance
@@ -81,7 +81,10 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
     if settings["adversarial_weight"]:
         critic = build_critic(shape, seed=derive(seed, "critic"))
     distance = load_distance(settings["perceptual"]) if settings["perceptual_weight"] else None
-    network = build(plan["network"], seed=derive(seed, "weights"))
+    network = cast(KL, build(plan["network"], seed=derive(seed, "weights")))
+    if settings["compile"]:  # the critic is small, and quick as it is
+        network.network.encoder.compile()
+        network.network.decoder.compile()
     return Autoencoding(
         network,
         critic,
