@@ -65,9 +65,9 @@ def fit(
 
     `monitor` is a metric, `mode` min or max; `patience` epochs without a gain above `min_delta`
     end the training, 0 never does. It is a metric of every epoch, or of some where it is one of
-    `measures`: an epoch without it is neither best nor last. Learning-rate schedulers must have
-    the interval "step": a checkpoint is written before an "epoch" scheduler has moved; one that
-    follows the monitored value has a method `hear` (mammo.training.epochs.Hears).
+    `measures`: an epoch without it is never the best and ends nothing. Learning-rate schedulers
+    have the interval "step": a checkpoint is written before an "epoch" scheduler has moved; one
+    that follows the monitored value has a method `hear` (mammo.training.epochs.Hears).
 
     A batch of `train` is one optimizer step of the whole `team`; each of its processes computes
     its share, in `accumulate` parts, and the gradient is that of the batch. A module that
