@@ -8,15 +8,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from mammo.errors import ConfigError
+from mammo.generators.strategies import known
 
 if TYPE_CHECKING:
     from mammo.generators.generator import Generator as Generator
 
 # Each name of the setting `generator` and the family that trains it, a module of families/.
 FAMILIES = {
-    "ddpm": "pixel",
-    "rflow": "pixel",
-    "edm": "pixel",
+    **dict.fromkeys(known(), "pixel"),
     "vae": "vae",
     "gan": "gan",
     "autoencoder": "autoencoder",

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 MODES = Registry("mode")
 
 
+def drawn() -> tuple[str, ...]:
+    """Names of the modes that draw, the default first."""
+    return tuple(name for name, mode in MODES.items() if mode.drawn)
+
+
 def mode_of(name: str) -> Mode:
     """The mode called `name`."""
     found: Mode = MODES[name]()
@@ -33,6 +38,7 @@ class Mode(Protocol):
 
     labelled: bool  # is told class and conditions
     masked: bool  # needs the masks of the dataset
+    drawn: bool  # makes something new; an autoencoder's does not
 
     def channels(self, image_channels: int) -> tuple[int, int]:
         """Channels of what is made and of what controls it (0: nothing does)."""
@@ -51,7 +57,7 @@ class Mode(Protocol):
 class OfClass:
     """Images of a class that is asked for, with whatever else is told."""
 
-    labelled, masked = True, False
+    labelled, masked, drawn = True, False, True
 
     def channels(self, image_channels: int) -> tuple[int, int]:
         return image_channels, 0
@@ -124,7 +130,7 @@ class Dual(MaskToImage):
 class Reconstruct(OfClass):
     """The images themselves again: what autoencoders make."""
 
-    labelled = False
+    labelled, drawn = False, False
 
     def channels(self, image_channels: int) -> tuple[int, int]:
         return image_channels, image_channels

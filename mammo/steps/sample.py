@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
 from mammo.generators.asking import parse_conditions, parse_counts, parse_range
+from mammo.generators.strategies import offered
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveInt, one_of
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     SamplerName = str
     Severity = str
 else:
-    SamplerName = one_of(("auto", "ddim", "dpmpp", "unipc", "euler", "heun", "ddpm"))
+    SamplerName = one_of(("auto", *offered("SAMPLERS")))
     Severity = one_of(("error", "warn"))
 
 INPUTS = {"generator": "model", "masks": "dataset or model"}

@@ -9,7 +9,8 @@ from mammo.evaluation.extractors import STAND_IN, check_extractor, weights_sha25
 from mammo.generators import FAMILIES, GENERATORS, family
 from mammo.generators.balance import check_balance
 from mammo.generators.conditions import check_columns
-from mammo.generators.modes import mode_of
+from mammo.generators.modes import MODES, mode_of
+from mammo.generators.strategies import known, offered
 from mammo.loggers import LOGGERS, check_logger
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, one_of
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
     LoggerName = str
 else:
     GeneratorName = one_of(GENERATORS)
-    StrategyName = one_of(("auto", "ddpm", "rflow", "edm"))
-    PredictionName = one_of(("v", "epsilon", "x0"))
-    ModeName = one_of(("class", "unconditional", "mask", "mask_to_image", "dual", "reconstruct"))
-    ScheduleName = one_of(("auto", "linear", "cosine", "shifted"))
+    StrategyName = one_of(("auto", *known()))
+    PredictionName = one_of(offered("PREDICTIONS"))
+    ModeName = one_of(MODES)
+    ScheduleName = one_of(offered("SCHEDULES"))
     LabelInput = one_of(("embedding", "context"))
     NetworkName = one_of(("unet", "minimal"))
     OptimizerName = one_of(("adamw", "adam"))
@@ -66,11 +67,11 @@ UNET_ALONE = ("attention", "head_channels", "res_blocks", "label_input")
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse settings that do not go together."""
     chosen = family(settings["generator"])
-    for setting, known in (("prediction", chosen.PREDICTIONS), ("mode", chosen.MODES)):
-        if settings[setting] not in known:
+    for setting, mine in (("prediction", chosen.PREDICTIONS), ("mode", chosen.MODES)):
+        if settings[setting] not in mine:
             raise ConfigError(
                 f"{setting} {settings[setting]!r} does not go with generator "
-                f"{settings['generator']}; choose {' or '.join(known)}"
+                f"{settings['generator']}; choose {' or '.join(mine)}"
             )
     _refuse_idle(settings)
     check_columns(settings["conditions"])

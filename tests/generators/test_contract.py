@@ -9,15 +9,29 @@ import tiny
 import torch
 
 from mammo.data.dataset import Dataset
-from mammo.generators import family
 from mammo.generators.artist import Asked
 from mammo.generators.generator import Generator
 from mammo.generators.material import gather
+from mammo.generators.modes import drawn
 from mammo.generators.train import train
 from mammo.steps import sample, train_generator
 
+
+def over(pairs):
+    """The test runs over `pairs` of generator and mode; those not quick stand behind the doors."""
+    return pytest.mark.parametrize(
+        ("generator", "mode"),
+        [
+            pytest.param(*each, id="-".join(each), marks=() if tiny.is_quick(*each) else DOORS)
+            for each in pairs
+        ],
+    )
+
+
+DOORS = pytest.mark.doors
 ALL = tiny.combinations()
-FAMILIES = pytest.mark.parametrize(("generator", "mode"), ALL, ids=["-".join(each) for each in ALL])
+FAMILIES = over(ALL)
+DRAWN = over([each for each in ALL if each[1] in drawn()])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +72,7 @@ def learner_of(place, generator, mode, **changes):
     tracked = place.run(f"fresh-{generator}-{mode}", generator, mode)
     data = place.data(2 if mode == "dual" else 1)
     material = gather(data, settings, folder=tracked.folder, inputs=tracked.inputs)
-    chosen = family(generator)
+    chosen = tiny.family_of(generator)
     learner = chosen.learner(chosen.plan(material, settings), material, settings)
     drawing = torch.Generator().manual_seed(1)
     for weight in learner.parameters():  # blocks that start at zero would hide what they see
@@ -83,7 +97,7 @@ def asked_of(material, seeds):
 def test_training_moves_every_parameter_that_should_train_and_no_other(place, generator, mode):
     settings = tiny.recipe(generator, mode, epochs=3)
     tracked = place.run(f"moves-{generator}-{mode}", generator, mode)
-    chosen = family(generator)
+    chosen = tiny.family_of(generator)
     before = {}
     make = chosen.learner
 
@@ -199,11 +213,7 @@ def test_the_model_says_what_it_was_trained_on(place, generator, mode):
     assert np.all(~model.training["is_synthetic"])
 
 
-@pytest.mark.parametrize(
-    ("generator", "mode"),
-    [each for each in ALL if each[1] != "reconstruct"],
-    ids=["-".join(each) for each in ALL if each[1] != "reconstruct"],
-)
+@DRAWN
 def test_a_sampled_dataset_holds_what_the_generator_draws(place, generator, mode):
     tracked, _, _ = place.trained(generator, mode)
     loaded = Generator.load(tracked.folder / "model", device="cpu")
@@ -215,16 +225,16 @@ def test_a_sampled_dataset_holds_what_the_generator_draws(place, generator, mode
     # hardly trained masks are noise below a half
     any_mask = {"mask_threshold": 0.02, "mask_area": "0,1"} if mode == "mask" else {}
     sample.run(drawing, generator="", counts="malignant=2", on_mismatch="warn", **steps, **any_mask)
-    drawn = Dataset(drawing.uploaded["dataset"])
-    frame = drawn.manifest
+    made = Dataset(drawing.uploaded["dataset"])
+    frame = made.manifest
     told = {name: frame[name].tolist() for name in loaded.conditions.columns if name != "label"}
     images = loaded.sample(
         frame["label"].tolist(),
         seeds=frame["sample_seed"],
         conditions=told,
-        masks=drawn.masks([0, 1]) if loaded.takes_masks else None,
+        masks=made.masks([0, 1]) if loaded.takes_masks else None,
         **steps,
     )
     expected = (images >= np.float32(0.02)) if mode == "mask" else images
-    assert np.array_equal(drawn.raw([0, 1]), np.rint(expected * np.float32(65535)))
-    assert drawn.masks([0, 1]).any() == (mode in ("mask", "mask_to_image", "dual"))
+    assert np.array_equal(made.raw([0, 1]), np.rint(expected * np.float32(65535)))
+    assert made.masks([0, 1]).any() == (mode in ("mask", "mask_to_image", "dual"))

@@ -6,6 +6,7 @@ needs beside the common settings to SPECIAL, and to `bases` what it builds on.
 
 import inspect
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from mammo.data.dataset import Dataset
 from mammo.data.writer import DatasetWriter
 from mammo.generators import GENERATORS, family
 from mammo.generators.modes import mode_of
+from mammo.generators.strategies import known, strategy
 from mammo.run import MemoryRun, Reference
 from mammo.steps import train_generator
 
@@ -77,6 +79,7 @@ def write_scans(folder: Path, *, channels: int = 1, patients: int = 12) -> Datas
 
 def recipe(generator: str, mode: str, **changes: Any) -> dict[str, Any]:
     """All settings of train_generator for a tiny `generator` of `mode`, with `changes`."""
+    generator, _, variant = generator.partition(":")
     mine = family(generator).SETTINGS
     defaults = inspect.signature(train_generator.run).parameters
     chosen = {name: each.default for name, each in defaults.items() if name != "tracked"}
@@ -84,12 +87,16 @@ def recipe(generator: str, mode: str, **changes: Any) -> dict[str, Any]:
     chosen |= {"generator": generator, "mode": mode, "prediction": family(generator).PREDICTIONS[0]}
     chosen |= {"epochs": 2, "batch_size": 6, "sample_every": 0, "device": "cpu", "ema": 0.9}
     chosen |= {"conditions": "view" if mode_of(mode).labelled else "", "data": ""}
+    if variant in known():
+        chosen["strategy"] = variant
+        chosen["prediction"] = strategy(variant).PREDICTIONS[0]
     return chosen | SPECIAL.get(generator, {}) | changes
 
 
 def bases(generator: str, place: Any) -> dict[str, Path]:
     """What `generator` builds on, by setting, trained on the scans of `place`."""
-    if generator == "sd_lora":
+    generator, _, variant = generator.partition(":")
+    if generator == "sd_lora" or variant == "stable":
         return {"base": tiny_stable.build(place.folder / "stable")}
     if generator == "ldm":
         return {"autoencoder": write_autoencoder(place.folder / "autoencoder")}
@@ -121,8 +128,23 @@ def write_autoencoder(folder: Path, *, seed: int = 0) -> Path:
 
 
 def combinations() -> list[tuple[str, str]]:
-    """Every generator with every mode that it takes."""
-    return [(name, mode) for name in GENERATORS for mode in family(name).MODES]
+    """Every generator with every mode that it takes, and those that build on another in each way.
+
+    A name may say after a colon what it builds on: a strategy (ldm), or Stable Diffusion.
+    """
+    also = [f"ldm:{name}" for name in known() if name != "ddpm"] + ["controlnet:stable"]
+    return [(name, mode) for name in (*GENERATORS, *also) for mode in family_of(name).MODES]
+
+
+def family_of(generator: str) -> ModuleType:
+    """The family of a name of `combinations`."""
+    return family(generator.partition(":")[0])
+
+
+def is_quick(generator: str, mode: str) -> bool:
+    """Whether a combination is for the quick tests: each family once, and each mode once."""
+    first = mode == family_of(generator).MODES[0]
+    return generator == "ddpm" or (first and ":" not in generator)
 
 
 def run_with(folder: Path, **paths: Path) -> MemoryRun:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
+from mammo.generators.modes import drawn
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mammo.models import SavedModel
 
 PREDICTIONS = ("v",)  # the setting's default: nothing is predicted of noise
-MODES = ("class", "unconditional", "mask", "mask_to_image", "dual")
+MODES = drawn()
 SETTINGS = (
     "channels",
     "latent_dim",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from mammo.generators.conditions import check_label_input
 from mammo.generators.losses import check_loss, check_side, make_loss
-from mammo.generators.strategies import check_strategy, strategy
+from mammo.generators.modes import drawn
+from mammo.generators.strategies import check_strategy, offered, strategy
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from mammo.generators.material import Material
     from mammo.models import SavedModel
 
-PREDICTIONS = ("v", "epsilon", "x0")
-MODES = ("class", "unconditional", "mask", "mask_to_image", "dual")
+PREDICTIONS = offered("PREDICTIONS")
+MODES = drawn()
 SETTINGS = (
     "noise_schedule",
     "loss",

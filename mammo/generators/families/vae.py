@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mammo.generators.modes import drawn
+
 if TYPE_CHECKING:
     import torch
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from mammo.models import SavedModel
 
 PREDICTIONS = ("v",)  # the setting's default: nothing is predicted of noise
-MODES = ("class", "unconditional", "mask", "mask_to_image", "dual")
+MODES = drawn()
 SETTINGS = ("channels", "latent_dim", "kl_weight", "label_dropout")
 LR = 1e-3
 MONITOR = "val/loss"

@@ -6,7 +6,9 @@ own affair, and all others treat them as opaque. An image x_0 has values in [-1,
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mammo.errors import ConfigError
@@ -65,13 +67,21 @@ class Strategy(Protocol):
         """Images from unit `noise` (N, C, H, W), in at most `steps` calls of `denoise`."""
 
 
+def known() -> Mapping[str, type[Any]]:
+    """Every strategy by name: those that the files beside this one register."""
+    for module in pkgutil.iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+    return STRATEGIES
+
+
 def strategy(name: str) -> type[Any]:
     """The class of strategy `name`."""
-    from mammo.generators.strategies import ddpm, edm, rflow
+    return known()[name]
 
-    assert ddpm and edm and rflow  # imported to be registered
-    found: type[Any] = STRATEGIES[name]
-    return found
+
+def offered(kind: str) -> tuple[str, ...]:
+    """What the strategies have of PREDICTIONS, SAMPLERS or SCHEDULES, each once."""
+    return tuple(dict.fromkeys(name for each in known().values() for name in getattr(each, kind)))
 
 
 def check_strategy(name: str, settings: Mapping[str, Any]) -> None:
