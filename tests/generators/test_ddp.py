@@ -107,8 +107,9 @@ def replicas(place, generator, mode):
     given = {setting: str(path) for setting, path in place.bases(generator).items()}
     settings = tiny.recipe(generator, mode, **given, epochs=1, ema=0.0)
     material = gather(Dataset(data), settings, folder=tracked.folder, inputs=tracked.inputs)
-    plan = family(generator).plan(material, settings)
-    family(generator).learner(plan, material, settings)  # what it keeps in the folder is there now
+    chosen = tiny.family_of(generator)
+    plan = chosen.plan(material, settings)
+    chosen.learner(plan, material, settings)  # what it keeps in the folder is there now
     work = partial(member, tracked.folder, tracked.inputs, plan, settings)
     with together(2, work) as team:
         work(team)
@@ -150,7 +151,7 @@ def combinations():
     return [
         (generator, mode)
         for generator, mode in tiny.combinations()
-        if generator == "ddpm" or mode == family(generator).MODES[0]
+        if generator == "ddpm" or mode == tiny.family_of(generator).MODES[0]
     ]
 
 
