@@ -21,6 +21,7 @@ from PIL import Image
 
 from mammo import cli, driver
 from mammo.errors import ConfigError
+from mammo.generators import GENERATORS
 from mammo.run import Stopped
 
 CLASSIFIER: dict[str, Any] = {
@@ -102,7 +103,7 @@ def assert_one_line(outcome: doors.Outcome) -> None:
 
 
 def test_an_unknown_generator(home: Path, joined: str, data: Path) -> None:
-    words = ["unknown generator 'gann'; choose one of ddpm, rflow"]
+    words = [f"unknown generator 'gann'; choose one of {', '.join(sorted(GENERATORS))}"]
     assert_one_line(call(home, "train_generator", joined, words, data=data, generator="gann"))
 
 
@@ -110,7 +111,7 @@ def test_an_unknown_generator(home: Path, joined: str, data: Path) -> None:
 def test_an_unknown_generator_through_mlflow_run(store: str, data: Path) -> None:
     outcome = doors.mlflow_run("train_generator", data=data, generator="gann")
     assert outcome.code == 1  # MLflow's own, whatever the step's was
-    line = "unknown generator 'gann'; choose one of ddpm, rflow"
+    line = f"unknown generator 'gann'; choose one of {', '.join(sorted(GENERATORS))}"
     assert f"train_generator: {line}" in outcome.err.splitlines()
     (run,) = MlflowClient().search_runs(["0"])
     assert run.info.status == "FAILED"

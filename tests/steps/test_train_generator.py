@@ -109,7 +109,7 @@ def settings(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"generator": "gam"}, "unknown generator 'gam'; choose one of ddpm, rflow"),
+        ({"generator": "gam"}, "unknown generator 'gam'; choose one of .*ddpm, edm"),
         ({"generator": "rflow", "prediction": "epsilon"}, "prediction 'epsilon' does not go with"),
         ({"lora_rank": 8}, "lora_rank 8 does not apply to generator ddpm; it goes with sd_lora"),
         ({"generator": "rflow", "min_snr_gamma": 5.0}, "min_snr_gamma 5 does not apply"),
