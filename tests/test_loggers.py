@@ -89,6 +89,7 @@ def of_wandb(folder):
     return rows, told
 
 
+@pytest.mark.doors
 def test_wandb_needs_no_network_and_no_key(tmp_path, offline):
     tracked = MemoryRun(tmp_path, {"data": [Reference("/secret/place", tmp_path, "abc")]})
     with logged_by("wandb", tracked, {"lr": 0.5, "data": "/secret/place"}) as logged:

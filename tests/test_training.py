@@ -167,6 +167,7 @@ train(Path({folder!r}), Noisy(pause_s=0.1))
 """
 
 
+@pytest.mark.doors
 def test_sigkill_then_the_same_command_gives_the_same_weights(tmp_path):
     whole, _ = train(tmp_path / "whole")
     tests = Path(__file__).parent

@@ -67,6 +67,7 @@ def mean_gradients(checkpoint):
     return [state[number]["exp_avg"] for number in sorted(state)]
 
 
+@pytest.mark.doors
 def test_two_processes_are_one_with_the_same_global_batch(place):
     _, alone = place.run("one")
     tracked, both = place.run("two", devices=2)

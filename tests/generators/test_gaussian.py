@@ -159,6 +159,7 @@ class Samples(torch.utils.data.Dataset):
         return {"image": self.images[row], "labels": torch.zeros(0, dtype=torch.long), "row": row}
 
 
+@pytest.mark.doors
 @EVERY
 def test_a_small_network_learns_mean_and_covariance(name, prediction):
     """Trained and sampled as any generator is; the tolerances are 4 % of the largest deviation

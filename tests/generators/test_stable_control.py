@@ -258,6 +258,7 @@ def test_the_model_carries_what_the_base_was_trained_on(trained, tuned):
     assert all(torch.equal(held[f"base.{key}"], value) for key, value in kept.items())
 
 
+@pytest.mark.doors
 def test_a_run_that_dies_ends_with_the_weights_of_one_that_did_not(folder, data, tuned, trained):
     class Died(Exception):
         pass

@@ -131,6 +131,7 @@ def test_classes_share_no_noise(tmp_path, model):
     assert gaps.min() > 1_000_000  # images of a class before its seeds meet another's
 
 
+@pytest.mark.doors
 def test_trap_t0d_four_classes_keep_their_meaning_from_training_to_samples(tmp_path):
     """Each class is a brightness; a swapped id would be off by 0.27 or more."""
     path, data = train(

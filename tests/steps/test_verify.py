@@ -299,6 +299,7 @@ def trained(folder: Path, data: Dataset, **settings: Any) -> Path:
     return tracked.folder / "model"
 
 
+@pytest.mark.doors
 @pytest.mark.parametrize("mode", ["mask", "mask_to_image", "unconditional"])
 def test_images_of_every_mode_are_drawn_again(tmp_path: Path, mode: str) -> None:
     """Around a mask, the mask as it is stored serves: the second of two stages is done again."""
