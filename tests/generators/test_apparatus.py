@@ -308,6 +308,7 @@ def test_monitor_and_interval_are_the_families_own_where_nothing_is_said():
         ("ddpm", {"kid_every": 3}, ("val/loss", 3)),
         ("ddpm", {"monitor": "val/kid", "epochs": 100}, ("val/kid", 5)),
         ("gan", {}, ("val/kid", 1)),
+        ("gan", {"epochs": 200}, ("val/kid", 10)),
         ("gan", {"monitor": "val/loss"}, ("val/loss", 0)),
     ):
         assert monitored(tiny.recipe(generator, "class", **settings)) == expected
