@@ -105,7 +105,7 @@ class Autoencoding(LightningModule):
         loss = error + self._kl * far
         told = {"train/reconstruction": error, "train/divergence": far}
         if self._distance is not None:
-            looks = self._distance(restored.float(), images).mean()
+            looks = self._distance(restored, images).mean()
             loss = loss + self._perceptual * looks
             told["train/perceptual"] = looks
         if self.critic is not None and listening:

@@ -55,7 +55,7 @@ def load_distance(setting: str) -> Distance:
 
 
 class _Frozen:
-    """A network that only looks: shared by copies of whatever holds it."""
+    """A network that only looks, in float32: shared by copies of whatever holds it."""
 
     def __init__(self, network: Any) -> None:
         self.network = network.eval().requires_grad_(False)
@@ -64,13 +64,18 @@ class _Frozen:
         return self
 
     def __call__(self, made: Tensor, true: Tensor) -> Tensor:
+        import torch
+
         self.network.to(made.device)
         count, channels = made.shape[:2]
+        made, true = made.float(), true.float()
         if channels != 3:
             made, true = (
                 each.flatten(0, 1)[:, None].expand(-1, 3, -1, -1) for each in (made, true)
             )
-        return self.distances(made, true).view(count, -1).mean(1)
+        # what two alike images excite differs by less than half precision rounds to
+        with torch.autocast(made.device.type, enabled=False):
+            return self.distances(made, true).view(count, -1).mean(1)
 
     def distances(self, made: Tensor, true: Tensor) -> Tensor:
         """Distances (N,) of RGB images (N, 3, H, W) in [0, 1]."""

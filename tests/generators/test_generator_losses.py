@@ -260,6 +260,15 @@ def test_channels_that_are_no_colors_count_each_for_itself(alexnet):
         torch.testing.assert_close(grey, each[0])
 
 
+def test_a_perceptual_distance_is_not_rounded_by_bf16(alexnet):
+    """An autoencoder asks for it in the middle of a step in half precision."""
+    distance = load_distance(str(alexnet))
+    true = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    exact = distance(true + 0.01, true)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(distance(true + 0.01, true), exact)
+
+
 def test_air_passes_back_a_gradient(alexnet):
     """The package's own division by the norm of no answer at all passes back nan."""
     distance = load_distance(alexnet)
