@@ -59,8 +59,12 @@ def _lr(
 def _batch_size(
     tracked: Run, material: Material, plan: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> int:
-    """Double the batch while a process's part of it fits; at most all training images."""
+    """Double the batch while a process's part of it fits; at most all training images.
+
+    The maker of gan takes its step in every batch that is tried, not first after critic_steps.
+    """
     parts = settings["devices"] * settings["accumulate"]
+    settings = {**settings, "critic_steps": 1}
 
     def make() -> Any:
         averaging = [Averaging(settings["ema"])] if settings["ema"] else []

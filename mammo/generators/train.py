@@ -49,6 +49,7 @@ def train(tracked: Run, settings: Mapping[str, Any]) -> Trained:
     """
     check_devices(settings["device"], settings["devices"])
     material = _gather(tracked, settings)
+    _check_measured(material, settings)
     if settings["augment"] != "none":
         warn_of_sides(material.data, material.train)
     plan = family(settings["generator"]).plan(material, settings)
@@ -97,6 +98,15 @@ def _gather(tracked: Run, settings: Mapping[str, Any]) -> Material:
     return gather(data, settings, folder=tracked.folder, inputs=tracked.inputs)
 
 
+def _check_measured(material: Material, settings: Mapping[str, Any]) -> None:
+    """DataError where a kernel distance is to be measured to too few validation images."""
+    if monitored(settings)[1] and len(material.val) < 2:
+        raise DataError(
+            f"val/kid needs 2 validation images, dataset {material.data.name} has "
+            f"{len(material.val)}; use monitor=val/loss and kid_every=0"
+        )
+
+
 def _log(tracked: Run, evidence: Evidence) -> None:
     tracked.metrics(evidence.metrics)
     tracked.tags(evidence.tags)
@@ -129,11 +139,6 @@ def _trained(
 ) -> Trained:
     """Fit in this process of the team, and log what was seen on the way."""
     monitor, kid_every = monitored(settings)
-    if kid_every and len(material.val) < 2:
-        raise DataError(
-            f"val/kid needs 2 validation images, dataset {material.data.name} has "
-            f"{len(material.val)}; use monitor=val/loss and kid_every=0"
-        )
     train_batches, val_batches = material.batches(settings["batch_size"], settings["seed"])
     by_noise = LossByNoise()
     distance = KernelDistance(tracked, material, extractor=settings["extractor"], every=kid_every)

@@ -11,11 +11,12 @@ import tiny
 import torch
 
 from mammo.data.dataset import Dataset
-from mammo.errors import ConfigError
+from mammo.errors import ConfigError, DataError
 from mammo.evaluation.extractors import load_extractor
 from mammo.evaluation.fidelity import kernel
 from mammo.generators import family
 from mammo.generators.diffusion import Diffusion
+from mammo.generators.gan import Adversarial
 from mammo.generators.material import gather
 from mammo.generators.measuring import binned, kid_floor
 from mammo.generators.optimizing import LEAST, Optimizing, Schedule
@@ -229,6 +230,31 @@ def test_s4_9_a_found_rate_trains_as_if_it_were_given_and_is_kept(tmp_path, scan
     _, given = trained(tmp_path / "given", scans, epochs=1, **chosen)
     assert same(found, given)
     assert found.settings["lr"] == effective["lr"]
+
+
+def test_the_batch_of_a_gan_is_searched_with_steps_of_both_networks(tmp_path, scans, monkeypatch):
+    """Of 5 steps of the critic for one of the maker, a trial of two batches would see none."""
+    moved = []
+    whole = Adversarial._train_maker
+    monkeypatch.setattr(
+        Adversarial, "_train_maker", lambda *all: (moved.append(len(all[1])), whole(*all))
+    )
+    tracked = tiny.run_with(tmp_path, data=scans)
+    settings = tiny.recipe("gan", "class", batch_size=18, critic_steps=5, find_batch_size=True)
+    material = gather(Dataset(scans), settings, folder=tracked.folder, inputs=tracked.inputs)
+    settled(tracked, material, family("gan").plan(material, settings), settings)
+    assert moved == [18, 18]  # all training images, before and after the optimizer has its state
+
+
+def test_a_distance_to_a_single_image_is_refused_before_anything_is_planned(tmp_path, monkeypatch):
+    few = tiny.write_scans(tmp_path, patients=8)
+    few.manifest["split"] = ["val", *["train"] * (len(few) - 1)]
+    monkeypatch.setattr("mammo.generators.train.Dataset", lambda path: few)
+    # a family that cannot be asked to plan, which may take long
+    planless = SimpleNamespace(MONITOR=family("gan").MONITOR)
+    monkeypatch.setattr("mammo.generators.train.family", lambda name: planless)
+    with pytest.raises(DataError, match="val/kid needs 2 validation images, dataset scans has 1"):
+        trained(tmp_path / "run", few.folder, "gan")
 
 
 def test_what_cannot_be_searched_or_shared_is_refused(tmp_path, scans):
