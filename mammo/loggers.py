@@ -52,7 +52,8 @@ def logged_by(logger: str, tracked: Run, settings: Mapping[str, Any]) -> Iterato
         yield tracked
         return
     digests = {name: [each.digest for each in found] for name, found in tracked.inputs.items()}
-    settings = {**settings, **digests}  # no path of a dataset leaves the machine
+    # no path leaves the machine: it may name people, a hospital or a release
+    settings = {name: _without_folder(value) for name, value in settings.items()} | digests
     folder = tracked.folder / logger
     folder.mkdir(parents=True, exist_ok=True)
     writer: Writer = WRITERS[logger](folder, tracked, settings)
@@ -61,6 +62,16 @@ def logged_by(logger: str, tracked: Run, settings: Mapping[str, Any]) -> Iterato
     finally:
         writer.close()
     tracked.artifacts(folder, logger)
+
+
+def _without_folder(value: Any) -> Any:
+    """A setting; of FILE or NAME@FILE that are there, the file's own name in place of its path."""
+    if not isinstance(value, str):
+        return value
+    for name, at, path in (("", "", value), value.partition("@")):
+        if path and Path(path).expanduser().exists():
+            return f"{name}{at}{Path(path).name}"
+    return value
 
 
 class _Both:

@@ -43,6 +43,22 @@ def test_what_is_no_metric_and_no_image_goes_to_the_run_alone(tmp_path):
     assert tracked.logged_tags == {"a": "b"}
 
 
+def test_settings_that_are_files_are_told_by_their_names(tmp_path):
+    path = tmp_path / "anna@home" / "alexnet.pth"
+    path.parent.mkdir()
+    path.write_bytes(b"weights")
+    tracked = MemoryRun(tmp_path / "run")
+    settings = {"perceptual": str(path), "extractor": f"resnet18@{path}", "loss": "mse=1"}
+    with logged_by("tensorboard", tracked, settings):
+        pass
+    (written,) = tracked.uploaded["tensorboard"].iterdir()
+    content = written.read_bytes()
+    assert b"| perceptual | alexnet.pth |" in content
+    assert b"| extractor | resnet18@alexnet.pth |" in content
+    assert b"| loss | mse=1 |" in content
+    assert b"anna" not in content
+
+
 def test_a_failed_run_uploads_nothing_and_keeps_its_files(tmp_path):
     tracked = MemoryRun(tmp_path)
     with pytest.raises(ZeroDivisionError), logged_by("tensorboard", tracked, {}) as logged:
