@@ -89,12 +89,14 @@ def save_model(
     settings: Mapping[str, Any],
     about: Mapping[str, Any],
     generator_training: pd.DataFrame | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> SavedModel:
     """Write the model beside `folder`, then rename it there when whole.
 
     `training` has the manifest columns group_id, sha256 and is_synthetic of the training rows,
     `generator_training` what the generators of the synthetic ones saw (as a dataset has it);
-    `about` says what else the model needs to be rebuilt (network, fold, salt, ...).
+    `about` says what else the model needs to be rebuilt (network, fold, salt, ...); `notes` are
+    for the header of the weights' file, for other programs that read it.
     """
     from safetensors.torch import save_file
 
@@ -102,7 +104,7 @@ def save_model(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(tensors, partial / WEIGHTS)
+    save_file(tensors, partial / WEIGHTS, metadata={"format": "pt", **(notes or {})})
     columns = ["group_id", "sha256", "is_synthetic"]
     training[columns].reset_index(drop=True).to_parquet(partial / TRAINING, index=False)
     files = [WEIGHTS, TRAINING]

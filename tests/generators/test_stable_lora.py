@@ -398,6 +398,23 @@ def test_the_model_is_small_and_holds_nothing_of_the_base(trained, base):
     assert set(FILES) == set(said["files"])
 
 
+def test_diffusers_opens_the_saved_file_at_the_strength_it_was_trained_with(trained, base):
+    """The header says alpha, 16 at rank 4; diffusers alone would take it to be the rank."""
+    theirs = pipeline(base)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        theirs.load_lora_weights(trained, weight_name="weights.safetensors", adapter_name="mammo")
+    saved = load_file(trained / "weights.safetensors")
+    layers = {
+        path: layer for path, layer in theirs.unet.named_modules() if hasattr(layer, "lora_A")
+    }
+    assert len(layers) == len(saved) / 2
+    for path, layer in layers.items():
+        a, b = (saved[f"unet.{path}.lora_{each}.weight"] for each in "AB")
+        assert b.abs().max() > 0
+        torch.testing.assert_close(layer.get_delta_weight("mammo"), 16 / 4 * b @ a)
+
+
 def test_a_lora_for_another_base_is_refused_before_the_weights_are_read(
     trained, copy, base, monkeypatch
 ):

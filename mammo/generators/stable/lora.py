@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -213,6 +214,12 @@ class TunedUNet(nn.Module):
         self._parts.unet._apply(function)
         self._parts.text_encoder._apply(function)
         return super()._apply(function, recurse)  # type: ignore[no-untyped-call]
+
+
+def lora_notes(rank: int, alpha: float) -> dict[str, str]:
+    """What diffusers reads in the header of a LoRA file: without it, alpha is taken to be rank."""
+    said = {"unet.r": rank, "unet.lora_alpha": alpha, "unet.target_modules": list(TARGETS)}
+    return {"lora_adapter_metadata": json.dumps(said, sort_keys=True)}
 
 
 def _branch(tree: nn.Module, path: str) -> nn.Module:
