@@ -41,6 +41,8 @@ def _spectra(
     axes: Axes, prefix: str, shape: list[int], ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
     names = [name for name in ours["mean"] if name.startswith(f"{prefix}spectrum_")]
+    # a summary that was read from model.json has its quantities by name, 10 before 2
+    names.sort(key=lambda name: int(name.rpartition("_")[2]))
     frequency = band_centers(*shape[1:])
     middle, spread, drawn = (
         np.array([side[key][name] for name in names])

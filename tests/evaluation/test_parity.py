@@ -1,5 +1,6 @@
 """Parity of real and synthetic images: known statistics, real halves, planted defects."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -297,6 +298,21 @@ def test_of_masks_the_area_alone_counts() -> None:
     table = parity(masks(2), masks(5))
     assert list(table.query("verdict != 'ok'")["quantity"]) == ["mean"]
     assert table.set_index("quantity").loc["mean", "real"] == pytest.approx(4 / 64)
+
+
+def test_spectra_are_drawn_from_low_to_high_frequency() -> None:
+    """Of a summary out of a file too, whose quantities come by name: spectrum_10 before _2."""
+    from mammo.evaluation.parity_figure import parity_figure
+
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (4, 1, 32, 32)).astype(np.uint8)
+    written = summarize(noise, ["a"] * 4, list("abcd"))
+    for band in range(1, 13):
+        written["classes"]["a"]["mean"][f"spectrum_{band}"] = -float(band)
+    read = json.loads(json.dumps(written, sort_keys=True))
+    real, drawn = parity_figure(read, written).axes[0].lines
+    for line in (real, drawn):
+        np.testing.assert_array_equal(line.get_ydata(), -np.arange(1.0, 13))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
