@@ -56,8 +56,14 @@ class SavedModel:
 
     @cached_property
     def training(self) -> pd.DataFrame:
-        """The rows it was trained on: columns group_id, sha256, is_synthetic."""
-        return pd.read_parquet(self.folder / TRAINING)
+        """The rows it was trained on: columns group_id, sha256, is_synthetic, salt.
+
+        `salt` is the fingerprint of that by which the patient is hashed: the model's own, but for
+        rows that come from a model which it builds on.
+        """
+        rows = pd.read_parquet(self.folder / TRAINING)
+        own = str(self.about.get("salt") or "")
+        return rows.assign(salt=rows["salt"].fillna(own) if "salt" in rows else own)
 
     @cached_property
     def generator_training(self) -> pd.DataFrame:
@@ -93,7 +99,8 @@ def save_model(
 ) -> SavedModel:
     """Write the model beside `folder`, then rename it there when whole.
 
-    `training` has the manifest columns group_id, sha256 and is_synthetic of the training rows,
+    `training` has the manifest columns group_id, sha256 and is_synthetic of the training rows, and
+    salt where they are not all of one (see `SavedModel.training`),
     `generator_training` what the generators of the synthetic ones saw (as a dataset has it);
     `about` says what else the model needs to be rebuilt (network, fold, salt, ...); `notes` are
     for the header of the weights' file, for other programs that read it.
@@ -106,6 +113,8 @@ def save_model(
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     save_file(tensors, partial / WEIGHTS, metadata={"format": "pt", **(notes or {})})
     columns = ["group_id", "sha256", "is_synthetic"]
+    if "salt" in training and (training["salt"] != str(about.get("salt") or "")).any():
+        columns.append("salt")
     training[columns].reset_index(drop=True).to_parquet(partial / TRAINING, index=False)
     files = [WEIGHTS, TRAINING]
     if generator_training is not None and len(generator_training):

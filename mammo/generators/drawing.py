@@ -150,8 +150,7 @@ class Drawer:
     def seen(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """What all that made images of `rows` was trained on, as a dataset keeps it."""
         model = self.generator.model
-        trained = model.training.assign(salt=str(model.about["salt"] or ""))
-        behind = [trained[["salt", "group_id", "sha256"]]]
+        behind = [model.training[["salt", "group_id", "sha256"]]]
         marked = [row for row in rows if row["label"] in self._areas]
         if self.source is not None and marked:
             labels, seeds = ([row[name] for row in marked] for name in ("label", "sample_seed"))

@@ -35,7 +35,7 @@ def build_on(model: SavedModel, material: Material, setting: str) -> None:
 def build_on_any(model: SavedModel, material: Material, setting: str) -> None:
     """`build_on` for a model that makes images of any height and width."""
     data = material.data
-    seen = model.training.assign(run_id=model.run_id, salt=str(model.about["salt"] or ""))
+    seen = model.training.assign(run_id=model.run_id)
     manifest = data.manifest
     held_out = manifest.drop(manifest.index[material.train])
     check_generators(

@@ -241,9 +241,7 @@ class DrawnMasks:
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
     ) -> pd.DataFrame:
         """The training rows of the generator of masks."""
-        frame = self._maker.model.training[["group_id", "sha256"]].copy()
-        frame.insert(0, "salt", str(self._maker.model.about["salt"] or ""))
-        return frame
+        return self._maker.model.training[["salt", "group_id", "sha256"]]
 
 
 def usable_rows(data: Dataset, fold: str, val_fraction: float) -> NDArray[np.int64]:

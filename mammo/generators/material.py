@@ -54,7 +54,7 @@ class Material:
     folder: Path
     inputs: Mapping[str, Sequence[Reference]]
     columns: dict[str, Column] = field(default_factory=dict)
-    # what other models that it builds on have seen: group_id, sha256, is_synthetic
+    # what other models that it builds on have seen: group_id, sha256, is_synthetic, salt
     seen: list[pd.DataFrame] = field(default_factory=list)
     evidence: Evidence = field(default_factory=Evidence)
     balance: Balance = field(default_factory=Balance)
@@ -85,10 +85,13 @@ class Material:
     def training(self) -> pd.DataFrame:
         """Rows that the model has seen, itself or through what it builds on, each once.
 
-        Columns group_id, sha256, is_synthetic.
+        Columns group_id, sha256, is_synthetic, salt (of the patients' hashes).
         """
-        columns = ["group_id", "sha256", "is_synthetic"]
-        frames = [self.data.manifest.iloc[self.train][columns], *self.seen]
+        columns = ["group_id", "sha256", "is_synthetic", "salt"]
+        own = self.data.manifest.iloc[self.train].assign(
+            salt=str(self.data.about.get("salt") or "")
+        )
+        frames = [own, *self.seen]
         return pd.concat([each[columns] for each in frames]).drop_duplicates(ignore_index=True)
 
     def masks(self, rows: Rows) -> NDArray[np.float32]:
