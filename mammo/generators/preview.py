@@ -7,6 +7,13 @@ from numpy.typing import NDArray
 
 GAP = 2  # pixels between images
 GREY = 128  # of the gap: neither air nor breast
+LEGIBLE = 128  # pixels that an image should be high to be looked at
+
+
+def enlarged(images: NDArray[Any]) -> NDArray[Any]:
+    """`images` (..., H, W) with each pixel repeated until they are `LEGIBLE` high or just below."""
+    times = max(1, LEGIBLE // images.shape[-2])
+    return images.repeat(times, axis=-2).repeat(times, axis=-1)
 
 
 def grid(images: NDArray[Any], *, columns: int = 0) -> NDArray[np.uint8]:

@@ -227,7 +227,7 @@ def _preview(tracked: Run, dataset: "Dataset") -> None:
     import numpy as np
     from PIL import Image
 
-    from mammo.generators.preview import grid
+    from mammo.generators.preview import enlarged, grid
 
     labels = dataset.manifest["label"]
     rows = [np.flatnonzero(labels == name)[:PREVIEW] for name in dataset.classes.names]
@@ -237,5 +237,5 @@ def _preview(tracked: Run, dataset: "Dataset") -> None:
             images[number, : len(mine)] = dataset.images(mine)
     shown = images[[len(mine) > 0 for mine in rows]].reshape(-1, *dataset.shape)
     path = tracked.folder / "preview.png"
-    Image.fromarray(grid(shown, columns=PREVIEW)).save(path)
+    Image.fromarray(grid(enlarged(shown), columns=PREVIEW)).save(path)
     tracked.artifacts(path)

@@ -334,7 +334,7 @@ def _preview(tracked: Run, folder: "Path", trained: "Trained") -> None:
     from PIL import Image
 
     from mammo.generators.generator import Generator
-    from mammo.generators.preview import grid
+    from mammo.generators.preview import enlarged, grid
     from mammo.generators.watching import asked_like, rows_by_class
 
     artist = Generator.load(folder, device=str(trained.fitted.device)).artist
@@ -344,5 +344,6 @@ def _preview(tracked: Run, folder: "Path", trained: "Trained") -> None:
     for place, images in enumerate(drawn):
         canvas[place, : len(images)] = images
     path = tracked.folder / "preview.png"
-    Image.fromarray(grid(canvas.reshape(-1, *artist.shape), columns=PREVIEW)).save(path)
+    shown = enlarged(canvas.reshape(-1, *artist.shape))
+    Image.fromarray(grid(shown, columns=PREVIEW)).save(path)
     tracked.artifacts(path)

@@ -10,7 +10,7 @@ from mammo.generators.diffusion import Diffusion
 from mammo.generators.material import epoch_order
 from mammo.generators.modes import mode_of
 from mammo.generators.optimizing import Optimizing
-from mammo.generators.preview import grid
+from mammo.generators.preview import enlarged, grid
 from mammo.generators.strategies import STRATEGIES, strategy
 from mammo.generators.unet import build_unet, describe
 
@@ -179,6 +179,16 @@ def test_images_that_the_levels_do_not_divide_are_refused():
 def test_channels_that_cannot_be_built_are_refused(channels):
     with pytest.raises(ConfigError, match=r"should be multiples of 8"):
         describe(shape=(8, 8), made=1, control=0, labels=SIZES, **{**NETWORK, "channels": channels})
+
+
+@pytest.mark.parametrize(("side", "shown"), [(2, 128), (48, 96), (100, 100), (256, 256)])
+def test_small_images_are_shown_large_pixel_by_pixel(side, shown):
+    images = np.random.default_rng(0).random((3, 2, side, side))
+    picture = enlarged(images)
+    assert picture.shape == (3, 2, shown, shown)
+    step = shown // side
+    for offset in (0, step - 1):
+        np.testing.assert_array_equal(picture[..., offset::step, offset::step], images)
 
 
 def test_a_grid_keeps_its_window_and_its_order():

@@ -76,7 +76,7 @@ def test_metrics_come_once_an_epoch_and_samples_of_every_class_when_asked(traine
     assert set(result.metrics) == {"val/loss", "images_seen", "images_per_second"}
     assert sorted(tracked.images) == [("samples/benign", 2), ("samples/malignant", 2)]
     with Image.open(tracked.uploaded["preview.png"]) as preview:
-        assert preview.height == 2 * SIDE + 2  # a row for each class
+        assert preview.height == 2 * SIDE * (128 // SIDE) + 2  # a row for each class, enlarged
 
 
 def test_a_run_that_dies_ends_with_the_weights_of_one_that_did_not(tmp_path):
