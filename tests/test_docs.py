@@ -60,6 +60,24 @@ def test_every_command_shown_is_one_that_exists(page: str, line: str) -> None:
         assert program in {"export", ".", "mlflow", "pytest", "cd", "docker", "git", "cp", "for"}
 
 
+@pytest.mark.parametrize(
+    ("step", "line"),
+    [
+        (step, line)
+        for _, line in SHOWN
+        for step in ("train_generator", "sample")
+        if line.startswith(f"mammo {step} ")
+    ],
+    ids=lambda text: str(text)[:60],
+)
+def test_settings_of_generators_that_are_shown_go_together(step: str, line: str) -> None:
+    """All but the weights that compare images, which are the reader's own file."""
+    settings = cli.parse(step, shlex.split(re.sub(r"<[^>]+>", "0" * 32, line))[2:])
+    if settings.get("perceptual"):
+        settings |= {"perceptual": "", "perceptual_weight": 0.0}
+    driver.step_module(step).check(settings)
+
+
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_the_tasks_of_each_release_are_those_of_its_adapter(name: str) -> None:
     """The table writes density2/4 for density2 and density4."""
