@@ -12,10 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from mammo.data.classes import TASKS
+from mammo.data.guards import check_generators
 from mammo.errors import ConfigError, DataError
 from mammo.generators import family, load_generator
 from mammo.generators.artist import Asked
+from mammo.generators.asking import Told
 from mammo.generators.controlled_unet import build_controlled
+from mammo.generators.drawing import Drawer, Recipe
 from mammo.generators.material import gather
 from mammo.generators.unet import build_unet, describe
 from mammo.models import open_model
@@ -64,7 +67,7 @@ def untrained(data, folder, base, **changes):
 
 def trained(data, folder, base, **changes):
     tracked = tiny.run_with(folder, data=data.folder, base=base)
-    settings = tiny.recipe("controlnet", "mask_to_image", epochs=2, **changes)
+    settings = tiny.recipe("controlnet", "mask_to_image", **{"epochs": 2, **changes})
     train_generator.check({**settings, "base": str(base)})
     train_generator.run(tracked, **settings)
     return tracked
@@ -218,6 +221,21 @@ def test_rows_and_conditions_of_the_base_are_carried(data, tmp_path, base):
     CONTROLNET.plan(material, settings)
     assert "elsewhere" in set(material.training()["group_id"])
     assert material.conditions.columns == ("label", "view")
+
+
+def test_patients_of_a_base_keep_the_salt_they_were_hashed_with(data, tmp_path, base):
+    """Else a guard would say that patients were compared, where only pixels can be."""
+    elsewhere = altered(base, tmp_path / "base", salt="mint")
+    tracked = trained(data, tmp_path / "run", elsewhere, epochs=1)
+    generator = load_generator(tracked.folder / "model", device="cpu")
+    recipe = Recipe(steps=2, sampler="unipc")
+    seen = Drawer(generator, recipe, Told.by(generator.model.about, {}), None).seen([])
+    own = data.manifest[data.manifest["split"] == "train"]
+    for salt in ("mint", "pepper"):
+        assert set(seen.loc[seen["salt"] == salt, "sha256"]) == set(own["sha256"])
+    fresh = data.manifest[data.manifest["split"] == "val"]
+    checked = check_generators([generator.model.run_id], seen, fresh, salt="pepper", name="scans")
+    assert (checked.by_patient, checked.by_pixels) == ([], [generator.model.run_id])
 
 
 def altered(base, folder, *, training=None, **about):
