@@ -141,7 +141,6 @@ class RestoringArtist:
     """Draws the images that control it, through latents of their seeds and back."""
 
     samplers: tuple[str, ...] = ()
-    guided = False
 
     def __init__(self, network: Autoencoder, shape: tuple[int, int, int]) -> None:
         self.network, self.shape = network, shape

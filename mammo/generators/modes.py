@@ -144,7 +144,7 @@ def _has_mask(data: Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
     marked: NDArray[Any] = data.manifest["mask_sha256"].to_numpy()[rows] != ""
     if len(rows) and not marked.any():
         raise DataError(
-            f"dataset {data.name} has no mask among its {len(rows)} training images, and this mode "
-            "learns from masks; preprocess a release with masks, or use mode=class"
+            f"dataset {data.name}: none of the {len(rows)} images that would train, or that would "
+            "validate, has a mask; preprocess a release with masks, or use mode=class"
         )
     return marked

@@ -369,6 +369,15 @@ def test_paired_images_around_masks_are_exported_side_by_side(place, tmp_path):
         assert np.array_equal(volume[..., 2] > 0, mask[0] > 0)
 
 
+@pytest.mark.parametrize(("split", "images"), [("train", 12), ("val", 3)])
+@pytest.mark.parametrize("mode", ["mask", "mask_to_image"])
+def test_a_mode_of_masks_needs_one_to_train_and_one_to_validate(tmp_path, split, images, mode):
+    data = write_lesions(tmp_path)
+    data.manifest.loc[data.manifest["split"] == split, "mask_sha256"] = ""
+    with pytest.raises(DataError, match=f"none of the {images} images that would train, or that"):
+        gather(data, tiny.recipe("ddpm", mode), folder=tmp_path, inputs={})
+
+
 def test_masks_of_another_size_are_refused(place, tmp_path, untouched):
     writer = DatasetWriter(
         tmp_path / "partial", name="small", classes=CLASSES, shape=(1, 8, 8), dtype="uint8"
