@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader
 
 from mammo.errors import ConfigError
-from mammo.training.finders import kept, largest_batch, steepest
+from mammo.training.finders import kept, largest_batch, steepest, sweep
 from mammo.training.memory import MachineMemory
 
 RATES = np.geomspace(1e-7, 1e-1, 100)
@@ -77,3 +79,32 @@ def test_the_peak_of_memory_is_that_of_the_work():
 
     assert memory.peak_of(work) == pytest.approx(megabytes << 20, rel=0.1, abs=8 << 20)
     assert memory.room > megabytes << 20
+
+
+class Constant(LightningModule):
+    """Its loss is 3 whatever it learns."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch, index):
+        return 3 + 0 * self.weight.sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_the_losses_of_a_sweep_are_as_high_as_they_were_from_the_first_on(tmp_path):
+    rates, losses = sweep(
+        Constant(),
+        DataLoader(list(range(8))),
+        folder=tmp_path,
+        device="cpu",
+        precision="32",
+        gradient_clip=0,
+        accumulate=1,
+        seed=0,
+    )
+    assert len(rates) == 100
+    assert losses == pytest.approx([3] * 100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from mammo.run import Run
 from mammo.training import Averaging, choose_device
 from mammo.training.finders import kept, largest_batch, steepest, step_memory, sweep, sweep_figure
 from mammo.training.sharing import in_parts
+
+LOG = logging.getLogger("mammo")
 
 
 def settled(
@@ -28,10 +31,12 @@ def settled(
         size = kept(path, "batch_size", lambda: _batch_size(tracked, material, plan, effective))
         effective["batch_size"] = size
         tracked.params({"effective.batch_size": size})
+        LOG.info("find_batch_size: trains with batch_size %d", size)
     if settings["find_lr"]:
         lr = kept(path, "lr", lambda: _lr(tracked, material, plan, effective))
         effective["lr"] = lr
         tracked.params({"effective.lr": lr})
+        LOG.info("find_lr: trains with lr %g (figures/lr_finder.png)", lr)
     return effective
 
 

@@ -22,6 +22,7 @@ from mammo.training.processes import ALONE, strategy_of
 
 LOWEST, HIGHEST, RATES = 1e-7, 1e-1, 100  # of the sweep, exponential
 DIVERGED = 4.0  # times the best loss, at which the sweep ends
+SMOOTHING = 0.98  # Lightning's forgetting of the losses of a sweep
 SKIPPED = 10  # first rates, over which the smoothed loss settles
 SHARE = 0.8  # of the free memory that a step may take
 
@@ -75,7 +76,12 @@ def sweep(
             update_attr=False,
         )
     assert found is not None
-    return list(found.results["lr"]), list(found.results["loss"])
+    # Lightning corrects a mean of n losses as if it were of n + 1: the first is shown halved
+    losses = [
+        loss * (1 - SMOOTHING ** (number + 1)) / (1 - SMOOTHING**number)
+        for number, loss in enumerate(found.results["loss"], 1)
+    ]
+    return list(found.results["lr"]), losses
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:

@@ -206,7 +206,10 @@ def test_channels_last_is_a_memory_order_and_changes_no_number_beyond_rounding(t
 
 
 @pytest.mark.doors
-def test_s4_9_a_found_rate_trains_as_if_it_were_given_and_is_kept(tmp_path, scans, monkeypatch):
+def test_s4_9_a_found_rate_trains_as_if_it_were_given_and_is_kept(
+    tmp_path, scans, monkeypatch, caplog
+):
+    caplog.set_level("INFO", logger="mammo")
     asked = {"epochs": 1, "find_lr": True, "find_batch_size": True}
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -224,6 +227,10 @@ def test_s4_9_a_found_rate_trains_as_if_it_were_given_and_is_kept(tmp_path, scan
         "effective.batch_size": effective["batch_size"],
     }
     assert tracked.figures == ["lr_finder"]
+    assert [each for each in caplog.messages if each.startswith("find_")] == [
+        "find_batch_size: trains with batch_size 12",
+        f"find_lr: trains with lr {effective['lr']:g} (figures/lr_finder.png)",
+    ]
     monkeypatch.setattr("mammo.generators.searching.sweep", None)  # a second search would fail
     _, found = trained(tmp_path / "found", scans, **asked)
     chosen = {name: effective[name] for name in ("lr", "batch_size")}
