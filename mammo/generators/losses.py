@@ -110,20 +110,11 @@ def parse_loss(text: str) -> dict[str, float]:
     return weights
 
 
-def check_loss(settings: Mapping[str, Any], *, images: bool = True) -> None:
-    """ConfigError for a `loss` that cannot be computed, or a `perceptual` that it does not use.
-
-    `images` False: what is diffused is no image, as latents, so only the prediction can be judged.
-    """
+def check_loss(settings: Mapping[str, Any]) -> None:
+    """ConfigError for a `loss` that cannot be computed, or a `perceptual` that it does not use."""
     from mammo.generators.perceptual import check_distance
 
     weights = parse_loss(settings["loss"])
-    of_images = [name for name in weights if name not in OF_PREDICTION]
-    if of_images and not images:
-        raise ConfigError(
-            f"loss {settings['loss']!r}: {of_images[0]} compares images, and generator "
-            f"{settings['generator']} diffuses latents; choose of {', '.join(OF_PREDICTION)}"
-        )
     if "perceptual" in weights:
         check_distance(settings["perceptual"])
     elif settings["perceptual"]:

@@ -35,8 +35,8 @@ def textures(count=3, side=64, channels=1, seed=0):
     return torch.nn.functional.avg_pool2d(noise, 5, stride=1, padding=2)
 
 
-def settings(loss, perceptual="", generator="ddpm"):
-    return {"loss": loss, "perceptual": perceptual, "generator": generator}
+def settings(loss, perceptual=""):
+    return {"loss": loss, "perceptual": perceptual}
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +214,6 @@ def test_settings_of_the_loss_that_do_not_go_together_are_refused(tmp_path):
     (tmp_path / "weights.pth").touch()
     with pytest.raises(ConfigError, match=r"weights\.pth' has no effect with loss 'mse'"):
         check_loss(settings("mse", str(tmp_path / "weights.pth")))
-    with pytest.raises(ConfigError, match="sobel compares images, and generator ldm diffuses"):
-        check_loss(settings("mse=1,sobel=0.1", generator="ldm"), images=False)
-    check_loss(settings("mse=1,l1=0.5", generator="ldm"), images=False)
     with pytest.raises(ConfigError, match="ms_ssim needs images of 16 px or more, these have 8 x"):
         check_side(settings("u24"), (SIDE, 40))
     check_side(settings("u24"), (LEAST_SIDE["ms_ssim"], 40))
