@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mammo.tracking import Tracking
 
 VERIFIED, ALTERED, UNKNOWN = "verified", "altered", "no provenance"
+BOOK = ("manifest.parquet", "dataset.json")  # files of a dataset that say what an image is
 CODES = {VERIFIED: 0, ALTERED: 1, UNKNOWN: 2}
 
 
@@ -76,20 +77,16 @@ class Books:
                 known = "the tracking server knows that run"
                 if found.data.tags.get("mammo.digest", record["dataset"]) != record["dataset"]:
                     return known, "the run made another dataset"
-        rows = self._rows(folder, run_id)
-        return known, "" if rows is None else _contradiction(rows, record)
-
-    def _rows(self, folder: Path, run_id: str) -> pd.DataFrame | None:
-        """The manifest of the dataset in `folder`, or of the run; None where neither is there."""
-        if (folder / "manifest.parquet").is_file():
-            return pd.read_parquet(folder / "manifest.parquet")
-        path = "dataset/manifest.parquet"
-        if self._tracking is None or not self._tracking.has_artifact(run_id, path):
-            return None
+        if all((folder / name).is_file() for name in BOOK):
+            return known, _contradiction(folder, record)
+        paths = [f"dataset/{name}" for name in BOOK]
+        tracking = self._tracking
+        if tracking is None or not all(tracking.has_artifact(run_id, each) for each in paths):
+            return known, ""
         with tempfile.TemporaryDirectory() as scratch:
-            place = Path(scratch) / "manifest.parquet"
-            self._tracking.download(run_id, path, place)
-            return pd.read_parquet(place)
+            for name, path in zip(BOOK, paths, strict=True):
+                tracking.download(run_id, path, Path(scratch) / name)
+            return known, _contradiction(Path(scratch), record)
 
     @cached_property
     def _tracking(self) -> "Tracking | None":
@@ -135,8 +132,11 @@ def judge(file: str, books: Books) -> Answer:
     )
 
 
-def _contradiction(rows: pd.DataFrame, record: "Record") -> str:
-    """What of `record` the manifest says otherwise; empty when nothing."""
+def _contradiction(folder: Path, record: "Record") -> str:
+    """What of `record` the dataset's BOOK in `folder` says otherwise; empty when nothing."""
+    from mammo.data.provenance import TOLD, generator_digest
+
+    rows, about = pd.read_parquet(folder / BOOK[0]), json.loads((folder / BOOK[1]).read_text())
     index = record["index"]
     if not 0 <= index < len(rows):
         return f"that dataset has {len(rows)} images"
@@ -147,8 +147,13 @@ def _contradiction(rows: pd.DataFrame, record: "Record") -> str:
         "seed": int(row["sample_seed"]),
         "generator_run_id": row["generator_run_id"],
         "image_sha256": row["sha256"],
+        "mask_sha256": row["mask_sha256"],
+        "channels": about["shape"][0],
+        "conditions": {name: row[name] for name in TOLD if row[name]},
+        "sampling": {k: v for k, v in about.get("sampling", {}).items() if k != "run_id"},
+        "generator_digest": generator_digest(about, row["generator_run_id"]),
     }
-    told = [name for name, value in pairs.items() if record[name] != value]
+    told = [name for name, value in pairs.items() if record.get(name) != value]
     return f"the dataset has another {told[0]} at that place" if told else ""
 
 

@@ -29,7 +29,7 @@ KEYWORD = "mammo"  # of the PNG chunk with the record
 KIND = "synthetic image"
 STATEMENT = "Synthetic image: drawn by a generator, of no patient. Not for diagnosis."
 MASK_PLANE = "mask"  # the plane that is one
-_TOLD = ("view", "laterality", "density", "birads", "vendor", "subset")
+TOLD = ("view", "laterality", "density", "birads", "vendor", "subset")
 _TEXTS = ("run_id", "dataset", "image_id", "label", "generator_run_id", "image_sha256",
           "mask_sha256", "sha256")  # fmt: skip
 _LONGEST = 300  # of a text in a record
@@ -62,24 +62,19 @@ class Origins:
             raise AssertionError(f"image {row.image_id} is real and has no generator")
         owner = self._owner(row.shard)
         sampling = dict(owner.data.about.get("sampling", {}))
-        generators = [
-            each["digest"]
-            for each in owner.data.about.get("parents", [])
-            if each.get("kind") == "generator" and each.get("run_id") == row.generator_run_id
-        ]
         return {
             "kind": KIND,
             "statement": STATEMENT,
             "software": f"mammo {__version__}",
             "run_id": str(sampling.pop("run_id", "")),
             "generator_run_id": str(row.generator_run_id),
-            "generator_digest": generators[0] if generators else "",
+            "generator_digest": generator_digest(owner.data.about, row.generator_run_id),
             "dataset": owner.data.digest,
             "channels": owner.data.shape[0],
             "index": owner.place(str(row.image_id)),
             "image_id": str(row.image_id),
             "label": str(row.label),
-            "conditions": {name: getattr(row, name) for name in _TOLD if getattr(row, name)},
+            "conditions": {name: getattr(row, name) for name in TOLD if getattr(row, name)},
             "seed": int(row.sample_seed),
             "sampling": sampling,
             "image_sha256": str(row.sha256),
@@ -115,6 +110,16 @@ class _Owner:
         return {str(name): row for row, name in enumerate(self.data.manifest["image_id"])}
 
 
+def generator_digest(about: Mapping[str, Any], run_id: str) -> str:
+    """Digest of the generator of run `run_id`, as dataset.json says it; "" where it does not."""
+    found = [
+        str(each["digest"])
+        for each in about.get("parents", [])
+        if each.get("kind") == "generator" and each.get("run_id") == run_id
+    ]
+    return found[0] if found else ""
+
+
 def of_planes(record: Mapping[str, Any], pixels: Pixels, planes: Sequence[str]) -> Record:
     """The record of a file with `pixels` (P, H, W), each plane named: `image 1`, ..., or `mask`."""
     if pixels.ndim != 3 or len(pixels) != len(planes):
@@ -138,8 +143,10 @@ def agrees(record: Mapping[str, Any], pixels: Pixels) -> bool:
     whole = pixels[[place for place, name in enumerate(planes) if name != MASK_PLANE]]
     if len(whole) == record["channels"] and record["image_sha256"] not in _hashes(whole):
         return False
-    if MASK_PLANE in planes and record["mask_sha256"]:
+    if MASK_PLANE in planes:
         inside = pixels[[planes.index(MASK_PLANE)]] > 0
+        if not record["mask_sha256"]:
+            return not inside.any()  # an image without a mask
         return bool(hash_of(np.where(inside, np.uint8(255), np.uint8(0))) == record["mask_sha256"])
     return True
 
@@ -243,6 +250,9 @@ def _parsed(text: str = "") -> Record | None:
         fits = fits and bool(_RUN_ID.fullmatch(record["run_id"]))
         fits = fits and all(type(record[name]) is int for name in ("index", "seed", "channels"))
         fits = fits and all(_PLANE.fullmatch(each) for each in record["planes"])
+        images = [each for each in record["planes"] if each != MASK_PLANE] if fits else []
+        # a plane that the image has not would be compared with nothing
+        fits = fits and all(int(each.split()[1]) <= record["channels"] for each in images)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         fits = False
     if not fits:

@@ -270,6 +270,7 @@ def test_what_is_no_record_is_told(tmp_path: Path, text: str) -> None:
         ("index", "0"),
         ("index", True),
         ("planes", ["image 1", "other"]),
+        ("planes", ["image 2"]),
         ("planes", 3),
     ],
 )

@@ -174,6 +174,10 @@ def test_a_file_without_provenance_is_told_with_code_2(png: Path, tmp_path: Path
         ({"index": 1}, "the dataset has another image_id at that place"),
         ({"index": 9}, "that dataset has 5 images"),
         ({"seed": 1}, "the dataset has another seed at that place"),
+        ({"conditions": {"view": "LM"}}, "the dataset has another conditions at that place"),
+        ({"sampling": {"guidance": 1.0}}, "the dataset has another sampling at that place"),
+        ({"generator_digest": "0" * 32}, "the dataset has another generator_digest at that place"),
+        ({"mask_sha256": "0" * 64}, "the dataset has another mask_sha256 at that place"),
     ],
 )
 def test_a_record_that_lies_is_found_out_by_the_dataset(
@@ -182,6 +186,23 @@ def test_a_record_that_lies_is_found_out_by_the_dataset(
     done = doors.here("verify", str(altered(png, tmp_path / "forged.png", **change)))
     assert f"but {said}; the tracking server knows that run" in done.out
     assert done.code == 1
+
+
+@pytest.mark.parametrize("lie", [{"channels": 2}, {"planes": ["mask"]}])
+def test_changed_pixels_cannot_pass_for_a_part_of_the_image(
+    png: Path, tmp_path: Path, lie: dict[str, Any]
+) -> None:
+    """Of a channel among several, or a mask, the hash of the whole image says nothing."""
+    pixels = provenance.read(png).pixels.copy()
+    pixels[0, 0, 0] ^= 1
+    changed = altered(png, tmp_path / "changed.png")
+    told = {"sha256": provenance.hash_of(pixels), **lie}
+    with Image.open(changed) as picture:
+        record = json.loads(picture.text[provenance.KEYWORD])  # type: ignore[attr-defined]
+        info = PngInfo()
+        info.add_itxt(provenance.KEYWORD, json.dumps({**record, **told}))
+        Image.fromarray(np.asarray(picture)).save(tmp_path / "forged.png", pnginfo=info)
+    assert doors.here("verify", str(tmp_path / "forged.png")).code == 1
 
 
 def test_the_tracking_server_alone_has_the_dataset_too(
