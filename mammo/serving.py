@@ -24,17 +24,41 @@ class Scorer:
 
 
 class Sampler:
-    """A generator for MLflow: rows of label and seed to images (N, C, H, W) in [0, 1]."""
+    """A generator for MLflow: rows of label and seed to images (N, C, H, W) in [0, 1].
+
+    A row may have the columns that the generator is told (view, ...), and has a `mask` (rows of
+    pixels, 0 outside) where it draws around one. One that draws nothing of its own is not loaded.
+    """
 
     def __init__(self, folder: Path) -> None:
         from mammo.generators import load_generator
 
         self._generator = load_generator(folder)
+        self._generator.check_drawing()
 
     def predict(self, wishes: Any, params: dict[str, Any] | None = None) -> NDArray[np.float32]:
         labels = [str(label) for label in wishes["label"]]
         seeds = [int(seed) for seed in wishes["seed"]]
-        return np.asarray(self._generator.sample(labels=labels, seeds=seeds), np.float32)
+        told = [name for name in self._generator.conditions.columns[1:] if name in wishes]
+        masks = None
+        if "mask" in wishes:
+            masks = np.asarray([np.asarray(list(each)) for each in wishes["mask"]], np.uint8)[
+                :, None
+            ]
+        return np.asarray(
+            self._generator.sample(
+                labels=labels,
+                seeds=seeds,
+                conditions={name: [_text(each) for each in wishes[name]] for name in told},
+                masks=masks,
+            ),
+            np.float32,
+        )
+
+
+def _text(value: Any) -> str:
+    """A condition as text, empty where it is not told."""
+    return value if isinstance(value, str) else ""
 
 
 def _load_pyfunc(path: str) -> Scorer | Sampler:

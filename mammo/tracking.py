@@ -489,15 +489,21 @@ def _refuse_absent_server(address: str) -> None:
 def _write_mlmodel(folder: Path, about: Mapping[str, Any], run_id: str) -> None:
     """Describe a saved model to MLflow: loader, signature and environment."""
     from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types.schema import Array
 
     image = TensorSpec(np.dtype(np.float32), (-1, *about["shape"]), "images")
     if about["kind"] == "classifier":
         scores = TensorSpec(np.dtype(np.float32), (-1, len(about["classes"]["names"])), "scores")
         signature = ModelSignature(inputs=Schema([image]), outputs=Schema([scores]))
     else:
-        wish = Schema([ColSpec("string", "label"), ColSpec("long", "seed")])
-        signature = ModelSignature(inputs=wish, outputs=Schema([image]))
+        asks = about.get("asks", {"conditions": [], "mask": False, "makes": about["shape"]})
+        wish = [ColSpec("string", "label"), ColSpec("long", "seed")]
+        wish += [ColSpec("string", name, required=False) for name in asks["conditions"]]
+        if asks["mask"]:  # rows of pixels, 0 outside
+            wish.append(ColSpec(Array(Array(DataType.long)), "mask"))
+        made = TensorSpec(np.dtype(np.float32), (-1, *asks["makes"]), "images")
+        signature = ModelSignature(inputs=Schema(wish), outputs=Schema([made]))
     model = Model(artifact_path="model", run_id=run_id, signature=signature)
     with warnings.catch_warnings():  # MLflow's own classes, on the first import of its pyfunc
         warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType")

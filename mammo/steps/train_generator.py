@@ -292,6 +292,7 @@ def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "Sav
     material, data = trained.material, trained.material.data
     frame = data.manifest.iloc[material.train]
     counts = frame["label"].value_counts()
+    made, control = material.mode.channels(data.shape[0])
     about = {
         "plan": trained.plan,
         "conditions": material.conditions.to_json(),
@@ -300,6 +301,11 @@ def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "Sav
         "prediction": settings["prediction"],
         "mode": settings["mode"],
         "fold": settings["fold"],
+        "asks": {
+            "conditions": list(material.conditions.columns[1:]),
+            "mask": material.mode.masked and control > 0,
+            "makes": [made, *data.shape[1:]],
+        },
         "train_counts": {name: int(counts.get(name, 0)) for name in data.classes.names},
         **({"mask_areas": areas(data, material.train)} if material.mode.masked else {}),
         "train_digest": data.digest,
