@@ -78,8 +78,12 @@ class Conditions:
     def id_of(self, column: str, value: str) -> int:
         """Id of `value` ("" is not told); ConfigError names what is known."""
         if column not in self.columns:
-            told = ", ".join(self.columns) or "nothing"
-            raise ConfigError(f"condition {column!r} is unknown to this generator: it knows {told}")
+            told = ", ".join(name for name in self.columns if name != "label") or "none"
+            other = "mode=class" if column == "label" else f"conditions={column}"
+            raise ConfigError(
+                f"condition {column!r} is unknown to this generator: it knows {told}; leave it out "
+                f"or train with {other}"
+            )
         values = self.values[self.columns.index(column)]
         if value and value not in values:
             kind = "class" if column == "label" else column

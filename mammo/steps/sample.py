@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
-from mammo.generators.asking import parse_conditions, parse_counts, parse_range
+from mammo.generators.asking import FURTHER, parse_conditions, parse_counts, parse_range
 from mammo.generators.strategies import offered
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveInt, one_of
@@ -38,6 +38,13 @@ def check(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"count {settings['count']} and counts {settings['counts']!r}: give one of them, "
             "count=1000 or counts=benign=500,malignant=500"
+        )
+    most = max(settings["count"], *counts.values(), 0)
+    if settings["first_seed"] + most > FURTHER:
+        raise ConfigError(
+            f"first_seed {settings['first_seed']} leaves no room for {most} images in a series of "
+            f"{FURTHER}, beyond which seeds are those of other images; give at most "
+            f"{max(0, FURTHER - most)}"
         )
     parse_conditions(settings["conditions"])
     interval = parse_range(settings["guidance_interval"], "guidance_interval")

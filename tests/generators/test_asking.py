@@ -81,7 +81,10 @@ def test_a_value_may_hold_commas():
         ("=CC", "should be <column>=<value>"),
         ("view=CC,view=MLO", "each column once"),
         ("label=benign", "counts=benign=<images>"),
-        ("vendor=x", "condition 'vendor' is unknown to this generator: it knows label, view"),
+        (
+            "vendor=x",
+            "condition 'vendor' is unknown to this generator: it knows view, density; leave it out",
+        ),
         ("view=ML", "unknown view 'ML'; choose one of CC, MLO"),
     ],
 )

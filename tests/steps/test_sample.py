@@ -370,6 +370,7 @@ def test_progress_tells_rate_time_left_and_memory():
     [
         ({"guidance_interval": "0.2,0.8"}, "change nothing at guidance 1"),
         ({"guidance_rescale": 0.5}, "change nothing at guidance 1"),
+        ({"first_seed": 1 << 25}, "first_seed 33554432 leaves no room for 1 images"),
         ({"guidance_interval": "0.8", "guidance": 2.0}, "guidance_interval '0.8' should be two"),
         ({"mask_area": "4"}, "mask_area '4' should be two numbers"),
         ({"conditions": "CC"}, "should be <column>=<value>"),
@@ -395,7 +396,7 @@ def untouched(monkeypatch):
     [
         ({"counts": "tumour=1"}, "unknown class 'tumour'; choose one of benign, malignant"),
         ({"count": 1, "sampler": "heim"}, "'heim' is not one of generator ddpm; choose"),
-        ({"count": 1, "conditions": "view=CC"}, "'view' is unknown to this generator: it knows"),
+        ({"count": 1, "conditions": "view=CC"}, "it knows none; leave it out or train with c"),
         ({"count": 1, "mask_threshold": 0.1}, "mask_threshold 0.1 does not apply to generator"),
     ],
 )
