@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -11,8 +12,19 @@ from mammo.seeds import derive
 
 
 def generators(seed: int, *place: object, rows: Tensor) -> list[torch.Generator]:
-    """A generator on the CPU for each of `rows` (N,), from `seed`, `place` and the row's number."""
-    return [torch.Generator().manual_seed(derive(seed, *place, int(row))) for row in rows.tolist()]
+    """A generator on the CPU for each of `rows` (N,), from `seed`, `place` and the row's number.
+
+    Of a row that stands in `rows` more than once, as where a small class is balanced, every copy
+    has its own: with the same noise it would teach nothing further. (Copies that several
+    processes share are counted by each for itself.)
+    """
+    copies: Counter[int] = Counter()
+    made = []
+    for row in rows.tolist():
+        which = (row, copies[row]) if copies[row] else (row,)
+        copies[row] += 1
+        made.append(torch.Generator().manual_seed(derive(seed, *place, *which)))
+    return made
 
 
 def normal(

@@ -70,6 +70,18 @@ def test_none_or_all_can_be_hidden(share, expected):
     assert hidden.tolist() == [expected] * 8
 
 
+def test_copies_of_a_row_in_a_batch_draw_numbers_of_their_own():
+    """A small class is shown so where classes are balanced; the first is as it would be alone."""
+    alone, batch = (
+        draws.normal(
+            draws.generators(0, "noise", 4, rows=torch.tensor(rows)), (3,), torch.device("cpu")
+        )
+        for rows in ([7, 5], [5, 7, 5, 5])
+    )
+    assert torch.equal(batch[:2], alone.flip(0))
+    assert len(batch.unique(dim=0)) == 4
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_place_in_a_call_gives_the_same_bits(name):
     drawing = artist(name)
