@@ -238,11 +238,13 @@ def _preview(tracked: Run, dataset: "Dataset") -> None:
 
     labels = dataset.manifest["label"]
     rows = [np.flatnonzero(labels == name)[:PREVIEW] for name in dataset.classes.names]
-    images = np.zeros((len(rows), PREVIEW, *dataset.shape), np.float32)
+    columns = max(map(len, rows))
+    # grey where there is no image: black would be one
+    images = np.full((len(rows), columns, *dataset.shape), 0.5, np.float32)
     for number, mine in enumerate(rows):
         if len(mine):
             images[number, : len(mine)] = dataset.images(mine)
     shown = images[[len(mine) > 0 for mine in rows]].reshape(-1, *dataset.shape)
     path = tracked.folder / "preview.png"
-    Image.fromarray(grid(enlarged(shown), columns=PREVIEW)).save(path)
+    Image.fromarray(grid(enlarged(shown), columns=columns)).save(path)
     tracked.artifacts(path)

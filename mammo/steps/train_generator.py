@@ -346,7 +346,8 @@ def _preview(tracked: Run, folder: "Path", trained: "Trained") -> None:
     artist = Generator.load(folder, device=str(trained.fitted.device)).artist
     rows = rows_by_class(trained.material, PREVIEW)
     drawn = [artist.draw(asked_like(trained.material, each)).numpy() for each in rows.values()]
-    canvas = np.zeros((len(drawn), PREVIEW, *artist.shape), np.float32)
+    # grey where there is no image: black would be one
+    canvas = np.full((len(drawn), PREVIEW, *artist.shape), 0.5, np.float32)
     for place, images in enumerate(drawn):
         canvas[place, : len(images)] = images
     path = tracked.folder / "preview.png"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from generator_data import SIDE, TINY, brightness, run_on, write_data
+from PIL import Image
 
 from mammo.data.classes import TASKS
 from mammo.data.dataset import Dataset
@@ -67,6 +68,11 @@ def test_every_row_says_where_it_comes_from(tmp_path, model):
     assert list(seen.columns) == ["run_id", "salt", "group_id", "sha256"]
     assert set(seen["group_id"]) == set(data.manifest.query("split == 'train'")["group_id"])
     assert set(seen["salt"]) == {"pepper"}
+    with Image.open(tracked.uploaded["preview.png"]) as picture:
+        shown = np.asarray(picture)
+    assert shown.shape == (2 * 128 + 2, 2 * 128 + 2)  # a row a class, no wider than the longest
+    assert (shown[:128, 128:] == 128).all()  # no second benign image
+    assert shown[130:, 130:].std() > 0
     assert tracked.last["images"] == 3
     assert tracked.last["rejected"] == 0
     assert (tracked.last["count/benign"], tracked.last["count/malignant"]) == (1, 2)
