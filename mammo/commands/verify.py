@@ -97,6 +97,7 @@ class Books:
 
 def judge(file: str, books: Books) -> Answer:
     """Read the provenance of `file` and compare it with its pixels and with the books."""
+    from mammo.data.pixels import is_dicom
     from mammo.data.provenance import agrees, read
 
     try:
@@ -104,6 +105,9 @@ def judge(file: str, books: Books) -> Answer:
     except DataError as error:
         return Answer(file, UNKNOWN, False, f"{file}: cannot be verified: {error}")
     record = found.record
+    if record is None and is_dicom(Path(file).expanduser()) and found.marked:
+        line = f"{file}: its DICOM attributes say that it is synthetic; it has no record of mammo"
+        return Answer(file, UNKNOWN, True, line)
     if record is None:
         line = f"{file}: no provenance: nothing in it says whether it is real or synthetic"
         return Answer(file, UNKNOWN, False, line)
@@ -112,6 +116,8 @@ def judge(file: str, books: Books) -> Answer:
         wrong = "its pixels were altered since"
     elif not found.marked:
         wrong = "its DICOM attributes no longer say that it is synthetic"
+    elif not found.plain:
+        wrong = "its DICOM attributes give its pixels other greys"
     shown = [] if record["planes"] == ["image 1"] else [f"({' and '.join(record['planes'])})"]
     maker = f"run {record['run_id']}" if record["run_id"] else record["generator_run_id"]
     words = [

@@ -47,6 +47,7 @@ class Found:
     record: Record | None
     pixels: Pixels
     marked: bool = True  # a DICOM file also says by standard means that it is synthetic
+    plain: bool = True  # a DICOM file has its pixels shown as they are
 
 
 class Origins:
@@ -229,8 +230,8 @@ def read(path: Path) -> Found:
     if is_dicom(path):
         from mammo.data.synthetic_dicom import record_in
 
-        text, marked = record_in(path)
-        return Found(_parsed(text), pixels, marked)
+        text, marked, plain = record_in(path)
+        return Found(_parsed(text), pixels, marked, plain)
     from mammo.data.rasters import texts_of
 
     return Found(_parsed(texts_of(path).get(KEYWORD, "")), pixels)

@@ -40,10 +40,11 @@ def write_synthetic(path: Path, pixels: NDArray[Any], record: Mapping[str, Any])
     file.save_as(path, enforce_file_format=True)
 
 
-def record_in(path: Path) -> tuple[str, bool]:
-    """The record of a DICOM file as text, empty for none, and whether its standard marks are there.
+def record_in(path: Path) -> tuple[str, bool, bool]:
+    """The record of a DICOM file as text, empty for none; are its marks there, is it shown plainly.
 
-    A file whose marks were taken away passes for a real image, whatever the private block says.
+    A file whose standard marks were taken away passes for a real image, whatever the private block
+    says; one that inverts or rescales its pixels shows another image than was drawn.
     """
     from mammo.data.dicom import parse
 
@@ -52,7 +53,10 @@ def record_in(path: Path) -> tuple[str, bool]:
         text = str(data.private_block(GROUP, CREATOR)[ELEMENT].value)
     except KeyError:
         text = ""
-    return text, is_marked(data)
+    plain = data.get("PhotometricInterpretation") == "MONOCHROME2"
+    plain &= data.get("RescaleSlope") in (None, "", 1)
+    plain &= data.get("RescaleIntercept") in (None, "", 0)
+    return text, is_marked(data), plain
 
 
 def is_marked(data: Any) -> bool:

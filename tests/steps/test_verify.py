@@ -244,6 +244,36 @@ def test_dicom_that_lost_its_marks_is_told(there: World, tmp_path: Path) -> None
     assert done.code == 1
 
 
+def test_dicom_whose_record_an_anonymizer_took_is_still_said_to_be_synthetic(
+    there: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "image.dcm"
+    doors.here("regenerate", there.sample, "0", output=path)
+    file = pydicom.dcmread(path)
+    file.remove_private_tags()
+    file.save_as(path)
+    done = doors.here("verify", str(path))
+    assert "its DICOM attributes say that it is synthetic; it has no record" in done.out
+    assert done.code == 2
+
+
+@pytest.mark.parametrize(
+    "change", [{"PhotometricInterpretation": "MONOCHROME1"}, {"RescaleIntercept": "9"}]
+)
+def test_dicom_that_shows_other_greys_is_told(
+    there: World, tmp_path: Path, change: dict[str, str]
+) -> None:
+    path = tmp_path / "image.dcm"
+    doors.here("regenerate", there.sample, "0", output=path)
+    file = pydicom.dcmread(path)
+    for name, value in change.items():
+        setattr(file, name, value)
+    file.save_as(path)
+    done = doors.here("verify", str(path))
+    assert "but its DICOM attributes give its pixels other greys" in done.out
+    assert done.code == 1
+
+
 def test_what_cannot_be_drawn_again_is_told_in_one_line(there: World, tmp_path: Path) -> None:
     (tmp_path / "there.png").touch()
     real = write_data(tmp_path / "real")
