@@ -20,6 +20,8 @@ from mammo.generators.modes import Mode, mode_of
 from mammo.models import SavedModel, open_model
 from mammo.training import choose_device
 
+MOST_STEPS = 1000  # calls of the network: the forward process of ddpm has no more
+
 
 class Generator:
     """Samples with the averaged weights of a saved model.
@@ -142,8 +144,8 @@ class Generator:
             raise ConfigError(f"seed {min(seeds)} is below 0; give whole numbers of at least 0")
         self.check_drawing()
         self.check_guidance(guidance, guidance_interval, guidance_rescale)
-        if steps < 1:
-            raise ConfigError(f"steps {steps} should be at least 1")
+        if not 1 <= steps <= MOST_STEPS:
+            raise ConfigError(f"steps {steps} should be from 1 to {MOST_STEPS}")
         return Asked(
             self._told(labels, conditions),
             [int(seed) for seed in seeds],

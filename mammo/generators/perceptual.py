@@ -206,6 +206,7 @@ def _from_hub() -> dict[str, Tensor]:
     except (URLError, OSError, RuntimeError):
         raise ConfigError(
             f"perceptual: the weights {HUB_FILE} of torchvision's hub cannot be fetched; bring the "
-            "file and name it, perceptual=FILE, or leave the perceptual term out"
+            "file and name it, perceptual=FILE, or leave the perceptual term out "
+            "(perceptual_weight=0 of an autoencoder)"
         ) from None
     return found
