@@ -95,15 +95,15 @@ def save_model(
     settings: Mapping[str, Any],
     about: Mapping[str, Any],
     generator_training: pd.DataFrame | None = None,
-    notes: Mapping[str, str] | None = None,
+    note: Mapping[str, str] | None = None,
 ) -> SavedModel:
     """Write the model beside `folder`, then rename it there when whole.
 
     `training` has the manifest columns group_id, sha256 and is_synthetic of the training rows, and
     salt where they are not all of one (see `SavedModel.training`),
     `generator_training` what the generators of the synthetic ones saw (as a dataset has it);
-    `about` says what else the model needs to be rebuilt (network, fold, salt, ...); `notes` are
-    for the header of the weights' file, for other programs that read it.
+    `about` says what else the model needs to be rebuilt (network, fold, salt, ...); `note` is
+    an entry in the header of the weights' file, for other programs that read it.
     """
     from safetensors.torch import save_file
 
@@ -111,7 +111,11 @@ def save_model(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(tensors, partial / WEIGHTS, metadata={"format": "pt", **(notes or {})})
+    # one entry: of several the library mixes the order, and equal models would differ in bytes
+    header = dict(note) if note else {"format": "pt"}
+    if len(header) > 1:
+        raise ValueError(f"a weights' file takes one note, not {len(header)}: {', '.join(header)}")
+    save_file(tensors, partial / WEIGHTS, metadata=header)
     columns = ["group_id", "sha256", "is_synthetic"]
     if "salt" in training and (training["salt"] != str(about.get("salt") or "")).any():
         columns.append("salt")

@@ -328,7 +328,7 @@ def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "Sav
         training=material.training(),
         settings=trained.settings,
         about=about,
-        notes=trained.plan.get("notes"),
+        note=trained.plan.get("note"),
     )
     tracked.model(saved.folder)
     return saved

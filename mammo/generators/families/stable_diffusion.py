@@ -56,7 +56,7 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     from mammo.generators.stable import base
     from mammo.generators.stable.folder import factor
     from mammo.generators.stable.latents import check_shape
-    from mammo.generators.stable.lora import FOR_ALL, lora_notes
+    from mammo.generators.stable.lora import FOR_ALL, lora_note
 
     name = base.named(material, settings)
     _refuse_model(Path(name))
@@ -74,7 +74,7 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
         "rank": settings["lora_rank"],
         "alpha": settings["lora_alpha"],
         "shape": list(material.data.shape),
-        "notes": lora_notes(settings["lora_rank"], settings["lora_alpha"]),
+        "note": lora_note(settings["lora_rank"], settings["lora_alpha"]),
     }
 
 

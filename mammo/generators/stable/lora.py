@@ -216,7 +216,7 @@ class TunedUNet(nn.Module):
         return super()._apply(function, recurse)  # type: ignore[no-untyped-call]
 
 
-def lora_notes(rank: int, alpha: float) -> dict[str, str]:
+def lora_note(rank: int, alpha: float) -> dict[str, str]:
     """What diffusers reads in the header of a LoRA file: without it, alpha is taken to be rank."""
     said = {"unet.r": rank, "unet.lora_alpha": alpha, "unet.target_modules": list(TARGETS)}
     return {"lora_adapter_metadata": json.dumps(said, sort_keys=True)}
