@@ -64,7 +64,7 @@ STUDIES = {
     "busi_gan": Study(BUSI, {"generator": "gan", "epochs": 200, "channels": "32,64,128"}, {}),
     "busi_latent": Study(
         {**BUSI, "image_size": 128},
-        {"generator": "ldm", "autoencoder": SHARED / "weights/taesd", "epochs": 100, "patch": 1},
+        {"generator": "ldm", "autoencoder": SHARED / "weights/taesd", "epochs": 100},
         {},
     ),
 }

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
 from mammo.generators.conditions import check_label_input
+from mammo.generators.families import pixel
 from mammo.generators.families.pixel import planned_strategy
-from mammo.generators.strategies import check_strategy, strategy
+from mammo.generators.strategies import check_strategy, offered, strategy
 
 if TYPE_CHECKING:
     import torch
@@ -21,23 +22,10 @@ if TYPE_CHECKING:
     from mammo.generators.material import Material
     from mammo.models import SavedModel
 
-PREDICTIONS = ("v", "epsilon", "x0")
+PREDICTIONS = offered("PREDICTIONS")
 MODES = ("class", "unconditional", "mask_to_image", "dual")
-SETTINGS = (
-    "autoencoder",
-    "strategy",
-    "noise_schedule",
-    "loss",
-    "perceptual",
-    "network",
-    "label_input",
-    "channels",
-    "attention",
-    "head_channels",
-    "res_blocks",
-    "min_snr_gamma",
-    "label_dropout",
-)
+# the autoencoder has made the image small already: no patch
+SETTINGS = ("autoencoder", "strategy", *(each for each in pixel.SETTINGS if each != "patch"))
 LR = 1e-3
 MONITOR = "val/loss"
 SHOWN = 6  # images before and after, in the picture of the round trip
