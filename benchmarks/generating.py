@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=2)
     parser.add_argument("--attention", type=int, default=1)
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true")
@@ -271,7 +271,9 @@ class Bench:
         plan = self._plan()
         network = build_unet(plan["network"], seed=0).to(self.device).eval()
         artist = DiffusionArtist(
-            network, pixel._strategy(plan, "epsilon"), pixel._canvas(plan, "unconditional")
+            network,
+            pixel.planned_strategy(plan, "epsilon"),
+            pixel.planned_canvas(plan, "unconditional"),
         )
         count = self.asked.sampled
         labels = torch.zeros(count, 0, dtype=torch.long)

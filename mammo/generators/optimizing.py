@@ -48,10 +48,10 @@ class Optimizing:
         }
 
     def mover(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-        """The optimizer alone, at the full learning rate; fused, one kernel for all, on a GPU."""
+        """The optimizer alone, at the full learning rate; fused, one kernel for all, where it can."""
         moved = list(parameters)
         tensors = [each for group in moved for each in _tensors(group)]
-        fused = bool(tensors) and all(each.is_cuda for each in tensors)
+        fused = {each.device.type for each in tensors} in ({"cuda"}, {"cpu"})
         made: torch.optim.Optimizer = OPTIMIZERS[self.optimizer](
             moved,
             lr=self.lr,

@@ -87,7 +87,7 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
     return Diffusion(
         network,
         planned_strategy(plan, settings["prediction"]),
-        _canvas(plan, settings["mode"]),
+        planned_canvas(plan, settings["mode"]),
         optimizing=Optimizing.asked(settings, LR),
         label_dropout=settings["label_dropout"],
         min_snr_gamma=settings["min_snr_gamma"],
@@ -107,7 +107,7 @@ def artist(model: SavedModel, device: torch.device) -> Artist:
     return DiffusionArtist(
         network.to(device).eval(),
         planned_strategy(about["plan"], about["prediction"]),
-        _canvas(about["plan"], about["mode"]),
+        planned_canvas(about["plan"], about["mode"]),
     )
 
 
@@ -128,7 +128,7 @@ def planned_strategy(plan: Mapping[str, Any], prediction: str) -> Any:
     )
 
 
-def _canvas(plan: Mapping[str, Any], mode: str) -> Any:
+def planned_canvas(plan: Mapping[str, Any], mode: str) -> Any:
     from mammo.generators.canvas import Pixels
     from mammo.generators.modes import mode_of
 
