@@ -57,7 +57,7 @@ PHANTOM = {
 }  # fmt: skip
 STUDIES = {
     "mias": Study(MIAS, {"epochs": 200, "patch": 2, "augment": "none"}, {}, shown=False),
-    "phantom": Study(PHANTOM, {"epochs": 60, "patch": 2}, {"guidance": 2}),
+    "phantom": Study(PHANTOM, {"generator": "edm", "epochs": 60, "patch": 2}, {"guidance": 2}),
     "cesm_dual": Study(CESM, {"mode": "dual", "epochs": 120, "patch": 2}, {}, masks=True),
     "busi_masks": Study(BUSI, {"mode": "mask_to_image", "epochs": 80, "patch": 2}, {}, masks=True),
     "busi_vae": Study(BUSI, {"generator": "vae", "epochs": 100, "channels": "32,64,128"}, {}),
@@ -107,7 +107,15 @@ def measured(
     """KID to the held-out patients, its floor, and the run of the samples."""
     masks = {"masks": data} if study.masks else {}
     drawn = call("sample", {"generator": generator, "count": count, **masks, **study.sample})
-    found = call("evaluate", {"data": data, "synthetic": drawn["run_id"], "extractor": extractor})
+    found = call(
+        "evaluate",
+        {
+            "data": data,
+            "synthetic": drawn["run_id"],
+            "extractor": extractor,
+            "fidelity_split": "test",
+        },
+    )
     value = {name.rpartition("/")[2]: number for name, number in found["metrics"].items()}
     return value["kid"], value["kid_floor"], drawn["run_id"]
 

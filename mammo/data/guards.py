@@ -62,8 +62,9 @@ def check_generators(
             raise DataError(
                 f"generator {run_id} was trained on {rows['group_id'].nunique()} of the "
                 f"{held_out['group_id'].nunique()} held-out patients of dataset {name} "
-                f"(patient {rows.iloc[0]['group_id']}, split {rows.iloc[0]['split']!r}); train a "
-                "generator on the training rows of this dataset (of this fold: --fold) alone"
+                f"(patient {rows.iloc[0]['group_id']}, split {rows.iloc[0]['split']!r}), or drew "
+                "around masks of theirs; train a generator on the training rows of this dataset "
+                "(of this fold: --fold) alone"
             )
     _say(checked, name)
     return checked

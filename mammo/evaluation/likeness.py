@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mammo.data.dataset import Dataset
+from mammo.data.guards import check_generators
 from mammo.errors import DataError
 from mammo.evaluation import figures
 from mammo.evaluation.evidence import Evidence
@@ -16,6 +17,7 @@ from mammo.evaluation.fidelity import Fidelity, fidelity, ms_ssim_scales, pair_s
 from mammo.evaluation.report import Section, Tile
 from mammo.seeds import derive
 
+HELD_OUT = ("val", "test")  # splits
 SHOWN = 8  # images in a row of the grid
 
 
@@ -30,8 +32,20 @@ def fidelity_evidence(
     seed: int,
     device: str,
 ) -> Evidence:
-    """Distance of the synthetic images to the real ones of `split`, beside its floor."""
+    """Distance of the synthetic images to the real ones of `split`, beside its floor.
+
+    DataError where those are held out, and a generator has seen a patient of theirs: it would be
+    praised for what it remembers.
+    """
     rows, made = _fidelity_rows(real, synthetic, split, max_images=max_images, seed=seed)
+    if split in HELD_OUT:
+        check_generators(
+            synthetic.manifest["generator_run_id"].iloc[made],
+            synthetic.generator_training,
+            real.manifest.iloc[rows],
+            salt=str(real.about.get("salt", "")),
+            name=real.name,
+        )
     features = [
         extractor.features(data.images, chosen, batch_size=batch_size, device=device)
         for data, chosen in ((real, rows), (synthetic, made))

@@ -71,6 +71,7 @@ def write_dataset(
     effect=0.2,
     classes=CLASSES,
     mislabelled="",
+    seen=None,
 ):
     """Two images a patient, brighter by `effect` when malignant; patients go round the splits.
 
@@ -104,7 +105,9 @@ def write_dataset(
                 "generator_run_id": "g" if synthetic else "",
             }
             writer.add(np.rint(pixels * 255).astype(np.uint8), row)
-    return writer.finish(tmp_path / "datasets")
+    return writer.finish(
+        tmp_path / "datasets", generator_training=pd.DataFrame(seen) if seen else None
+    )
 
 
 def write_model(tmp_path, data, *, gamma=1.0, rows=None, name="model", about=None, seen=()):
@@ -321,6 +324,16 @@ def test_fidelity_stands_beside_its_floor_under_the_extractors_name(tmp_path):
     assert table["stand_in"]
     assert table["note"] == "fewer images than features: mostly bias"
     assert tracked.input_datasets == [("made", far.digest, 40, "synthetic")]
+
+
+def test_no_generator_is_praised_for_held_out_patients_that_it_has_seen(tmp_path):
+    data = write_dataset(tmp_path)
+    seen = [seen_by_generator("real0-p000"), seen_by_generator("real0-p002")]  # train, test
+    made = write_dataset(tmp_path, seed=7, synthetic=True, seen=seen)
+    with pytest.raises(DataError, match=r"generator g was trained on 1 of the 10 held-out"):
+        run(tmp_path, data, synthetic=made, fidelity_split="test")
+    for split in ("val", "train", "all"):
+        run(tmp_path, data, synthetic=made, fidelity_split=split)
 
 
 def test_trap_t0g_no_metric_of_64_features_is_called_plain_fid(tmp_path):
