@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class Diffusion(LightningModule):
         dropped = draws.uniform(drawing, device) < self._label_dropout
         times = self.strategy.times(draws.uniform(drawing, device))
         noise = draws.normal(drawing, target.shape[1:], device)
-        labels = torch.where(dropped[:, None], self.network.none, batch["labels"])
+        labels = torch.where(dropped[:, None], self.network.none, self._told(batch, drawing))
         if control is not None:
             control = torch.where(dropped[:, None, None, None], 0.0, control)
         loss = self._losses(target, labels, control, noise, times).mean()
@@ -56,6 +57,18 @@ class Diffusion(LightningModule):
             "train/loss", loss, on_step=False, on_epoch=True, batch_size=len(rows), sync_dist=True
         )
         return loss
+
+    def _told(self, batch: dict[str, Tensor], drawing: Sequence[torch.Generator]) -> Tensor:
+        """The labels (N, K) with each condition beside the class, on its own, now and then untold.
+
+        A class is so learned with and without a view, say; what is told to be guided away from,
+        nothing at all, is another matter.
+        """
+        labels, none = batch["labels"], self.network.none
+        if len(none) < 2:
+            return labels
+        further = draws.hide(labels[:, 1:], none[1:].tolist(), drawing, self._label_dropout)
+        return torch.cat([labels[:, :1], further], 1)
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
         """The noise and the time of a row are the same in every epoch and every run.

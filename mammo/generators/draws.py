@@ -38,3 +38,17 @@ def normal(
 def uniform(drawing: Sequence[torch.Generator], device: torch.device) -> Tensor:
     """A number (N,) in [0, 1) from each generator, on `device`."""
     return torch.cat([torch.rand(1, generator=each) for each in drawing]).to(device)
+
+
+def hide(
+    labels: Tensor, sizes: Sequence[int], drawing: Sequence[torch.Generator], share: float
+) -> Tensor:
+    """`labels` (N, K) with each, on its own, "not told" in a `share` of the images.
+
+    Every part of what one can tell is then learned with and without the rest.
+    """
+    hidden = labels.clone()
+    for place, size in enumerate(sizes):
+        chosen = uniform(drawing, labels.device) < share
+        hidden[:, place] = torch.where(chosen, size, labels[:, place])
+    return hidden

@@ -13,7 +13,7 @@ from torch import Tensor
 from mammo.generators import draws
 from mammo.generators.canvas import Canvas
 from mammo.generators.learner import trainable
-from mammo.generators.one_call import OneCallArtist, hide
+from mammo.generators.one_call import OneCallArtist
 from mammo.generators.optimizing import Optimizing, Schedule
 
 CRITIC, MAKER = 0, 1  # places of the optimizers
@@ -55,7 +55,7 @@ class Adversarial(LightningModule):
         done = self.trainer.global_step  # of both optimizers
         real, control, rows = self.canvas.target(batch), self.canvas.control(batch), batch["row"]
         drawing = draws.generators(self._seed, "gan", done, rows=rows)
-        labels = hide(batch["labels"], self._sizes, drawing, self._label_dropout)
+        labels = draws.hide(batch["labels"], self._sizes, drawing, self._label_dropout)
         self._train_critic(real, labels, control, drawing)
         if done % (self._critic_steps + 1) == self._critic_steps - 1:
             self._train_maker(labels, control, drawing)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mammo.errors import ConfigError
-from mammo.generators import draws
 from mammo.generators.artist import Asked, call_size, in_calls
 from mammo.generators.canvas import Canvas
 from mammo.generators.unet import parse_channels
@@ -56,20 +55,6 @@ def one_hot(labels: Tensor, sizes: Sequence[int]) -> Tensor:
 def planes(told: Tensor, like: Tensor) -> Tensor:
     """Numbers (N, S) as S planes of the height and width of `like`."""
     return told[:, :, None, None].expand(-1, -1, *like.shape[2:])
-
-
-def hide(
-    labels: Tensor, sizes: Sequence[int], drawing: Sequence[torch.Generator], share: float
-) -> Tensor:
-    """`labels` (N, K) with each, on its own, "not told" in a `share` of the images.
-
-    Every part of what one can tell is then learned with and without the rest.
-    """
-    hidden = labels.clone()
-    for place, size in enumerate(sizes):
-        chosen = draws.uniform(drawing, labels.device) < share
-        hidden[:, place] = torch.where(chosen, size, labels[:, place])
-    return hidden
 
 
 class Grow(nn.Module):

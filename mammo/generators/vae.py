@@ -13,7 +13,7 @@ from torch.nn import functional
 from mammo.generators import draws
 from mammo.generators.canvas import Canvas
 from mammo.generators.learner import trainable
-from mammo.generators.one_call import Grow, OneCallArtist, hide, one_hot, planes, smallest
+from mammo.generators.one_call import Grow, OneCallArtist, one_hot, planes, smallest
 from mammo.generators.optimizing import Optimizing
 
 KL_WEIGHT = 1.0  # where the setting is 0
@@ -102,7 +102,7 @@ class Variational(LightningModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         rows = batch["row"]
         drawing = draws.generators(self._seed, "vae", self.trainer.global_step, rows=rows)
-        labels = hide(batch["labels"], self._sizes, drawing, self._label_dropout)
+        labels = draws.hide(batch["labels"], self._sizes, drawing, self._label_dropout)
         error, divergence = self.terms(batch, labels, drawing)
         loss = (error + self._kl_weight * divergence).mean()
         self.log(

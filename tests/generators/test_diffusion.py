@@ -99,6 +99,20 @@ def test_what_is_dropped_trains_the_embeddings_of_not_told_alone(dropout, traine
     assert moved == trained
 
 
+def test_a_class_is_learned_with_and_without_the_conditions_beside_it():
+    """Of 600 rows at 0.2: 1 in 5 is told nothing, 4 in 25 the class alone, none a view alone."""
+    module, seen = make(label_dropout=0.2), []
+    network = module.network.forward
+    module.network.forward = lambda x, t, labels, control: (
+        seen.append(labels) or network(x, t, labels, control)
+    )
+    module.training_step(batch(list(range(600))), 0)
+    classless, viewless = (torch.cat(seen) == module.network.none).T
+    assert not (classless & ~viewless).any()
+    assert (classless & viewless).float().mean() == pytest.approx(0.2, abs=0.05)
+    assert (~classless & viewless).float().mean() == pytest.approx(0.16, abs=0.05)
+
+
 def test_what_is_dropped_hides_the_control_too():
     """With all dropped, neither label nor mask moves the loss; with none, the mask does."""
     given = batch([1, 2, 3])

@@ -9,7 +9,7 @@ from mammo.generators.artist import Asked, call_size
 from mammo.generators.canvas import Pixels
 from mammo.generators.gan_networks import build_maker
 from mammo.generators.modes import mode_of
-from mammo.generators.one_call import OneCallArtist, describe, hide, one_hot
+from mammo.generators.one_call import OneCallArtist, describe, one_hot
 from mammo.generators.vae import build_decoder
 
 SIZES = (2, 3)  # values of two labels
@@ -55,7 +55,7 @@ def test_a_label_is_one_1_and_what_is_not_told_is_none():
 def test_each_label_is_hidden_on_its_own_in_its_share_of_the_images():
     labels = torch.tensor([[1, 2]] * 2000)
     drawing = draws.generators(0, "hide", rows=torch.arange(2000))
-    hidden = hide(labels, SIZES, drawing, 0.25)
+    hidden = draws.hide(labels, SIZES, drawing, 0.25)
     gone = hidden == torch.tensor(SIZES)
     assert torch.equal(hidden[~gone], labels[~gone])
     shares = [gone[:, 0], gone[:, 1], gone.all(1), ~gone.any(1)]
@@ -66,7 +66,7 @@ def test_each_label_is_hidden_on_its_own_in_its_share_of_the_images():
 @pytest.mark.parametrize(("share", "expected"), [(0.0, [1, 2]), (1.0, [2, 3])])
 def test_none_or_all_can_be_hidden(share, expected):
     drawing = draws.generators(0, "hide", rows=torch.arange(8))
-    hidden = hide(torch.tensor([[1, 2]] * 8), SIZES, drawing, share)
+    hidden = draws.hide(torch.tensor([[1, 2]] * 8), SIZES, drawing, share)
     assert hidden.tolist() == [expected] * 8
 
 
