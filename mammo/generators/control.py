@@ -76,7 +76,7 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
     kind = LatentDiffusion if "latents" in plan else Diffusion
     return kind(
         network,
-        planned_strategy(plan, settings["prediction"]),
+        planned_strategy(plan),
         _canvas(plan, settings["mode"], weights),
         optimizing=Optimizing.asked(settings, LR),
         label_dropout=settings["label_dropout"],
@@ -98,7 +98,7 @@ def artist(model: SavedModel, device: torch.device) -> Artist:
     network.load_state_dict(network_in(weights) if "latents" in plan else weights)
     return DiffusionArtist(
         network.to(device).eval(),
-        planned_strategy(plan, about["prediction"]),
+        planned_strategy(plan),
         _canvas(plan, about["mode"], weights),
     )
 
@@ -141,8 +141,8 @@ def _check_base(base: SavedModel, settings: Mapping[str, Any]) -> None:
             f"base {base.run_id} has network {built['network']['network']}, which no ControlNet "
             "goes with; train a base with network=unet"
         )
-    told = {"prediction": about["prediction"], "strategy": built["strategy"]}
-    for setting, needed in told.items():
+    for setting in ("prediction", "strategy"):
+        needed = built[setting]
         if settings[setting] not in (needed, "auto"):
             raise ConfigError(
                 f"{setting} {settings[setting]!r} is not that of base {base.run_id}; give "

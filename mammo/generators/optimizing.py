@@ -48,7 +48,7 @@ class Optimizing:
         }
 
     def mover(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-        """The optimizer alone, at the full learning rate; fused, one kernel for all, where it can."""
+        """The optimizer alone, at the full learning rate; one kernel for all where there is one."""
         moved = list(parameters)
         tensors = [each for group in moved for each in _tensors(group)]
         fused = {each.device.type for each in tensors} in ({"cuda"}, {"cpu"})

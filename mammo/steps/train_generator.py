@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 else:
     GeneratorName = one_of(GENERATORS)
     StrategyName = one_of(("auto", *known()))
-    PredictionName = one_of(offered("PREDICTIONS"))
-    ModeName = one_of(MODES)
+    PredictionName = one_of(("auto", *offered("PREDICTIONS")))
+    ModeName = one_of(("auto", *MODES))
     ScheduleName = one_of(offered("SCHEDULES"))
     LabelInput = one_of(("embedding", "context"))
     NetworkName = one_of(("unet", "minimal"))
@@ -66,13 +66,13 @@ UNET_ALONE = ("attention", "head_channels", "res_blocks", "label_input")
 
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse settings that do not go together."""
+    settings = _with_mode(settings)
     chosen = family(settings["generator"])
-    for setting, mine in (("prediction", chosen.PREDICTIONS), ("mode", chosen.MODES)):
-        if settings[setting] not in mine:
-            raise ConfigError(
-                f"{setting} {settings[setting]!r} does not go with generator "
-                f"{settings['generator']}; choose {' or '.join(mine)}"
-            )
+    if settings["mode"] not in chosen.MODES:
+        raise ConfigError(
+            f"mode {settings['mode']!r} does not go with generator {settings['generator']}; "
+            f"choose {' or '.join(chosen.MODES)}"
+        )
     _refuse_idle(settings)
     check_columns(settings["conditions"])
     if settings["conditions"] and not mode_of(settings["mode"]).labelled:
@@ -86,6 +86,8 @@ def check(settings: Mapping[str, Any]) -> None:
             f"{settings['conditions']!r} tell them apart; leave one of the two out"
         )
     check_balance(settings)
+    if chosen.IN_TURN:
+        _refuse_in_turn(settings)
     chosen.check(settings)
     check_logger(settings["logger"])
     if _measures_kid(settings):
@@ -103,6 +105,23 @@ def source_digest(settings: Mapping[str, Any]) -> str:
     named = [settings["perceptual"], settings["extractor"] if _measures_kid(settings) else ""]
     files = [each.rpartition("@")[2] for each in named if each not in ("", STAND_IN)]
     return ",".join(weights_sha256(f"@{path}") for path in files)
+
+
+def _refuse_in_turn(settings: Mapping[str, Any]) -> None:
+    """Refuse what has no meaning for two networks that move in turn."""
+    turns = f"does not go with generator {settings['generator']}, which moves two networks in turn"
+    if settings["accumulate"] > 1:
+        raise ConfigError(
+            f"accumulate {settings['accumulate']} {turns}; use 1, and a smaller batch_size"
+        )
+    if settings["find_lr"]:
+        raise ConfigError(f"find_lr {turns}; give lr")
+
+
+def _with_mode(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the generator's own mode where that is left to it."""
+    mode = settings["mode"]
+    return {**settings, "mode": family(settings["generator"]).MODES[0] if mode == "auto" else mode}
 
 
 def _measures_kid(settings: Mapping[str, Any]) -> bool:
@@ -140,8 +159,8 @@ def run(
     data: str,
     generator: GeneratorName = "ddpm",
     strategy: StrategyName = "auto",
-    prediction: PredictionName = "v",
-    mode: ModeName = "class",
+    prediction: PredictionName = "auto",
+    mode: ModeName = "auto",
     conditions: str = "",
     label_input: LabelInput = "embedding",
     noise_schedule: ScheduleName = "auto",
@@ -207,8 +226,8 @@ def run(
         data: dataset: local path, run id, runs:/<id>/dataset
         generator: what learns; ddpm, rflow and edm are diffusion of pixels, ldm of latents
         strategy: how ldm and controlnet diffuse; auto is ddpm, or that of the base
-        prediction: what the network predicts: v (velocity); ddpm also epsilon (noise), x0 (image)
-        mode: images of a class or any, masks, images or pairs around masks; the same (autoencoder)
+        prediction: of the network: v (velocity), of ddpm also epsilon (noise) or x0 (image)
+        mode: images of a class or any, masks, images or pairs around masks; auto is the first
         conditions: manifest columns that are told too, as view,density
         label_input: embedding of each label, or context, one number that is attended to
         noise_schedule: of ddpm; auto is linear with epsilon, else cosine, shifted above 64 px
@@ -268,7 +287,7 @@ def run(
         seed: of weights, order and noise
         device: auto, cpu, cuda or cuda:<number>
     """
-    settings = {name: value for name, value in locals().items() if name != "tracked"}
+    settings = _with_mode({name: value for name, value in locals().items() if name != "tracked"})
     from mammo.generators.train import train
 
     trained = train(tracked, settings)
@@ -298,7 +317,6 @@ def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "Sav
         "conditions": material.conditions.to_json(),
         "combinations": material.conditions.combinations(frame),
         "generator": settings["generator"],
-        "prediction": settings["prediction"],
         "mode": settings["mode"],
         "fold": settings["fold"],
         "asks": {

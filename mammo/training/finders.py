@@ -53,10 +53,6 @@ def sweep(
 
     Lightning's range test (Smith 2017); the global generators are left as they were.
     """
-    if not module.automatic_optimization:
-        raise ConfigError(
-            "find_lr does not go with this generator, which moves two networks in turn; give lr"
-        )
     parameters = list(module.parameters())
     if gradient_clip:  # the range test leaves no callback of ours in place
         module.on_before_optimizer_step = lambda optimizer: torch.nn.utils.clip_grad_norm_(

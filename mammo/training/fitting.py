@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from mammo.errors import ConfigError
 from mammo.run import Run
 from mammo.training.checkpoints import WholeFiles, read_checkpoint
 from mammo.training.devices import choose_device, fast_matrices, lightning_precision
@@ -71,15 +70,10 @@ def fit(
 
     A batch of `train` is one optimizer step of the whole `team`; each of its processes computes
     its share, in `accumulate` parts, and the gradient is that of the batch. A module that
-    optimizes by hand clips by itself and takes its batches whole.
+    optimizes by hand clips by itself, and `accumulate` is 1.
     """
     chosen = choose_device(device)
     by_hand = not module.automatic_optimization
-    if by_hand and accumulate > 1:
-        raise ConfigError(
-            f"accumulate {accumulate} does not go with this generator, which moves two networks in "
-            "turn; use accumulate=1 and a smaller batch_size"
-        )
     folder = tracked.folder / "checkpoints"
     epochs_end = EpochEnd(
         tracked,

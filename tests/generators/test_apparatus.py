@@ -266,8 +266,6 @@ def test_a_distance_to_a_single_image_is_refused_before_anything_is_planned(tmp_
 
 def test_what_cannot_be_searched_or_shared_is_refused(tmp_path, scans):
     for settings, line in (
-        ({"generator": "gan", "find_lr": True}, "find_lr does not go with this generator"),
-        ({"generator": "gan", "accumulate": 2}, "accumulate 2 does not go with this generator"),
         ({"accumulate": 4}, "batch of 6 images cannot be shared evenly"),
         ({"device": "cpu:1"}, "unknown device"),
     ):

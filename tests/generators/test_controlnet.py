@@ -279,7 +279,6 @@ def test_a_base_of_other_classes_is_refused_by_name(tmp_path, base):
         ({"shape": [2, 16, 16]}, r"images of 2 x 16 x 16 .*dataset scans are 1 x 16 x 16"),
         ({"mode": "mask"}, r"is a generator ddpm of mode mask; controlnet builds on"),
         ({"generator": "vae"}, r"is a generator vae of mode class; controlnet builds on"),
-        ({"prediction": "epsilon"}, r"prediction 'v' is not that of base .*prediction=epsilon"),
     ],
 )
 def test_a_base_that_does_not_fit_is_refused(data, tmp_path, base, about, message):
@@ -294,6 +293,7 @@ def test_a_base_that_does_not_fit_is_refused(data, tmp_path, base, about, messag
     [
         ({"conditions": "density"}, r"conditions 'density' are not those of base .*label, view"),
         ({"strategy": "rflow"}, r"strategy 'rflow' is not that of base .*strategy=ddpm"),
+        ({"prediction": "x0"}, r"prediction 'x0' is not that of base .*prediction=v"),
         ({"prompt": "a {class} mammogram"}, r"prompt .* not with one that was trained here"),
     ],
 )

@@ -17,6 +17,7 @@ from mammo.generators.material import gather
 from mammo.generators.modes import mode_of
 from mammo.generators.one_call import describe
 from mammo.generators.optimizing import Optimizing
+from mammo.steps import train_generator
 from mammo.training import fit
 
 SIDE = 8
@@ -262,9 +263,10 @@ def test_its_own_rate_and_momenta_are_the_published_ones_each_over_its_own_steps
     ("changes", "message"),
     [
         ({"accumulate": 2}, "accumulate 2 does not go with generator gan"),
+        ({"find_lr": True}, "find_lr does not go with generator gan, .* give lr"),
         ({"monitor": "val/loss"}, "monitor 'val/loss' does not go with generator gan"),
     ],
 )
 def test_what_its_game_cannot_do_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        family.check(tiny.recipe("gan", "class", **changes))
+        train_generator.check(tiny.recipe("gan", "class", **changes))

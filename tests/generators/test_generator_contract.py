@@ -111,6 +111,7 @@ def test_training_moves_every_parameter_that_should_train_and_no_other(place, ge
         learner = train(tracked, settings).learner
     finally:
         chosen.learner = make
+    assert chosen.IN_TURN is not learner.automatic_optimization
     moved = {
         name for name, each in learner.named_parameters() if not torch.equal(each, before[name])
     }

@@ -53,7 +53,7 @@ def test_a_new_class_is_all_that_a_strategy_or_a_mode_needs(tmp_path, monkeypatc
     monkeypatch.setitem(MODES, "negative", Negative)
     monkeypatch.setitem(FAMILIES, "circle", "pixel")  # as at import, from the strategies there are
     data = tiny.write_scans(tmp_path)
-    settings = tiny.recipe("ddpm", "class", epochs=30, lr=5e-3, ema=0.0, prediction="v")
+    settings = tiny.recipe("ddpm", "class", epochs=30, lr=5e-3, ema=0.0)
     settings |= {"generator": "circle", "mode": "negative"}
     trained = train(tiny.run_with(tmp_path / "run", data=data.folder), settings)
     images = trained.learner.artist().draw(asked_like(trained.material, trained.material.val))

@@ -18,7 +18,7 @@ from mammo.data.dataset import Dataset
 from mammo.data.writer import DatasetWriter
 from mammo.generators import GENERATORS, family
 from mammo.generators.modes import mode_of
-from mammo.generators.strategies import known, strategy
+from mammo.generators.strategies import known
 from mammo.run import MemoryRun, Reference
 from mammo.steps import train_generator
 
@@ -84,12 +84,11 @@ def recipe(generator: str, mode: str, **changes: Any) -> dict[str, Any]:
     defaults = inspect.signature(train_generator.run).parameters
     chosen = {name: each.default for name, each in defaults.items() if name != "tracked"}
     chosen |= {name: value for name, value in TINY.items() if name in mine}
-    chosen |= {"generator": generator, "mode": mode, "prediction": family(generator).PREDICTIONS[0]}
+    chosen |= {"generator": generator, "mode": mode}
     chosen |= {"epochs": 2, "batch_size": 6, "sample_every": 0, "device": "cpu", "ema": 0.9}
     chosen |= {"conditions": "view" if mode_of(mode).labelled else "", "data": ""}
     if variant in known():
         chosen["strategy"] = variant
-        chosen["prediction"] = strategy(variant).PREDICTIONS[0]
     return chosen | SPECIAL.get(generator, {}) | changes
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mammo.generators.material import Material
     from mammo.models import SavedModel
 
-PREDICTIONS = ("v",)  # the setting's default: nothing is predicted of noise
 MODES = ("reconstruct",)
 SETTINGS = (
     "channels",
@@ -30,17 +29,13 @@ SETTINGS = (
 LR = 5e-4
 KL_WEIGHT = 1e-6  # of a divergence summed over the latents (Rombach et al. 2022, section 3.1)
 MONITOR = "val/loss"
+IN_TURN = True
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """Refuse what two optimizers in turn cannot do, and weights that are not there."""
+    """Refuse weights that are not there."""
     from mammo.generators.perceptual import check_distance
 
-    if settings["accumulate"] > 1:
-        raise ConfigError(
-            f"accumulate {settings['accumulate']} does not go with generator autoencoder, whose "
-            "adversary steps in turn with it; use 1, and a smaller batch_size"
-        )
     if settings["perceptual_weight"]:
         check_distance(settings["perceptual"])
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from mammo.generators.material import Material
     from mammo.models import SavedModel
 
-PREDICTIONS = ("v", "epsilon", "x0")
 MODES = ("mask_to_image",)
 SETTINGS = (
     "base",
+    "prediction",
     "control_weights",
     "strategy",
     "prompt",
@@ -33,6 +33,7 @@ SETTINGS = (
 )
 LR = 1e-3
 MONITOR = "val/loss"
+IN_TURN = False
 OWN, STABLE = "mammo.generators.control", "mammo.generators.stable.control"
 
 

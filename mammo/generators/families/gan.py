@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mammo.generators.material import Material
     from mammo.models import SavedModel
 
-PREDICTIONS = ("v",)  # the setting's default: nothing is predicted of noise
 MODES = drawn()
 SETTINGS = (
     "channels",
@@ -29,15 +28,11 @@ SETTINGS = (
 LR = 1e-4
 BETAS = (0.0, 0.9)  # Gulrajani et al. 2017, algorithm 1: a moving target wants no momentum
 MONITOR = "val/kid"
+IN_TURN = True
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """Refuse what two optimizers in turn cannot do, and a choice by what measures no image."""
-    if settings["accumulate"] > 1:
-        raise ConfigError(
-            f"accumulate {settings['accumulate']} does not go with generator gan, which takes its "
-            "steps in turn; use 1, and a smaller batch_size"
-        )
+    """Refuse a choice by what measures no image."""
     if settings["monitor"] == "val/loss":
         raise ConfigError(
             "monitor 'val/loss' does not go with generator gan: it is the critic's estimate, which "

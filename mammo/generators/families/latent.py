@@ -10,7 +10,7 @@ from mammo.errors import ConfigError
 from mammo.generators.conditions import check_label_input
 from mammo.generators.families import pixel
 from mammo.generators.families.pixel import planned_strategy
-from mammo.generators.strategies import check_strategy, offered, strategy
+from mammo.generators.strategies import check_strategy, chosen_prediction, strategy
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from mammo.generators.material import Material
     from mammo.models import SavedModel
 
-PREDICTIONS = offered("PREDICTIONS")
 MODES = ("class", "unconditional", "mask_to_image", "dual")
 # the autoencoder has made the image small already: no patch
 SETTINGS = ("autoencoder", "strategy", *(each for each in pixel.SETTINGS if each != "patch"))
 LR = 1e-3
 MONITOR = "val/loss"
+IN_TURN = False
 SHOWN = 6  # images before and after, in the picture of the round trip
 TRIED = 64  # validation images that make the round trip
 AUGMENTS = ("none", "flip")  # what can be encoded beforehand
@@ -80,6 +80,7 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     encoded = encode(material, network, settings, _digest(material))
     return {
         "strategy": _strategy_name(settings),
+        "prediction": chosen_prediction(_strategy_name(settings), settings),
         "network": unet,
         "made": latent,
         "noise_schedule": settings["noise_schedule"],
@@ -105,7 +106,7 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
     material.columns.update(encode(material, autoencoder, settings, _digest(material)).columns())
     return LatentDiffusion(
         network,
-        planned_strategy(plan, settings["prediction"]),
+        planned_strategy(plan),
         latents(plan, settings["mode"], autoencoder),
         optimizing=Optimizing.asked(settings, LR),
         label_dropout=settings["label_dropout"],
@@ -126,7 +127,7 @@ def artist(model: SavedModel, device: torch.device) -> Artist:
     network.load_state_dict(network_in(weights))
     return DiffusionArtist(
         network.to(device).eval(),
-        planned_strategy(about["plan"], about["prediction"]),
+        planned_strategy(about["plan"]),
         latents(about["plan"], about["mode"], autoencoder_in(about["plan"], weights)),
     )
 

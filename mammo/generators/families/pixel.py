@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mammo.generators.conditions import check_label_input
 from mammo.generators.losses import check_loss, check_side, make_loss
 from mammo.generators.modes import drawn
-from mammo.generators.strategies import check_strategy, offered, strategy
+from mammo.generators.strategies import check_strategy, chosen_prediction, strategy
 
 if TYPE_CHECKING:
     import torch
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from mammo.generators.material import Material
     from mammo.models import SavedModel
 
-PREDICTIONS = offered("PREDICTIONS")
 MODES = drawn()
 SETTINGS = (
+    "prediction",
     "noise_schedule",
     "loss",
     "perceptual",
@@ -36,6 +36,7 @@ SETTINGS = (
 )
 LR = 1e-3
 MONITOR = "val/loss"
+IN_TURN = False
 
 
 def check(settings: Mapping[str, Any]) -> None:
@@ -54,6 +55,7 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     mean, deviation = material.mean_and_deviation()
     return {
         "strategy": settings["generator"],
+        "prediction": chosen_prediction(settings["generator"], settings),
         "network": describe(
             shape=material.data.shape[1:],
             made=made,
@@ -86,7 +88,7 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
         network.compile()
     return Diffusion(
         network,
-        planned_strategy(plan, settings["prediction"]),
+        planned_strategy(plan),
         planned_canvas(plan, settings["mode"]),
         optimizing=Optimizing.asked(settings, LR),
         label_dropout=settings["label_dropout"],
@@ -106,7 +108,7 @@ def artist(model: SavedModel, device: torch.device) -> Artist:
     network.load_state_dict(model.weights())
     return DiffusionArtist(
         network.to(device).eval(),
-        planned_strategy(about["plan"], about["prediction"]),
+        planned_strategy(about["plan"]),
         planned_canvas(about["plan"], about["mode"]),
     )
 
@@ -117,10 +119,10 @@ def samplers(about: Mapping[str, Any]) -> tuple[str, ...]:
     return found
 
 
-def planned_strategy(plan: Mapping[str, Any], prediction: str) -> Any:
+def planned_strategy(plan: Mapping[str, Any]) -> Any:
     """The strategy of a plan, with what was measured for it."""
     return strategy(plan["strategy"])(
-        prediction=prediction,
+        prediction=plan["prediction"],
         image_size=max(plan["made"][1:]),
         data_sd=plan["data_sd"],
         data_mean=plan["data_mean"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mammo.errors import ConfigError
 from mammo.generators.losses import check_loss
 from mammo.generators.stable.base import check_base
-from mammo.generators.stable.prompts import TEMPLATE, Prompts, check_prompt
+from mammo.generators.stable.prompts import check_prompt
 
 if TYPE_CHECKING:
     import torch
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from mammo.generators.material import Material
     from mammo.models import SavedModel
 
-PREDICTIONS = ("v", "epsilon", "x0")  # the base's scheduler decides, whichever is asked for
 MODES = ("class", "unconditional")
 SETTINGS = (
     "base",
+    "prediction",
     "prompt",
     "adapters",
     "lora_rank",
@@ -35,6 +35,7 @@ SETTINGS = (
 )
 LR = 1e-4
 MONITOR = "val/loss"
+IN_TURN = False
 
 
 def check(settings: Mapping[str, Any]) -> None:
@@ -54,82 +55,45 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The base by its fingerprint, the prompts and the adapters."""
     from mammo.generators.losses import check_side
     from mammo.generators.stable import base
-    from mammo.generators.stable.folder import factor
-    from mammo.generators.stable.latents import check_shape
+    from mammo.generators.stable.common import plan_of
     from mammo.generators.stable.lora import FOR_ALL, lora_note
 
     name = base.named(material, settings)
     _refuse_model(Path(name))
-    folder = base.find(name)
-    base.check_prediction(settings["prediction"], folder)
-    check_shape(material.data.shape, factor(folder))
+    planned = plan_of(name, material, settings)
     check_side(settings, material.data.shape[1:])
-    prompts = Prompts(settings["prompt"] or TEMPLATE, material.conditions)
-    base.check_length(prompts.texts(), folder)
     per_class = settings["adapters"] == "per_class"
     return {
-        "base": base.describe(name, folder),
-        "prompts": prompts.to_json(),
+        **planned,
         "adapters": list(material.data.classes.names) if per_class else [FOR_ALL],
         "rank": settings["lora_rank"],
         "alpha": settings["lora_alpha"],
-        "shape": list(material.data.shape),
         "note": lora_note(settings["lora_rank"], settings["lora_alpha"]),
     }
 
 
 def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, Any]) -> Learner:
     """The base with new adapters, which change nothing yet."""
-    from mammo.generators.losses import make_loss
-    from mammo.generators.optimizing import Optimizing
     from mammo.generators.stable.base import load, recover
-    from mammo.generators.stable.latents import StableLatents
-    from mammo.generators.stable.noise import BaseNoise
+    from mammo.generators.stable.common import learner_of
     from mammo.generators.stable.tuning import Tuning, tuned
     from mammo.seeds import derive
 
     parts = load(recover(plan["base"]))
-    network = tuned(
-        plan,
-        parts,
-        dropout=settings["lora_dropout"],
-        seed=derive(settings["seed"], "weights"),
-    )
-    noise: Any = BaseNoise(parts.betas, parts.prediction)
-    if settings["compile"]:
-        parts.unet.compile()
-    return Tuning(
-        network,
-        noise,
-        StableLatents(material.mode, parts, material.data.shape),
-        optimizing=Optimizing.asked(settings, LR),
-        label_dropout=settings["label_dropout"],
-        min_snr_gamma=settings["min_snr_gamma"],
-        seed=settings["seed"],
-        loss=make_loss(settings),
-    )
+    seed = derive(settings["seed"], "weights")
+    network = tuned(plan, parts, dropout=settings["lora_dropout"], seed=seed)
+    return learner_of(Tuning, network, parts, material, settings)
 
 
 def artist(model: SavedModel, device: torch.device) -> Artist:
     """Draws with the base that the model was trained on and the saved adapters."""
-    from mammo.generators.modes import mode_of
-    from mammo.generators.sampling import DiffusionArtist
     from mammo.generators.stable.base import load, recover
-    from mammo.generators.stable.latents import StableLatents
-    from mammo.generators.stable.noise import BaseNoise
+    from mammo.generators.stable.common import artist_of
     from mammo.generators.stable.tuning import tuned
 
     plan = model.about["plan"]
     parts = load(recover(plan["base"]))
-    network = tuned(plan, parts)
-    network.load_state_dict(model.weights())
-    noise: Any = BaseNoise(parts.betas, parts.prediction)
-    channels, height, width = plan["shape"]
-    return DiffusionArtist(
-        network.to(device).eval(),
-        noise,
-        StableLatents(mode_of(model.about["mode"]), parts, (channels, height, width)),
-    )
+    return artist_of(tuned(plan, parts), parts, model, device)
 
 
 def samplers(about: Mapping[str, Any]) -> tuple[str, ...]:

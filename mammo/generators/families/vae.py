@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from mammo.generators.material import Material
     from mammo.models import SavedModel
 
-PREDICTIONS = ("v",)  # the setting's default: nothing is predicted of noise
 MODES = drawn()
 SETTINGS = ("channels", "latent_dim", "kl_weight", "label_dropout")
 LR = 1e-3
 MONITOR = "val/loss"
+IN_TURN = False
 
 
 def check(settings: Mapping[str, Any]) -> None:

@@ -133,13 +133,14 @@ def predicted(folder: Path) -> str:
     return PREDICTED[said.get("prediction_type", "epsilon")]
 
 
-def check_prediction(asked: str, folder: Path) -> None:
-    """Refuse a prediction that is neither the base's nor the setting's default, v."""
+def checked_prediction(asked: str, folder: Path) -> str:
+    """What the UNet in `folder` predicts; ConfigError where anything else was asked for."""
     own = predicted(folder)
-    if asked not in (own, "v"):
+    if asked not in (own, "auto"):
         raise ConfigError(
             f"prediction {asked!r} is not that of base {folder}, which predicts {own}; leave it out"
         )
+    return own
 
 
 def load(folder: Path) -> Parts:

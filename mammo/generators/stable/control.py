@@ -10,7 +10,7 @@ from mammo.errors import ConfigError
 from mammo.generators.losses import check_loss, check_side
 from mammo.generators.stable.base import check_base, is_pipeline
 from mammo.generators.stable.hub import check_there, fetched
-from mammo.generators.stable.prompts import TEMPLATE, Prompts, check_prompt
+from mammo.generators.stable.prompts import check_prompt
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mammo.generators.material import Material
     from mammo.models import SavedModel
 
-LR = 1e-4
 START = ("config.json", "diffusion_pytorch_model.safetensors")  # files of a pretrained ControlNet
 
 
@@ -51,12 +50,9 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
     """The base, frozen, and a ControlNet that adds nothing yet, or a pretrained one."""
     from mammo.generators.diffusion import Diffusion
     from mammo.generators.founding import tell_as
-    from mammo.generators.losses import make_loss
-    from mammo.generators.optimizing import Optimizing
     from mammo.generators.stable.base import load, recover
+    from mammo.generators.stable.common import learner_of
     from mammo.generators.stable.controlled import build
-    from mammo.generators.stable.latents import StableLatents
-    from mammo.generators.stable.noise import BaseNoise
     from mammo.seeds import derive
 
     tuned = _tuned(material)
@@ -70,41 +66,18 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
         start=_start(material, settings, plan),
         seed=derive(settings["seed"], "weights"),
     )
-    if settings["compile"]:
-        parts.unet.compile()
-    noise: Any = BaseNoise(parts.betas, parts.prediction)
-    return Diffusion(
-        network,
-        noise,
-        StableLatents(material.mode, parts, material.data.shape),
-        optimizing=Optimizing.asked(settings, LR),
-        label_dropout=settings["label_dropout"],
-        min_snr_gamma=settings["min_snr_gamma"],
-        seed=settings["seed"],
-        loss=make_loss(settings),
-    )
+    return learner_of(Diffusion, network, parts, material, settings)
 
 
 def artist(model: SavedModel, device: torch.device) -> Artist:
     """Draws with the base that the model was trained on, its adapters and the saved ControlNet."""
-    from mammo.generators.modes import mode_of
-    from mammo.generators.sampling import DiffusionArtist
     from mammo.generators.stable.base import load, recover
+    from mammo.generators.stable.common import artist_of
     from mammo.generators.stable.controlled import build
-    from mammo.generators.stable.latents import StableLatents
-    from mammo.generators.stable.noise import BaseNoise
 
     plan = model.about["plan"]
     parts = load(recover(plan["base"]))
-    network = build(plan, parts)
-    network.load_state_dict(model.weights())
-    noise: Any = BaseNoise(parts.betas, parts.prediction)
-    channels, height, width = plan["shape"]
-    return DiffusionArtist(
-        network.to(device).eval(),
-        noise,
-        StableLatents(mode_of(model.about["mode"]), parts, (channels, height, width)),
-    )
+    return artist_of(build(plan, parts), parts, model, device)
 
 
 def samplers(about: Mapping[str, Any]) -> tuple[str, ...]:
@@ -148,7 +121,7 @@ def _start(material: Material, settings: Mapping[str, Any], plan: Mapping[str, A
 def _of_tuned(tuned: SavedModel, material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The plan of the tuned base: same prompts, same adapters, images of any size."""
     from mammo.generators.founding import build_on_any, check_told, tell_as
-    from mammo.generators.stable.base import check_prediction, recover
+    from mammo.generators.stable.base import checked_prediction, recover
     from mammo.generators.stable.folder import factor
     from mammo.generators.stable.latents import check_shape
 
@@ -168,7 +141,7 @@ def _of_tuned(tuned: SavedModel, material: Material, settings: Mapping[str, Any]
     build_on_any(tuned, material, "base")
     tell_as(tuned, material)
     folder = recover(about["plan"]["base"])
-    check_prediction(settings["prediction"], folder)
+    checked_prediction(settings["prediction"], folder)
     check_shape(material.data.shape, factor(folder))
     return {**about["plan"], "shape": list(material.data.shape)}
 
@@ -176,18 +149,6 @@ def _of_tuned(tuned: SavedModel, material: Material, settings: Mapping[str, Any]
 def _of_folder(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The plan of a pipeline as it came."""
     from mammo.generators.stable import base
-    from mammo.generators.stable.folder import factor
-    from mammo.generators.stable.latents import check_shape
+    from mammo.generators.stable.common import plan_of
 
-    name = base.named(material, settings)
-    folder = base.find(name)
-    base.check_prediction(settings["prediction"], folder)
-    check_shape(material.data.shape, factor(folder))
-    prompts = Prompts(settings["prompt"] or TEMPLATE, material.conditions)
-    base.check_length(prompts.texts(), folder)
-    return {
-        "base": base.describe(name, folder),
-        "prompts": prompts.to_json(),
-        "adapters": [],
-        "shape": list(material.data.shape),
-    }
+    return {**plan_of(base.named(material, settings), material, settings), "adapters": []}

@@ -84,10 +84,17 @@ def offered(kind: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for each in known().values() for name in getattr(each, kind)))
 
 
+def chosen_prediction(name: str, settings: Mapping[str, Any]) -> str:
+    """What the network of strategy `name` predicts: what the settings say, or its default."""
+    asked: str = settings["prediction"]
+    default: str = strategy(name).PREDICTIONS[0]
+    return default if asked == "auto" else asked
+
+
 def check_strategy(name: str, settings: Mapping[str, Any]) -> None:
     """ConfigError when strategy `name` cannot do what `settings` of train_generator say."""
     chosen = strategy(name)
-    if settings["prediction"] not in chosen.PREDICTIONS:
+    if settings["prediction"] not in ("auto", *chosen.PREDICTIONS):
         raise ConfigError(
             f"prediction {settings['prediction']!r} does not go with strategy {name}; "
             f"choose {' or '.join(chosen.PREDICTIONS)}"
