@@ -164,8 +164,8 @@ def _of_run(
     run_id = _real(run_id, tracking)
     run = tracking.get(run_id)
     path = path or kind
-    if kind == "model" and not tracking.has_artifact(run_id, path):
-        _refuse_parent(run_id, tracking)
+    if not tracking.has_artifact(run_id, path):
+        _refuse_missing(run_id, kind, tracking)
     digest = run.data.tags.get("mammo.digest", "")
     place = work / f"{kind}s" / (digest or f"{run_id}-{path.replace('/', '-')}")
     if not (place / _ABOUT[kind]).is_file():
@@ -189,7 +189,16 @@ def _fetch_parents(
             resolve(parent["uri"], "dataset", "parent", tracking=tracking, work=work)
 
 
-def _refuse_parent(run_id: str, tracking: "Tracking") -> None:
+def _refuse_missing(run_id: str, kind: str, tracking: "Tracking") -> None:
+    """TrackingError where one can tell what to name instead of a run that holds no `kind`."""
+    other = next(each for each in _ABOUT if each != kind)
+    if tracking.has_artifact(run_id, other):
+        makers = {"dataset": "preprocess, sample or mix", "model": "train_generator or _classifier"}
+        raise TrackingError(
+            f"run {run_id} holds a {other} and no {kind}; give one of {makers[kind]}"
+        )
+    if kind == "dataset":
+        return  # it may have been fetched before; else its absence is found next
     children = [
         child.info.run_id
         for child in tracking.children(run_id)

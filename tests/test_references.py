@@ -150,13 +150,26 @@ def test_a_parent_run_names_its_children(tracking: Tracking, tmp_path: Path) -> 
 
 def test_a_run_without_the_artifact(tracking: Tracking, data: Dataset, tmp_path: Path) -> None:
     run_id = logged(tracking, data.folder)
-    with pytest.raises(TrackingError, match=f"run {run_id} has no model"):
-        found(run_id, "model", tracking, tmp_path / "work")
+    empty = logged(tracking)
+    with pytest.raises(TrackingError, match=f"run {empty} has no model; name a finished"):
+        found(empty, "model", tracking, tmp_path / "work")
     with pytest.raises(TrackingError, match="has no artifact 'nothing'"):
         found(f"runs:/{run_id}/nothing", "dataset", tracking, tmp_path / "work")
     other = logged(tracking, model(tmp_path / "saved"), "model")
     with pytest.raises(TrackingError, match=r"holds no dataset: it has no dataset\.json"):
         found(f"runs:/{other}/model", "dataset", tracking, tmp_path / "work")
+
+
+def test_a_run_of_another_step_is_told_from_the_one_that_is_meant(
+    tracking: Tracking, data: Dataset, tmp_path: Path
+) -> None:
+    made = logged(tracking, data.folder)
+    trained = logged(tracking, model(tmp_path / "saved"), "model")
+    line = f"run {trained} holds a model and no dataset; give one of preprocess, sample or mix"
+    with pytest.raises(TrackingError, match=line):
+        found(trained, "dataset", tracking, tmp_path / "work")
+    with pytest.raises(TrackingError, match=f"run {made} holds a dataset and no model; give one"):
+        found(made, "model", tracking, tmp_path / "work")
 
 
 def test_the_parents_of_a_mixed_dataset_come_with_it(
