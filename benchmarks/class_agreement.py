@@ -48,9 +48,16 @@ def main() -> None:
 
 
 def called(classifier: Any, images: np.ndarray) -> np.ndarray:
-    """The most probable class of each image, 64 at a time."""
+    """Class of each image, 64 at a time: the positive one from the classifier's threshold on.
+
+    The threshold is the classifier's own, which its training chose on validation patients.
+    """
     parts = [classifier.predict(images[start : start + 64]) for start in range(0, len(images), 64)]
-    return np.concatenate(parts).argmax(1)
+    scores = np.concatenate(parts)
+    positive = classifier.classes.positive_id
+    others = scores.copy()
+    others[:, positive] = -1
+    return np.where(scores[:, positive] >= classifier.threshold, positive, others.argmax(1))
 
 
 def accuracy_on_real(classifier: Any, data: Dataset) -> tuple[float, int]:

@@ -61,7 +61,17 @@ STUDIES = {
     "cesm_dual": Study(CESM, {"mode": "dual", "epochs": 120, "patch": 2}, {}, masks=True),
     "busi_masks": Study(BUSI, {"mode": "mask_to_image", "epochs": 80, "patch": 2}, {}, masks=True),
     "busi_vae": Study(BUSI, {"generator": "vae", "epochs": 100, "channels": "32,64,128"}, {}),
-    "busi_gan": Study(BUSI, {"generator": "gan", "epochs": 200, "channels": "32,64,128"}, {}),
+    "busi_gan": Study(
+        BUSI,
+        {
+            "generator": "gan",
+            "epochs": 80,
+            "channels": "16,32,64",
+            "critic_steps": 2,
+            "lr": 2e-4,
+        },
+        {},
+    ),
     "busi_latent": Study(
         {**BUSI, "image_size": 128},
         {"generator": "ldm", "autoencoder": SHARED / "weights/taesd", "epochs": 100},
