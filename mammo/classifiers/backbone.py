@@ -46,6 +46,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.body = body
+        self.frozen = False  # whether nothing of the backbone is ever trained; a plan says so
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(features, classes)
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
@@ -54,9 +55,9 @@ class Network(nn.Module):
         self.register_buffer("feature_sd", torch.ones(features))
 
     @property
-    def frozen(self) -> bool:
-        """Whether nothing of the backbone is trained, so that an image's features never change."""
-        return not any(each.requires_grad for each in self.body.parameters())
+    def last_layer(self) -> nn.Linear:
+        """What gives the logits."""
+        return self.head
 
     def features(self, images: Tensor) -> Tensor:
         """Features (B, F) of `images`, before they are scaled."""

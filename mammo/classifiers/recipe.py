@@ -23,8 +23,22 @@ class Recipe:
     finetune: str
     optimizer: str
     lr: float
+    lr_schedule: str
+    warm_up: int
+    lr_drop: float
+    lr_every: int
+    lr_patience: int
     weight_decay: float
     backbone_lr_factor: float
+    layer_decay: float
+    block_lr: str
+    block: str
+    freeze_blocks: int
+    unfreeze_after: int
+    unfreeze_patience: int
+    unfreeze_drop: float
+    unfreeze_cooldown: int
+    unfreeze_head_factor: float
     dropout: float
     epochs: int
     batch_size: int

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from lightning.pytorch import Callback
 from numpy.typing import NDArray
 
 from mammo.classifiers.augment import AUGMENTS
@@ -14,10 +15,11 @@ from mammo.classifiers.features import Batches, Features, serve
 from mammo.classifiers.losses import make_loss
 from mammo.classifiers.material import Material, Rows, check_material, class_counts
 from mammo.classifiers.module import ClassifierModule
-from mammo.classifiers.plans import FINETUNES, OPTIMIZERS
+from mammo.classifiers.plans import Group, make_groups
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.save import save
 from mammo.classifiers.scores import judge, mode_of, predictions
+from mammo.classifiers.unfreezing import Patience, Unfreezing
 from mammo.classifiers.weights import Weights
 from mammo.data.classes import ClassMap
 from mammo.data.loading import ordered_batches, training_batches
@@ -26,6 +28,7 @@ from mammo.models import SavedModel
 from mammo.run import Run
 from mammo.seeds import derive
 from mammo.training import choose_device, fit, read_checkpoint
+from mammo.training.optimizing import Optimizing
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,7 @@ def train_classifier(
         seed=derive(seed, "weights"),
     )
     # before the batches: a plan that freezes the backbone lets its features be computed once
-    groups = FINETUNES[recipe.finetune](
-        network, lr=recipe.lr, backbone_lr_factor=recipe.backbone_lr_factor
-    )
+    groups = make_groups(recipe.finetune, network, vars(recipe))
     train, val = _batches(network, material, recipe, features, seed)
     module = ClassifierModule(
         network,
@@ -76,7 +77,7 @@ def train_classifier(
         ),
         augment=AUGMENTS[recipe.augment],
         judge=_judge(material, recipe, seed),
-        optimizer=partial(OPTIMIZERS[recipe.optimizer], weight_decay=recipe.weight_decay),
+        optimizing=_optimizing(recipe, len(train)),
         groups=groups,
         total_steps=recipe.epochs * len(train),
     )
@@ -93,6 +94,7 @@ def train_classifier(
         min_delta=recipe.min_delta,
         device=recipe.device,
         precision=recipe.precision,
+        callbacks=_callbacks(recipe, groups),
     )
     chosen: dict[str, float] = read_checkpoint(fitted.best)["history"][-1]
     best = {f"best/{name}": value for name, value in chosen.items() if name.startswith("val/")}
@@ -107,6 +109,43 @@ def train_classifier(
         val=of_val,
         scored=of_scored,
     )
+
+
+def _optimizing(recipe: Recipe, steps: int) -> Optimizing:
+    """Optimizer and schedule of `recipe`, an epoch being so many optimizer steps."""
+    return Optimizing(
+        recipe.lr,
+        (0.9, 0.999),
+        warm_up=recipe.warm_up,
+        optimizer=recipe.optimizer,
+        weight_decay=recipe.weight_decay,
+        schedule=recipe.lr_schedule,
+        least=0.0,
+        drop=recipe.lr_drop,
+        every=recipe.lr_every * steps,
+        patience=recipe.lr_patience,
+    )
+
+
+def _callbacks(recipe: Recipe, groups: list[Group]) -> list[Callback]:
+    if recipe.finetune != "gradual":
+        return []
+    patience = Patience(
+        recipe.unfreeze_after,
+        recipe.unfreeze_patience,
+        recipe.unfreeze_drop,
+        recipe.unfreeze_cooldown,
+    )
+    return [
+        Unfreezing(
+            groups,
+            monitor=recipe.monitor,
+            mode=mode_of(recipe.monitor),
+            min_delta=recipe.min_delta,
+            patience=patience,
+            head_factor=recipe.unfreeze_head_factor,
+        )
+    ]
 
 
 def _batches(

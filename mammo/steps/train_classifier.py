@@ -1,11 +1,12 @@
 """Trains classifiers on real and synthetic images: a hold-out, one fold, or all folds and seeds."""
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mammo.classifiers.augment import AUGMENTS
 from mammo.classifiers.losses import LOSSES, POS_WEIGHTS
-from mammo.classifiers.plans import FINETUNES, OPTIMIZERS
+from mammo.classifiers.plans import BLOCKS, FINETUNES, LR_SCHEDULES, OPTIMIZERS, check_plan
 from mammo.classifiers.recipe import Recipe, check_folds, seeds_of
 from mammo.classifiers.weights import check_weights, weights_digest
 from mammo.data.mix_settings import BALANCES, MIXES, SHORTAGES, TRIMS, MixSettings
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     AugmentName = str
     FinetuneName = str
     OptimizerName = str
+    LrSchedule = str
+    BlockName = str
     MixMode = str
     Balance = str
     OnShortage = str
@@ -35,6 +38,8 @@ else:
     AugmentName = one_of(AUGMENTS)
     FinetuneName = one_of(FINETUNES)
     OptimizerName = one_of(OPTIMIZERS)
+    LrSchedule = one_of(LR_SCHEDULES)
+    BlockName = one_of(BLOCKS)
     MixMode = one_of(MIXES)
     Balance = one_of(BALANCES)
     OnShortage = one_of(SHORTAGES)
@@ -54,14 +59,19 @@ def check(settings: Mapping[str, Any]) -> None:
     seeds_of(settings["seeds"], settings["seed"])
     check_weights(settings["weights"])
     check_logger(settings["logger"])
+    check_plan(settings, _defaults())
     MixSettings.of(settings).check(str(settings["synthetic"]))
-    if settings["finetune"] == "head" and settings["weights"] == "none":
+    if settings["finetune"] != "full" and settings["weights"] == "none":
         raise ConfigError(
-            "finetune 'head' would keep a random backbone; give weights default or a file, "
-            "or finetune full"
+            f"finetune {settings['finetune']!r} would keep a random backbone; give weights default "
+            "or a file, or finetune full"
         )
     if settings["label_smoothing"] == 1:
         raise ConfigError("label_smoothing 1 leaves no label; it must be below 1")
+
+
+def _defaults() -> dict[str, Any]:
+    return {name: each.default for name, each in inspect.signature(run).parameters.items()}
 
 
 def source_digest(settings: Mapping[str, Any]) -> str:
@@ -97,8 +107,22 @@ def run(
     finetune: FinetuneName = "full",
     optimizer: OptimizerName = "adamw",
     lr: PositiveFloat = 1e-3,
+    lr_schedule: LrSchedule = "cosine",
+    warm_up: Count = 100,
+    lr_drop: Fraction = 0.5,
+    lr_every: Count = 0,
+    lr_patience: PositiveInt = 5,
     weight_decay: NonNegativeFloat = 0.01,
     backbone_lr_factor: PositiveFloat = 1.0,
+    layer_decay: Fraction = 1.0,
+    block_lr: str = "",
+    block: BlockName = "stage",
+    freeze_blocks: Count = 0,
+    unfreeze_after: Count = 5,
+    unfreeze_patience: Count = 3,
+    unfreeze_drop: NonNegativeFloat = 0.0,
+    unfreeze_cooldown: Count = 0,
+    unfreeze_head_factor: Fraction = 1.0,
     dropout: Fraction = 0.0,
     epochs: PositiveInt = 30,
     batch_size: PositiveInt = 32,
@@ -140,11 +164,25 @@ def run(
         pos_weight: weight of a positive by training counts: balanced, its root sqrt, none (bce)
         sampler: of training rows: random, weighted or balanced by class
         augment: random changes of training images; the flips are for ultrasound
-        finetune: full trains everything, head keeps the backbone as it is
+        finetune: full, head alone, partial (first blocks frozen) or gradual (block after block)
         optimizer: adamw, adam or sgd
-        lr: highest learning rate, after a warm-up and before a cosine to 0
+        lr: highest learning rate
+        lr_schedule: cosine to 0, constant, step, plateau, or cosine_plateau (gradual)
+        warm_up: optimizer steps over which the rate rises, at most a tenth of all
+        lr_drop: factor of each fall of the rate (step, plateau)
+        lr_every: epochs between falls; 0 for two fifths of all (step)
+        lr_patience: epochs without gain before a fall (plateau)
         weight_decay: of kernels and matrices; biases and normalisation do not decay
         backbone_lr_factor: learning rate of the backbone over that of the head
+        layer_decay: factor of the rate from one block to the next towards the image
+        block_lr: rate of each block from the last to the first, as 5e-5,1e-5; empty for the above
+        block: what a block is: a stage of the backbone, or a single layer of a stage
+        freeze_blocks: blocks that stay as they are, counted from the image (partial)
+        unfreeze_after: epochs of the head alone (gradual)
+        unfreeze_patience: epochs without gain before the next block trains; 0 for never (gradual)
+        unfreeze_drop: fall below the best that lets the next block train; 0 for none (gradual)
+        unfreeze_cooldown: epochs that a block trains before the next may follow (gradual)
+        unfreeze_head_factor: factor of the head's rate with each further block (gradual)
         dropout: share of features dropped before the head
         epochs: most passes over the training rows
         batch_size: images of one optimizer step
