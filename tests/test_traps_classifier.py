@@ -67,7 +67,7 @@ def test_trap_t0j_the_reported_fold_is_not_the_one_the_epoch_was_chosen_on(tmp_p
 
 
 def test_trap_t2b_the_positive_weight_is_counted_on_training_rows_alone(tmp_path, monkeypatch):
-    from mammo.classifiers import train as module
+    from mammo.classifiers import phases as module
 
     seen = []
 

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,13 @@ from PIL import Image
 
 from mammo.classifiers.cross_validation import summarise
 from mammo.classifiers.features import Features
-from mammo.classifiers.material import Material, rows_digest, write_partition
+from mammo.classifiers.material import (
+    Material,
+    limited,
+    overfitting,
+    rows_digest,
+    write_partition,
+)
 from mammo.classifiers.pictures import draw_curves, preview
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.scores import finite, pooled
@@ -126,7 +132,8 @@ class Experiment:
             trained.metrics,
         )
         _keep(kept, record, trained.scored if fold != "none" else trained.val)
-        shutil.rmtree(child.folder / "checkpoints", ignore_errors=True)
+        for folder in sorted(child.folder.glob("checkpoints*")):
+            shutil.rmtree(folder, ignore_errors=True)
         return record
 
     def _train(self, tracked: Run, fold: str, seed: int) -> Trained:
@@ -153,6 +160,7 @@ class Experiment:
     def _material(self, tracked: Run, fold: str, seed: int) -> Material:
         data = self.data
         rows = training_rows(data, fold=fold, val_fraction=self.recipe.val_fraction)
+        rows = replace(rows, train=limited(data, rows.train, self.recipe.limit, seed))
         asked = MixSettings.of(self.settings)
         if self.synthetic or asked.thins_real:
             mixed = mix_training([data], self.synthetic, [rows], asked, seed=seed)
@@ -160,7 +168,8 @@ class Experiment:
             for path in write_mix(mixed, tracked.folder):
                 tracked.artifacts(path)
             tracked.metrics(counts(mixed.mix))
-        return Material(data, rows.train, rows.val, rows.scored, str(fold))
+        material = Material(data, rows.train, rows.val, rows.scored, str(fold))
+        return overfitting(material, self.recipe.overfit, seed)
 
     def _declare(self, tracked: Run, material: Material) -> None:
         """Say what goes in: dataset inputs, the partition, a batch as the network sees it."""

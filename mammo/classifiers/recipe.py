@@ -41,15 +41,29 @@ class Recipe:
     unfreeze_head_factor: float
     dropout: float
     epochs: int
+    subset_epochs: int
+    real_epochs: int
+    real_lr_factor: float
     batch_size: int
     monitor: str
     patience: int
+    patience_after: int
     min_delta: float
+    top_k: int
+    snapshot_every: int
+    find_lr: bool
+    limit: int
+    overfit: float
     val_fraction: float
     aggregate: str
     device: str
     precision: str
     workers: int
+
+    @property
+    def monitors(self) -> list[str]:
+        """The metrics in `monitor`; the first chooses the model and ends the training."""
+        return [each.strip() for each in self.monitor.split(",")]
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Recipe":

@@ -1,5 +1,7 @@
 """Saves a trained classifier with its operating points and where it came from."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,11 +26,15 @@ def save(
     module: ClassifierModule,
     *,
     seed: int,
+    folder: Path,
     val: pd.DataFrame,
+    history: Sequence[Mapping[str, float]],
+    phases: Sequence[Mapping[str, Any]],
 ) -> SavedModel:
     """Save the module's network with all that prediction and the leakage guards need.
 
-    `val` are its predictions of the validation rows; they choose the operating points.
+    `val` are its predictions of the validation rows; they choose the operating points. `history`
+    ends with the metrics of its epoch, `phases` say what it was trained on, one after the other.
     """
     data, network = material.data, module.network
     training, seen = data.manifest.iloc[material.train], data.generator_training
@@ -43,6 +49,10 @@ def save(
         "aggregate": recipe.aggregate,
         "thresholds": thresholds(val, data.classes.positive, recipe.aggregate),
         "temperature": 1.0,
+        "epoch": len(history),
+        "metrics": dict(history[-1]),
+        "phases": [dict(phase) for phase in phases],
+        "overfit": recipe.overfit,
         "fold": material.fold,
         "seed": seed,
         "weights": {"source": weights.source, "sha256": weights.sha256},
@@ -55,7 +65,7 @@ def save(
     # the file format refuses tensors that share memory
     tensors = {name: value.detach().clone() for name, value in network.state_dict().items()}
     return save_model(
-        tracked.folder / "model",
+        folder,
         kind="classifier",
         run_id=tracked.id,
         classes=data.classes,

@@ -66,8 +66,30 @@ def check(settings: Mapping[str, Any]) -> None:
             f"finetune {settings['finetune']!r} would keep a random backbone; give weights default "
             "or a file, or finetune full"
         )
+    _check_phases(settings)
     if settings["label_smoothing"] == 1:
         raise ConfigError("label_smoothing 1 leaves no label; it must be below 1")
+
+
+def _check_phases(settings: Mapping[str, Any]) -> None:
+    """Refuse phases that do not go together, and what only a phase or a search reads."""
+    for name in ("subset_epochs", "real_epochs"):
+        if settings[name] and settings["finetune"] == "gradual":
+            raise ConfigError(
+                f"{name} {settings[name]} would begin gradual unfreezing anew; use another finetune"
+            )
+    if settings["real_lr_factor"] != 1 and not settings["real_epochs"]:
+        raise ConfigError(
+            f"real_lr_factor {settings['real_lr_factor']} does not apply without real_epochs"
+        )
+    if settings["overfit"] and settings["limit"]:
+        raise ConfigError(
+            f"overfit {settings['overfit']} takes its own share of the patients; leave out limit"
+        )
+    if settings["find_lr"] and settings["lr"] != _defaults()["lr"]:
+        raise ConfigError(
+            f"lr {settings['lr']} is given and find_lr would replace it; leave one of the two out"
+        )
 
 
 def _defaults() -> dict[str, Any]:
@@ -107,6 +129,7 @@ def run(
     finetune: FinetuneName = "full",
     optimizer: OptimizerName = "adamw",
     lr: PositiveFloat = 1e-3,
+    find_lr: bool = False,
     lr_schedule: LrSchedule = "cosine",
     warm_up: Count = 100,
     lr_drop: Fraction = 0.5,
@@ -125,13 +148,21 @@ def run(
     unfreeze_head_factor: Fraction = 1.0,
     dropout: Fraction = 0.0,
     epochs: PositiveInt = 30,
+    subset_epochs: Count = 0,
+    real_epochs: Count = 0,
+    real_lr_factor: PositiveFloat = 1.0,
     batch_size: PositiveInt = 32,
     monitor: str = "val/auc",
     patience: Count = 10,
+    patience_after: Count = 0,
     min_delta: NonNegativeFloat = 0.0,
+    top_k: Count = 0,
+    snapshot_every: Count = 0,
     folds: str = "none",
     seeds: str = "",
     val_fraction: Fraction = 0.15,
+    limit: Count = 0,
+    overfit: Fraction = 0.0,
     aggregate: Aggregate = "mean",
     seed: int = 0,
     device: str = "auto",
@@ -167,6 +198,7 @@ def run(
         finetune: full, head alone, partial (first blocks frozen) or gradual (block after block)
         optimizer: adamw, adam or sgd
         lr: highest learning rate
+        find_lr: search lr in a sweep before training
         lr_schedule: cosine to 0, constant, step, plateau, or cosine_plateau (gradual)
         warm_up: optimizer steps over which the rate rises, at most a tenth of all
         lr_drop: factor of each fall of the rate (step, plateau)
@@ -185,13 +217,22 @@ def run(
         unfreeze_head_factor: factor of the head's rate with each further block (gradual)
         dropout: share of features dropped before the head
         epochs: most passes over the training rows
+        subset_epochs: passes over the warm-up subset of the dataset before them; 0 for none
+        real_epochs: passes over the real images alone after them, with a fresh optimizer
+        real_lr_factor: learning rate of these over lr
         batch_size: images of one optimizer step
-        monitor: validation metric that chooses the epoch, as val/auc or val/loss
+        monitor: metric that chooses the epoch, as val/auc; further ones, as val/auc,val/loss, have
+            the weights of their best epoch kept beside it
         patience: epochs without gain that end the training; 0 for all epochs
+        patience_after: epochs before patience begins to count
         min_delta: smallest gain of the monitored metric that counts
+        top_k: models kept of the best epochs beside the best one; 0 for none
+        snapshot_every: epochs between models kept on the way; 0 for none
         folds: none for the hold-out, the number of the fold to score, or all
         seeds: several seeds, as 0,1,2; empty for seed alone
         val_fraction: share of the other folds' patients that validate a fold
+        limit: patients to train on, the class shares kept; 0 for all
+        overfit: share of the training patients to learn by heart, a check and no result; 0 for off
         aggregate: a patient's score is the mean or the max of the images'
         seed: of weights, order, augmentation and mixing
         device: auto, cpu, cuda or cuda:<number>

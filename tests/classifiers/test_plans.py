@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "steps"))
 from classifier_data import tracked, train, write
 from safetensors.torch import load_file
 
-from mammo.classifiers import train as training
+from mammo.classifiers import phases
 from mammo.classifiers.backbone import build
 from mammo.classifiers.blocks import blocks, rest
 from mammo.classifiers.plans import FINETUNES
@@ -188,7 +188,7 @@ GRADUAL = {
 
 def gradually(folder, data, weights, monkeypatch, *, killed_after=0):
     """A run in which the monitored value never rises, so that each epoch thaws a block."""
-    monkeypatch.setattr(training, "judge", lambda frame, classes, how: {"auc": 0.5})
+    monkeypatch.setattr(phases, "judge", lambda frame, classes, how: {"auc": 0.5})
     run = tracked(folder, data)
     seen = []
     metrics = MemoryRun.metrics
