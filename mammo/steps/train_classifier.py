@@ -56,7 +56,11 @@ SEVERAL = ("synthetic",)
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse settings that do not go together."""
     check_folds(settings["folds"])
-    seeds_of(settings["seeds"], settings["seed"])
+    several = len(seeds_of(settings["seeds"], settings["seed"])) > 1 or settings["folds"] == "all"
+    if settings["jobs"] > 1 and not several:
+        raise ConfigError(
+            f"jobs {settings['jobs']} has one run to share; use folds all, several seeds, or jobs 1"
+        )
     check_weights(settings["weights"])
     check_logger(settings["logger"])
     check_plan(settings, _defaults())
@@ -160,6 +164,7 @@ def run(
     snapshot_every: Count = 0,
     folds: str = "none",
     seeds: str = "",
+    jobs: PositiveInt = 1,
     val_fraction: Fraction = 0.15,
     limit: Count = 0,
     overfit: Fraction = 0.0,
@@ -230,6 +235,7 @@ def run(
         snapshot_every: epochs between models kept on the way; 0 for none
         folds: none for the hold-out, the number of the fold to score, or all
         seeds: several seeds, as 0,1,2; empty for seed alone
+        jobs: folds and seeds that train at once, in processes; GPUs are dealt out in turn
         val_fraction: share of the other folds' patients that validate a fold
         limit: patients to train on, the class shares kept; 0 for all
         overfit: share of the training patients to learn by heart, a check and no result; 0 for off
