@@ -19,6 +19,7 @@ from mammo.classifiers.cross_validation import summarise
 from mammo.classifiers.features import Features
 from mammo.classifiers.material import (
     Material,
+    check_ground,
     limited,
     overfitting,
     rows_digest,
@@ -83,7 +84,8 @@ class Experiment:
         """Open what the run's inputs name, and read the weights: a broken file ends the run."""
         data = Dataset(tracked.inputs["data"][0].path)
         synthetic = [Dataset(each.path) for each in tracked.inputs.get("synthetic", [])]
-        weights = read_weights(recipe.weights, recipe.model_name)
+        given = [each.path for each in tracked.inputs.get("weights", [])]
+        weights = read_weights(recipe.weights, recipe.model_name, *given)
         log.info("weights: %s %s", weights.source, weights.sha256)
         return cls(data, synthetic, recipe, weights, Features(data), settings)
 
@@ -159,7 +161,7 @@ class Experiment:
             shutil.rmtree(folder, ignore_errors=True)
         return Outcome(
             trained.saved.digest,
-            len(trained.saved.training),
+            int(trained.saved.about["train_images"]),
             trained.metrics,
             trained.scored if fold != "none" else trained.val,
         )
@@ -197,6 +199,8 @@ class Experiment:
                 tracked.artifacts(path)
             tracked.metrics(counts(mixed.mix))
         material = Material(data, rows.train, rows.val, rows.scored, str(fold))
+        if self.weights.model is not None:
+            check_ground(self.weights.model, material)
         return overfitting(material, self.recipe.overfit, seed)
 
     def _declare(self, tracked: Run, material: Material) -> None:

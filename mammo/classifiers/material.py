@@ -15,6 +15,8 @@ from mammo.classifiers.scores import CLASS_AUC, check_labels, mode_of
 from mammo.data.dataset import Dataset
 from mammo.data.partition import draw_patients
 from mammo.errors import ConfigError, DataError
+from mammo.evaluation.predictions import unseen
+from mammo.models import SavedModel
 
 log = logging.getLogger("mammo")
 Rows = NDArray[np.int64]
@@ -58,6 +60,22 @@ def check_material(material: Material, monitors: Sequence[str]) -> None:
     held_out = material.data.manifest.iloc[np.concatenate([material.val, material.scored])]
     if held_out["is_synthetic"].any():
         raise DataError("synthetic images among the validation or scored rows; preprocess again")
+
+
+def check_ground(model: SavedModel, material: Material) -> None:
+    """Refuse to start from a classifier that has seen a patient who validates or is scored."""
+    data = material.data
+    tested = np.flatnonzero((data.manifest["split"] == "test").to_numpy())
+    held_out = np.unique(np.concatenate([material.val, material.scored, tested]))
+    seen = np.setdiff1d(held_out, unseen(model, data, held_out))
+    if len(seen):
+        frame = data.manifest.iloc[seen]
+        raise DataError(
+            f"weights: classifier {model.run_id} was trained on {frame['group_id'].nunique()} of "
+            f"the {data.manifest.iloc[held_out]['group_id'].nunique()} held-out patients of "
+            f"dataset {data.name} (patient {frame.iloc[0]['group_id']}); give one trained on the "
+            "training rows of this dataset (of this fold: --folds) alone"
+        )
 
 
 def limited(data: Dataset, rows: Rows, limit: int, seed: int) -> Rows:

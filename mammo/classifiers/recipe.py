@@ -40,6 +40,8 @@ class Recipe:
     unfreeze_cooldown: int
     unfreeze_head_factor: float
     dropout: float
+    drop_path: float
+    head: str
     epochs: int
     subset_epochs: int
     real_epochs: int

@@ -10,6 +10,7 @@ from mammo.classifiers.material import Material, rows_digest
 from mammo.classifiers.module import ClassifierModule
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.weights import Weights
+from mammo.data.dataset import Dataset
 from mammo.evaluation.operating import at_specificity, most_balanced
 from mammo.evaluation.ranking import aggregate
 from mammo.models import SavedModel, save_model
@@ -39,8 +40,12 @@ def save(
     data, network = material.data, module.network
     training, seen = data.manifest.iloc[material.train], data.generator_training
     runs = sorted(set(training.loc[training["is_synthetic"], "generator_run_id"]))
+    seen = seen[seen["run_id"].isin(runs)]
+    if weights.model is not None:
+        training, seen, runs = _with_those_of(weights.model, training, seen, runs, data)
     about: dict[str, Any] = {
         "model_name": recipe.model_name,
+        "head": recipe.head,
         "activation": module.loss.activation,
         "normalisation": {
             "mean": network.mean.flatten().tolist(),
@@ -56,6 +61,7 @@ def save(
         "fold": material.fold,
         "seed": seed,
         "weights": {"source": weights.source, "sha256": weights.sha256},
+        "train_images": len(material.train),
         "train_digest": rows_digest(material.data, material.train),
         "generators": runs,
         "data_digest": data.digest,
@@ -72,9 +78,27 @@ def save(
         shape=data.shape,
         weights=tensors,
         training=training,
-        generator_training=seen[seen["run_id"].isin(runs)],
+        generator_training=seen,
         settings={**vars(recipe), "weights": weights.source, "seed": seed},
         about=about,
+    )
+
+
+def _with_those_of(
+    parent: SavedModel,
+    training: pd.DataFrame,
+    seen: pd.DataFrame,
+    runs: list[str],
+    data: Dataset,
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Training rows, what generators saw and their runs, with those of the parent: seen too."""
+    own = training.assign(salt=str(data.about.get("salt") or ""))
+    columns = ["group_id", "sha256", "is_synthetic", "salt"]
+    both = [own[columns], parent.training[columns]]
+    return (
+        pd.concat(both, ignore_index=True).drop_duplicates(ignore_index=True),
+        pd.concat([seen, parent.generator_training], ignore_index=True).drop_duplicates(),
+        sorted({*runs, *parent.about["generators"]}),
     )
 
 

@@ -101,7 +101,10 @@ def _prepared(
         shape=material.data.shape,
         classes=len(material.data.classes.names),
         dropout=recipe.dropout,
+        drop_path=recipe.drop_path,
+        head=recipe.head,
         weights=weights.tensors,
+        normalisation=weights.normalisation,
         source=weights.source,
         seed=derive(seed, "weights"),
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     OptimizerName = str
     LrSchedule = str
     BlockName = str
+    HeadName = str
     MixMode = str
     Balance = str
     OnShortage = str
@@ -40,6 +41,7 @@ else:
     OptimizerName = one_of(OPTIMIZERS)
     LrSchedule = one_of(LR_SCHEDULES)
     BlockName = one_of(BLOCKS)
+    HeadName = one_of(("linear", "batch_norm"))
     MixMode = one_of(MIXES)
     Balance = one_of(BALANCES)
     OnShortage = one_of(SHORTAGES)
@@ -49,7 +51,7 @@ else:
     PrecisionName = one_of(("auto", "32", "bf16"))
     LoggerName = one_of(LOGGERS)
 
-INPUTS = {"data": "dataset", "synthetic": "dataset"}
+INPUTS = {"data": "dataset", "synthetic": "dataset", "weights": "model or files or hub"}
 SEVERAL = ("synthetic",)
 
 
@@ -71,6 +73,8 @@ def check(settings: Mapping[str, Any]) -> None:
             "or a file, or finetune full"
         )
     _check_phases(settings)
+    if settings["drop_path"] == 1:
+        raise ConfigError("drop_path 1 leaves no block; it must be below 1")
     if settings["label_smoothing"] == 1:
         raise ConfigError("label_smoothing 1 leaves no label; it must be below 1")
 
@@ -151,6 +155,8 @@ def run(
     unfreeze_cooldown: Count = 0,
     unfreeze_head_factor: Fraction = 1.0,
     dropout: Fraction = 0.0,
+    drop_path: Fraction = 0.0,
+    head: HeadName = "linear",
     epochs: PositiveInt = 30,
     subset_epochs: Count = 0,
     real_epochs: Count = 0,
@@ -192,7 +198,8 @@ def run(
         synthetic_weights: parts of the synthetic datasets, as 0.7,0.3; empty makes them one pool
         on_shortage: what too few images mean: error, or clamp to what there is
         model_name: backbone, a name of timm or torchvision/<name>
-        weights: none, default (the hub's), or the path of a state dict
+        weights: none, default (the hub's), the path of a state dict, or a trained classifier, whose
+            backbone is the start: path, run id, runs:/<id>/model or models:/<name>@<alias>
         loss: ce, bce (each class against the rest) or focal
         label_smoothing: share of each label spread over the classes (ce)
         focal_gamma: how much less a well classified image counts (focal)
@@ -220,7 +227,9 @@ def run(
         unfreeze_drop: fall below the best that lets the next block train; 0 for none (gradual)
         unfreeze_cooldown: epochs that a block trains before the next may follow (gradual)
         unfreeze_head_factor: factor of the head's rate with each further block (gradual)
-        dropout: share of features dropped before the head
+        dropout: share of features dropped before the last layer
+        drop_path: chance that an image skips the last block, less for those before it
+        head: linear, or batch_norm: BatchNorm, ReLU, Dropout, Linear
         epochs: most passes over the training rows
         subset_epochs: passes over the warm-up subset of the dataset before them; 0 for none
         real_epochs: passes over the real images alone after them, with a fresh optimizer
