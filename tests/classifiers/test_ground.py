@@ -182,3 +182,22 @@ def test_a_backbone_of_one_channel_serves_three_with_the_same_answer_to_grey(tmp
     torch.testing.assert_close(
         one.features(image), three.features(image.repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.doors
+def test_s0_35_the_parent_is_an_input_of_the_run_that_goes_on_from_it(store, tmp_path):
+    from doors import here
+
+    from mammo.tracking import Tracking
+
+    data = write(tmp_path / "datasets").folder
+    fast = {"data": data, "model_name": "test_resnet", "epochs": 1, "monitor": "val/auc,val/loss"}
+    parent = here("train_classifier", work_dir=tmp_path / "work", **fast)
+    assert parent.code == 0, parent.err
+    for weights in (parent.run_id, f"runs:/{parent.run_id}/models/best-val-loss"):
+        child = here("train_classifier", weights=weights, work_dir=tmp_path / "work", **fast)
+        assert child.code == 0, child.err
+        tags = Tracking().get(child.run_id).data.tags
+        assert tags["mammo.input.weights"] == parent.run_id
+    wrong = here("train_classifier", weights="0" * 32, work_dir=tmp_path / "work", **fast)
+    assert wrong.code == 2 and wrong.err.strip().count("\n") == 0
