@@ -166,7 +166,9 @@ def _of_run(
     path = path or kind
     if not tracking.has_artifact(run_id, path):
         _refuse_missing(run_id, kind, tracking)
-    digest = run.data.tags.get("mammo.digest", "")
+    # the tag is of the main output: a run may hold other models beside it
+    beside = kind == "model" and path != kind
+    digest = "" if beside else run.data.tags.get("mammo.digest", "")
     place = work / f"{kind}s" / (digest or f"{run_id}-{path.replace('/', '-')}")
     if not (place / _ABOUT[kind]).is_file():
         tracking.download(run_id, path, place, proof=_ABOUT[kind])

@@ -106,6 +106,16 @@ def test_an_artifact_may_have_another_name(tracking: Any, data: Any, tmp_path: P
     Dataset(reference.path).verify()
 
 
+def test_a_model_beside_the_main_one_is_not_taken_for_it(tracking: Any, tmp_path: Path) -> None:
+    run_id = logged(tracking, model(tmp_path / "saved"), "model")
+    other = model(tmp_path / "other", digest="o" * 32)
+    tracking.client.log_artifacts(run_id, str(other), "models/best-val-f1")
+    for path, digest in (("model", "m" * 32), ("models/best-val-f1", "o" * 32)):
+        reference = found(f"runs:/{run_id}/{path}", "model", tracking, tmp_path / "work")
+        assert reference.digest == digest
+        assert json.loads((reference.path / "model.json").read_text())["digest"] == digest
+
+
 @pytest.mark.parametrize("form", ["models:/screening@champion", "models:/screening/1"])
 def test_a_registered_model_is_the_model_of_its_run(
     form: str, tracking: Tracking, tmp_path: Path

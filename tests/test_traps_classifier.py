@@ -15,7 +15,9 @@ from classifier_data import tracked, train, write
 
 from mammo.classifiers.backbone import build
 from mammo.classifiers.losses import make_loss
-from mammo.classifiers.plans import FINETUNES
+from mammo.classifiers.plans import FINETUNES, OPTIMIZERS
+from mammo.training import optimizing
+from mammo.training.optimizing import Optimizing
 
 
 def state(run):
@@ -41,10 +43,10 @@ def test_trap_t0h_the_head_trains_at_the_full_rate_and_weight_decay_is_passed():
     assert {rates[id(each)] for each in network.head.parameters()} == {1e-2}
     assert {rates[id(each)] for each in network.body.parameters()} == {1e-2 * 0.1}
     assert len(rates) == len(list(network.parameters()))
-    from mammo.classifiers.plans import OPTIMIZERS
-
+    assert sorted(OPTIMIZERS) == sorted(optimizing.OPTIMIZERS)
     for name in OPTIMIZERS:
-        optimizer = OPTIMIZERS[name](groups, weight_decay=0.3)
+        moved = Optimizing(1.0, optimizer=name, weight_decay=0.3)
+        optimizer = moved.mover([dict(group) for group in groups])
         decays = {
             each.ndim > 1: group["weight_decay"]
             for group in optimizer.param_groups
@@ -65,7 +67,7 @@ def test_trap_t0j_the_reported_fold_is_not_the_one_the_epoch_was_chosen_on(tmp_p
 
 
 def test_trap_t2b_the_positive_weight_is_counted_on_training_rows_alone(tmp_path, monkeypatch):
-    from mammo.classifiers import train as module
+    from mammo.classifiers import phases as module
 
     seen = []
 
@@ -86,14 +88,14 @@ def test_trap_t2f_training_mode_does_not_thaw_a_frozen_normalisation(epochs):
     from mammo.classifiers.module import ClassifierModule
 
     network = build("test_resnet", shape=(1, 32, 32), classes=2)
-    FINETUNES["head"](network, lr=1e-3, backbone_lr_factor=1.0)
+    FINETUNES["head"](network, lr=1e-3)
     loss = make_loss("ce", {"label_smoothing": 0.0})
     module = ClassifierModule(
         network,
         loss,
         augment=lambda images: images,
         judge=lambda rows, scores: {},
-        optimizer=torch.optim.AdamW,
+        optimizing=Optimizing(1e-3),
         groups=[],
         total_steps=1,
     )

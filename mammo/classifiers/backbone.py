@@ -1,4 +1,4 @@
-"""Networks: a timm or torchvision backbone for any number of channels, with a linear head."""
+"""Networks: a timm or torchvision backbone for any number of channels, with a head."""
 
 import math
 from collections.abc import Sequence
@@ -43,20 +43,22 @@ class Network(nn.Module):
         mean: Sequence[float],
         sd: Sequence[float],
         dropout: float = 0.0,
+        head: str = "linear",
     ) -> None:
         super().__init__()
         self.body = body
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(features, classes)
+        self.frozen = False  # whether nothing of the backbone is ever trained; a plan says so
+        self.dropout = nn.Dropout(dropout if head == "linear" else 0.0)
+        self.head = make_head(head, features, classes, dropout)
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
         self.register_buffer("sd", torch.tensor(sd).reshape(1, -1, 1, 1))
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_sd", torch.ones(features))
 
     @property
-    def frozen(self) -> bool:
-        """Whether nothing of the backbone is trained, so that an image's features never change."""
-        return not any(each.requires_grad for each in self.body.parameters())
+    def last_layer(self) -> nn.Linear:
+        """What gives the logits."""
+        return [each for each in self.head.modules() if isinstance(each, nn.Linear)][-1]
 
     def features(self, images: Tensor) -> Tensor:
         """Features (B, F) of `images`, before they are scaled."""
@@ -79,30 +81,53 @@ class Network(nn.Module):
         self.feature_sd.copy_(features.std(dim=0).clamp_min(1e-3))  # a dead feature stays small
 
 
+def make_head(head: str, features: int, classes: int, dropout: float) -> nn.Module:
+    """Features (B, F) to logits (B, K): linear, or batch_norm, a head for features of any scale.
+
+    The latter is the head of system 0: BatchNorm, ReLU, Dropout, Linear.
+    """
+    if head == "linear":
+        return nn.Linear(features, classes)
+    return nn.Sequential(
+        nn.BatchNorm1d(features),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(features, classes),
+    )
+
+
 def build(
     model_name: str,
     *,
     shape: tuple[int, int, int],
     classes: int,
     dropout: float = 0.0,
+    drop_path: float = 0.0,
+    head: str = "linear",
     weights: dict[str, Tensor] | None = None,
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
     source: str = "",
     seed: int = 0,
 ) -> Network:
     """A fresh network for images of `shape` (C, H, W).
 
-    `weights` is a state dict of the backbone for three channels, read from `source`; without it
-    every layer is drawn from `seed`, as the head is in any case.
+    `weights` is a state dict of the backbone for any number of channels, read from `source`, and
+    `normalisation` the mean and sd by channel that they expect, where these are not the model's;
+    without weights every layer is drawn from `seed`, as the head is in any case.
     """
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = create(model_name, (height, width))
+        body = create(model_name, (height, width), drop_path=drop_path)
         if weights is not None:
+            taken = weights.get(f"{body.first}.weight")
+            if taken is not None and taken.ndim == 4:
+                adapt_first_layer(body.module.get_submodule(body.first), taken.shape[1])
             load_body(body, weights, model_name=model_name, source=source)
         adapt_first_layer(body.module.get_submodule(body.first), channels)
         features = _feature_count(body.module, shape, model_name)
-        mean, sd = (body.mean, body.sd) if weights is not None else ((0.5,) * 3, (0.5,) * 3)
+        own = normalisation or (body.mean, body.sd)
+        mean, sd = own if weights is not None else ((0.5,) * 3, (0.5,) * 3)
         return Network(
             body.module,
             features=features,
@@ -110,14 +135,27 @@ def build(
             mean=for_channels(mean, channels),
             sd=for_channels(sd, channels),
             dropout=dropout,
+            head=head,
         )
 
 
-def create(model_name: str, size: tuple[int, int]) -> Body:
-    """The backbone `model_name` with random weights; ConfigError when nobody knows the name."""
-    if model_name.startswith(TORCHVISION):
-        return _create_torchvision(model_name)
-    return _create_timm(model_name, size)
+def create(model_name: str, size: tuple[int, int], *, drop_path: float = 0.0) -> Body:
+    """The backbone `model_name` with random weights; ConfigError when nobody knows the name.
+
+    `drop_path` is the chance that an image skips the last block, less for those before it
+    (stochastic depth, Huang et al. 2016), for networks that know it.
+    """
+    try:
+        if model_name.startswith(TORCHVISION):
+            return _create_torchvision(model_name, drop_path)
+        return _create_timm(model_name, size, drop_path)
+    except TypeError:
+        if not drop_path:
+            raise
+        raise ConfigError(
+            f"drop_path {drop_path} does not apply to model_name {model_name!r}, which cannot "
+            "leave out blocks; use 0, or a ResNet, ConvNeXt or EfficientNet"
+        ) from None
 
 
 def adapt_first_layer(first: nn.Module, channels: int) -> None:
@@ -162,7 +200,7 @@ def load_body(body: Body, weights: dict[str, Tensor], *, model_name: str, source
     body.module.load_state_dict({**own, **kept})
 
 
-def _create_timm(model_name: str, size: tuple[int, int]) -> Body:
+def _create_timm(model_name: str, size: tuple[int, int], drop_path: float) -> Body:
     import timm
 
     if not timm.is_model(model_name):
@@ -173,8 +211,9 @@ def _create_timm(model_name: str, size: tuple[int, int]) -> Body:
             "or torchvision/<name>"
         )
     about: dict[str, Any] = timm.get_pretrained_cfg(model_name).to_dict()
-    resizing = {"img_size": size} if about.get("fixed_input_size") else {}
-    module = timm.create_model(model_name, pretrained=False, num_classes=0, **resizing)
+    asked: dict[str, Any] = {"img_size": size} if about.get("fixed_input_size") else {}
+    asked |= {"drop_path_rate": drop_path} if drop_path else {}
+    module = timm.create_model(model_name, pretrained=False, num_classes=0, **asked)
     heads = about.get("classifier") or "classifier"
     first = about.get("first_conv") or ""
     first = first[0] if isinstance(first, (list, tuple)) else first
@@ -187,7 +226,7 @@ def _create_timm(model_name: str, size: tuple[int, int]) -> Body:
     )
 
 
-def _create_torchvision(model_name: str) -> Body:
+def _create_torchvision(model_name: str, drop_path: float) -> Body:
     from torchvision import models
 
     name = model_name.removeprefix(TORCHVISION)
@@ -198,7 +237,8 @@ def _create_torchvision(model_name: str) -> Body:
             f"unknown model_name {model_name!r} (torchvision has {', '.join(near)}, ...); "
             "give torchvision/<name> or a name that timm knows"
         )
-    module = models.get_model(name, weights=None)
+    asked = {"stochastic_depth_prob": drop_path} if drop_path else {}
+    module = models.get_model(name, weights=None, **asked)
     head = next((each for each in _HEADS if hasattr(module, each)), "")
     linears = [
         f"{head}.{inner}" if inner else head

@@ -5,7 +5,9 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,14 @@ from PIL import Image
 
 from mammo.classifiers.cross_validation import summarise
 from mammo.classifiers.features import Features
-from mammo.classifiers.material import Material, rows_digest, write_partition
+from mammo.classifiers.material import (
+    Material,
+    check_ground,
+    limited,
+    overfitting,
+    rows_digest,
+    write_partition,
+)
 from mammo.classifiers.pictures import draw_curves, preview
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.scores import finite, pooled
@@ -30,6 +39,8 @@ from mammo.errors import ConfigError
 from mammo.evaluation.ranking import aggregate, bootstrap_auc, class_aucs, frame_auc
 from mammo.loggers import logged_by
 from mammo.run import Result, Run
+from mammo.training.children import Task, in_processes
+from mammo.training.devices import device_of
 
 log = logging.getLogger("mammo")
 
@@ -48,6 +59,16 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a child hands to its parent."""
+
+    digest: str  # of its model
+    train_images: int
+    metrics: dict[str, float]
+    predictions: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A recipe with the datasets and the weights that all its runs share."""
 
@@ -63,7 +84,8 @@ class Experiment:
         """Open what the run's inputs name, and read the weights: a broken file ends the run."""
         data = Dataset(tracked.inputs["data"][0].path)
         synthetic = [Dataset(each.path) for each in tracked.inputs.get("synthetic", [])]
-        weights = read_weights(recipe.weights, recipe.model_name)
+        given = [each.path for each in tracked.inputs.get("weights", [])]
+        weights = read_weights(recipe.weights, recipe.model_name, *given)
         log.info("weights: %s %s", weights.source, weights.sha256)
         return cls(data, synthetic, recipe, weights, Features(data), settings)
 
@@ -89,12 +111,12 @@ class Experiment:
 
         A child that was finished before a kill is not computed again.
         """
+        jobs = self.settings["jobs"]
+        (self._children if jobs == 1 else partial(self._children_at_once, jobs))(tracked, runs)
         done, frames = [], []
-        for fold, seed in runs:
-            name = f"fold-{fold}-seed-{seed}" if fold != "none" else f"seed-{seed}"
-            record = self._child(tracked, name, fold, seed)
-            done.append(record)
-            frames.append(pd.read_parquet(_kept(tracked, name) / "predictions.parquet"))
+        for kept in (_kept(tracked, *each) for each in runs):
+            done.append(Done(**json.loads((kept / "done.json").read_text())))
+            frames.append(pd.read_parquet(kept / "predictions.parquet"))
         tracked.table("runs", pd.DataFrame([_row(each) for each in done]))
         _log_predictions(tracked, pd.concat(frames, ignore_index=True))
         positive, how = self.data.classes.positive, self.recipe.aggregate
@@ -107,27 +129,42 @@ class Experiment:
         digest = hashlib.sha256(",".join(each.digest for each in done).encode()).hexdigest()[:32]
         return Result({"predictions": tracked.uri("predictions.parquet")}, found, digest)
 
-    def _child(self, tracked: Run, name: str, fold: str, seed: int) -> Done:
-        kept = _kept(tracked, name)
-        if (kept / "done.json").is_file():
-            log.info("%s is finished; not computed again", name)
-            return Done(**json.loads((kept / "done.json").read_text()))
+    def _children(self, tracked: Run, runs: list[tuple[str, int]]) -> None:
+        """Train those of `runs` that are not finished, one after the other."""
+        for fold, seed in _unfinished(tracked, runs):
+            with self._opened(tracked, fold, seed) as child:
+                outcome = self.outcome(child, fold, seed)
+            _keep(_kept(tracked, fold, seed), outcome, child, fold, seed)
+
+    def _children_at_once(self, jobs: int, tracked: Run, runs: list[tuple[str, int]]) -> None:
+        """Train those of `runs` that are not finished, `jobs` at a time, in processes."""
+        left = _unfinished(tracked, runs)
+        tasks = [
+            Task(
+                partial(self._opened, tracked, *each),
+                partial(_in_process, dict(self.settings), *each),
+            )
+            for each in left
+        ]
+        for number, child, outcome in in_processes(tasks, jobs):
+            _keep(_kept(tracked, *left[number]), outcome, child, *left[number])
+
+    def _opened(self, tracked: Run, fold: str, seed: int) -> AbstractContextManager[Run]:
         given = {**self.settings, "folds": fold, "seeds": "", "seed": seed}
-        with tracked.child(name, "train_classifier", given) as child:
-            _tag_inputs(child)
-            trained = self._train(child, fold, seed)
-        record = Done(
-            fold,
-            seed,
-            child.id,
-            child.uri("model"),
+        return tracked.child(_name(fold, seed), "train_classifier", given)
+
+    def outcome(self, child: Run, fold: str, seed: int) -> Outcome:
+        """Train in a child run; what its parent keeps of it."""
+        _tag_inputs(child)
+        trained = self._train(child, fold, seed)
+        for folder in sorted(child.folder.glob("checkpoints*")):
+            shutil.rmtree(folder, ignore_errors=True)
+        return Outcome(
             trained.saved.digest,
-            len(trained.saved.training),
+            int(trained.saved.about["train_images"]),
             trained.metrics,
+            trained.scored if fold != "none" else trained.val,
         )
-        _keep(kept, record, trained.scored if fold != "none" else trained.val)
-        shutil.rmtree(child.folder / "checkpoints", ignore_errors=True)
-        return record
 
     def _train(self, tracked: Run, fold: str, seed: int) -> Trained:
         """Train on one partition and log everything that the run carries."""
@@ -153,6 +190,7 @@ class Experiment:
     def _material(self, tracked: Run, fold: str, seed: int) -> Material:
         data = self.data
         rows = training_rows(data, fold=fold, val_fraction=self.recipe.val_fraction)
+        rows = replace(rows, train=limited(data, rows.train, self.recipe.limit, seed))
         asked = MixSettings.of(self.settings)
         if self.synthetic or asked.thins_real:
             mixed = mix_training([data], self.synthetic, [rows], asked, seed=seed)
@@ -160,7 +198,10 @@ class Experiment:
             for path in write_mix(mixed, tracked.folder):
                 tracked.artifacts(path)
             tracked.metrics(counts(mixed.mix))
-        return Material(data, rows.train, rows.val, rows.scored, str(fold))
+        material = Material(data, rows.train, rows.val, rows.scored, str(fold))
+        if self.weights.model is not None:
+            check_ground(self.weights.model, material)
+        return overfitting(material, self.recipe.overfit, seed)
 
     def _declare(self, tracked: Run, material: Material) -> None:
         """Say what goes in: dataset inputs, the partition, a batch as the network sees it."""
@@ -208,18 +249,39 @@ def _row(done: Done) -> dict[str, Any]:
     return {key: value for key, value in asdict(done).items() if key != "metrics"} | done.metrics
 
 
-def _kept(tracked: Run, name: str) -> Path:
-    return tracked.folder / "finished" / name
+def _name(fold: str, seed: int) -> str:
+    return f"fold-{fold}-seed-{seed}" if fold != "none" else f"seed-{seed}"
 
 
-def _keep(folder: Path, done: Done, predictions: pd.DataFrame) -> None:
+def _kept(tracked: Run, fold: str, seed: int) -> Path:
+    return tracked.folder / "finished" / _name(fold, seed)
+
+
+def _unfinished(tracked: Run, runs: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    left = [each for each in runs if not (_kept(tracked, *each) / "done.json").is_file()]
+    for each in runs:
+        if each not in left:
+            log.info("%s is finished; not computed again", _name(*each))
+    return left
+
+
+def _keep(folder: Path, outcome: Outcome, child: Run, fold: str, seed: int) -> None:
     """Keep a finished child's record, which appears when it is whole."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    predictions.to_parquet(partial / "predictions.parquet", index=False)
-    (partial / "done.json").write_text(json.dumps(asdict(done)) + "\n")
-    partial.replace(folder)
+    about = (child.id, child.uri("model"), outcome.digest, outcome.train_images, outcome.metrics)
+    partial_folder = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    partial_folder.mkdir(parents=True)
+    outcome.predictions.to_parquet(partial_folder / "predictions.parquet", index=False)
+    record = json.dumps(asdict(Done(fold, seed, *about)))
+    (partial_folder / "done.json").write_text(record + "\n")
+    partial_folder.replace(folder)
+
+
+def _in_process(settings: dict[str, Any], fold: str, seed: int, child: Run, slot: int) -> Outcome:
+    """The work of a child in a process of its own, on a device of its own where there are some."""
+    device = device_of(settings["device"], slot)
+    recipe = Recipe.of({**settings, "device": device})
+    return Experiment.open(child, recipe, settings).outcome(child, fold, seed)
 
 
 def _log_predictions(tracked: Run, frame: pd.DataFrame) -> None:

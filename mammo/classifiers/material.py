@@ -2,7 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,12 @@ from numpy.typing import NDArray
 
 from mammo.classifiers.scores import CLASS_AUC, check_labels, mode_of
 from mammo.data.dataset import Dataset
+from mammo.data.partition import draw_patients
 from mammo.errors import ConfigError, DataError
+from mammo.evaluation.predictions import unseen
+from mammo.models import SavedModel
 
+log = logging.getLogger("mammo")
 Rows = NDArray[np.int64]
 
 
@@ -30,16 +37,17 @@ class Material:
         return -1 if self.fold == "none" else int(self.fold)
 
 
-def check_material(material: Material, monitor: str) -> None:
+def check_material(material: Material, monitors: Sequence[str]) -> None:
     """Refuse rows that cannot train or cannot be judged, before the network is built."""
     classes = material.data.classes
-    mode_of(monitor)
-    named = monitor.removeprefix(CLASS_AUC)
-    if monitor.startswith(CLASS_AUC) and (named not in classes.names or len(classes.names) < 3):
-        raise ConfigError(
-            f"monitor {monitor!r} is no metric of the classes {', '.join(classes.names)}; "
-            "monitor val/auc"
-        )
+    for monitor in monitors:
+        mode_of(monitor)
+        named = monitor.removeprefix(CLASS_AUC)
+        if monitor.startswith(CLASS_AUC) and (named not in classes.names or len(classes.names) < 3):
+            raise ConfigError(
+                f"monitor {monitor!r} is no metric of the classes {', '.join(classes.names)}; "
+                "monitor val/auc"
+            )
     labels = material.data.manifest["label"].iloc[material.train]
     check_labels(labels, classes.positive, "training", "preprocess more images")
     for rows, what, remedy in (
@@ -52,6 +60,52 @@ def check_material(material: Material, monitor: str) -> None:
     held_out = material.data.manifest.iloc[np.concatenate([material.val, material.scored])]
     if held_out["is_synthetic"].any():
         raise DataError("synthetic images among the validation or scored rows; preprocess again")
+
+
+def check_ground(model: SavedModel, material: Material) -> None:
+    """Refuse to start from a classifier that has seen a patient who validates or is scored."""
+    data = material.data
+    tested = np.flatnonzero((data.manifest["split"] == "test").to_numpy())
+    held_out = np.unique(np.concatenate([material.val, material.scored, tested]))
+    seen = np.setdiff1d(held_out, unseen(model, data, held_out))
+    if len(seen):
+        frame = data.manifest.iloc[seen]
+        raise DataError(
+            f"weights: classifier {model.run_id} was trained on {frame['group_id'].nunique()} of "
+            f"the {data.manifest.iloc[held_out]['group_id'].nunique()} held-out patients of "
+            f"dataset {data.name} (patient {frame.iloc[0]['group_id']}); give one trained on the "
+            "training rows of this dataset (of this fold: --folds) alone"
+        )
+
+
+def limited(data: Dataset, rows: Rows, limit: int, seed: int) -> Rows:
+    """Those of `rows` that show `limit` patients (0: all), drawn so that class shares stay."""
+    frame = data.manifest.iloc[rows]
+    if not limit or limit >= frame["group_id"].nunique():
+        return rows
+    chosen = draw_patients(frame, limit, seed, positive=data.classes.positive)
+    found: Rows = rows[frame["group_id"].isin(chosen).to_numpy()]
+    return found
+
+
+def overfitting(material: Material, share: float, seed: int) -> Material:
+    """The real images of `share` of the training patients, to train and to validate on.
+
+    A network that cannot learn them by heart is broken, or its labels are; nothing else follows
+    from the numbers of such a run.
+    """
+    if not share:
+        return material
+    real = material.train[~material.data.manifest["is_synthetic"].to_numpy()[material.train]]
+    patients = material.data.manifest["group_id"].iloc[real].nunique()
+    count = max(len(material.data.classes.names), math.ceil(share * patients))
+    rows = limited(material.data, real, count, seed)
+    log.warning(
+        "overfit %g: %d images train and validate; the numbers tell whether the network can learn "
+        "them by heart, and nothing else",
+        *(share, len(rows)),
+    )
+    return replace(material, train=rows, val=rows)
 
 
 def class_counts(material: Material) -> list[int]:

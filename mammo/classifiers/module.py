@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mammo.classifiers.backbone import Network
+from mammo.classifiers.blocks import rest
 from mammo.classifiers.losses import ACTIVATIONS, Loss
-from mammo.classifiers.plans import warmed_cosine
+from mammo.classifiers.plans import Group
 from mammo.classifiers.scores import finite
+from mammo.training.optimizing import Optimizing, Schedule
 
 Judge = Callable[[NDArray[np.int64], NDArray[np.float64]], dict[str, float]]
-WARMUP = 0.1  # share of all steps over which the learning rate rises
 
 
 class ClassifierModule(LightningModule):
@@ -33,8 +34,8 @@ class ClassifierModule(LightningModule):
         *,
         augment: Callable[[Tensor], Tensor],
         judge: Judge,
-        optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
-        groups: list[dict[str, Any]],
+        optimizing: Optimizing,
+        groups: list[Group],
         total_steps: int,
     ) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class ClassifierModule(LightningModule):
         self._activation = ACTIVATIONS[loss.activation]
         self._augment = augment
         self._judge = judge
-        self._optimizer = optimizer
+        self._optimizing = optimizing
         self._groups = groups
         self._total_steps = total_steps
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -58,12 +59,14 @@ class ClassifierModule(LightningModule):
     def on_fit_start(self) -> None:
         self.network.to(self.device)
 
+    def on_train_epoch_start(self) -> None:
+        self.train()  # the trainer leaves each part in the mode in which it was handed over
+
     def train(self, mode: bool = True) -> "ClassifierModule":
-        """Training mode, in which a frozen backbone stays in evaluation mode."""
+        """Training mode, in which what is frozen of the backbone stays in evaluation mode."""
         super().train(mode)
         self.network.train(mode)
-        if self.network.frozen:
-            self.network.body.eval()  # else batch normalisation would go on learning
+        rest(self.network.body)
         return self
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -101,10 +104,9 @@ class ClassifierModule(LightningModule):
         self.history = list(checkpoint["history"])
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer(self._groups)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmed_cosine(step, total=self._total_steps, warmup=WARMUP)
-        )
+        # copies: an optimizer writes into its groups, and another may start from the same
+        optimizer = self._optimizing.mover([dict(group) for group in self._groups])
+        schedule = Schedule(optimizer, self._optimizing, self._total_steps)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def _logits(self, batch: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> Tensor:

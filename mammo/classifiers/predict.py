@@ -59,7 +59,10 @@ def load(folder: Path, *, device: str = "cpu") -> Classifier:
     about: dict[str, Any] = saved.about
     try:
         network = build(
-            about["model_name"], shape=saved.shape, classes=len(saved.classes.names), seed=0
+            about["model_name"],
+            shape=saved.shape,
+            classes=len(saved.classes.names),
+            head=about.get("head", "linear"),
         )
         network.load_state_dict(saved.weights())
         classifier = Classifier(

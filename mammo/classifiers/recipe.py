@@ -23,19 +23,49 @@ class Recipe:
     finetune: str
     optimizer: str
     lr: float
+    lr_schedule: str
+    warm_up: int
+    lr_drop: float
+    lr_every: int
+    lr_patience: int
     weight_decay: float
     backbone_lr_factor: float
+    layer_decay: float
+    block_lr: str
+    block: str
+    freeze_blocks: int
+    unfreeze_after: int
+    unfreeze_patience: int
+    unfreeze_drop: float
+    unfreeze_cooldown: int
+    unfreeze_head_factor: float
     dropout: float
+    drop_path: float
+    head: str
     epochs: int
+    subset_epochs: int
+    real_epochs: int
+    real_lr_factor: float
     batch_size: int
     monitor: str
     patience: int
+    patience_after: int
     min_delta: float
+    top_k: int
+    snapshot_every: int
+    find_lr: bool
+    limit: int
+    overfit: float
     val_fraction: float
     aggregate: str
     device: str
     precision: str
     workers: int
+
+    @property
+    def monitors(self) -> list[str]:
+        """The metrics in `monitor`; the first chooses the model and ends the training."""
+        return [each.strip() for each in self.monitor.split(",")]
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Recipe":

@@ -1,5 +1,7 @@
 """Saves a trained classifier with its operating points and where it came from."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -8,6 +10,7 @@ from mammo.classifiers.material import Material, rows_digest
 from mammo.classifiers.module import ClassifierModule
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.weights import Weights
+from mammo.data.dataset import Dataset
 from mammo.evaluation.operating import at_specificity, most_balanced
 from mammo.evaluation.ranking import aggregate
 from mammo.models import SavedModel, save_model
@@ -24,17 +27,25 @@ def save(
     module: ClassifierModule,
     *,
     seed: int,
+    folder: Path,
     val: pd.DataFrame,
+    history: Sequence[Mapping[str, float]],
+    phases: Sequence[Mapping[str, Any]],
 ) -> SavedModel:
     """Save the module's network with all that prediction and the leakage guards need.
 
-    `val` are its predictions of the validation rows; they choose the operating points.
+    `val` are its predictions of the validation rows; they choose the operating points. `history`
+    ends with the metrics of its epoch, `phases` say what it was trained on, one after the other.
     """
     data, network = material.data, module.network
     training, seen = data.manifest.iloc[material.train], data.generator_training
     runs = sorted(set(training.loc[training["is_synthetic"], "generator_run_id"]))
+    seen = seen[seen["run_id"].isin(runs)]
+    if weights.model is not None:
+        training, seen, runs = _with_those_of(weights.model, training, seen, runs, data)
     about: dict[str, Any] = {
         "model_name": recipe.model_name,
+        "head": recipe.head,
         "activation": module.loss.activation,
         "normalisation": {
             "mean": network.mean.flatten().tolist(),
@@ -43,9 +54,14 @@ def save(
         "aggregate": recipe.aggregate,
         "thresholds": thresholds(val, data.classes.positive, recipe.aggregate),
         "temperature": 1.0,
+        "epoch": len(history),
+        "metrics": dict(history[-1]),
+        "phases": [dict(phase) for phase in phases],
+        "overfit": recipe.overfit,
         "fold": material.fold,
         "seed": seed,
         "weights": {"source": weights.source, "sha256": weights.sha256},
+        "train_images": len(material.train),
         "train_digest": rows_digest(material.data, material.train),
         "generators": runs,
         "data_digest": data.digest,
@@ -55,16 +71,34 @@ def save(
     # the file format refuses tensors that share memory
     tensors = {name: value.detach().clone() for name, value in network.state_dict().items()}
     return save_model(
-        tracked.folder / "model",
+        folder,
         kind="classifier",
         run_id=tracked.id,
         classes=data.classes,
         shape=data.shape,
         weights=tensors,
         training=training,
-        generator_training=seen[seen["run_id"].isin(runs)],
+        generator_training=seen,
         settings={**vars(recipe), "weights": weights.source, "seed": seed},
         about=about,
+    )
+
+
+def _with_those_of(
+    parent: SavedModel,
+    training: pd.DataFrame,
+    seen: pd.DataFrame,
+    runs: list[str],
+    data: Dataset,
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Training rows, what generators saw and their runs, with those of the parent: seen too."""
+    own = training.assign(salt=str(data.about.get("salt") or ""))
+    columns = ["group_id", "sha256", "is_synthetic", "salt"]
+    both = [own[columns], parent.training[columns]]
+    return (
+        pd.concat(both, ignore_index=True).drop_duplicates(ignore_index=True),
+        pd.concat([seen, parent.generator_training], ignore_index=True).drop_duplicates(),
+        sorted({*runs, *parent.about["generators"]}),
     )
 
 

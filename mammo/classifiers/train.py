@@ -1,31 +1,30 @@
 """Trains one classifier on one partition: fresh network, fit, operating points, saved model."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from mammo.classifiers.augment import AUGMENTS
-from mammo.classifiers.backbone import Network, build
-from mammo.classifiers.features import Batches, Features, serve
-from mammo.classifiers.losses import make_loss
-from mammo.classifiers.material import Material, Rows, check_material, class_counts
+from mammo.classifiers.backbone import build
+from mammo.classifiers.features import Features
+from mammo.classifiers.material import Material, Rows, check_material
 from mammo.classifiers.module import ClassifierModule
-from mammo.classifiers.plans import FINETUNES, OPTIMIZERS
+from mammo.classifiers.phases import Fitting, phases_of, said_of
+from mammo.classifiers.plans import make_groups
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.save import save
-from mammo.classifiers.scores import judge, mode_of, predictions
+from mammo.classifiers.scores import judge, predictions
 from mammo.classifiers.weights import Weights
 from mammo.data.classes import ClassMap
-from mammo.data.loading import ordered_batches, training_batches
-from mammo.data.samplers import SAMPLERS
+from mammo.data.loading import ordered_batches
 from mammo.models import SavedModel
 from mammo.run import Run
 from mammo.seeds import derive
-from mammo.training import choose_device, fit, read_checkpoint
+from mammo.training import choose_device, read_checkpoint
+
+log = logging.getLogger("mammo")
 
 
 @dataclass(frozen=True)
@@ -53,99 +52,84 @@ def train_classifier(
     `features` remembers those of a frozen backbone from one run of the recipe to the next.
     """
     classes = material.data.classes
-    check_material(material, recipe.monitor)
-    network = build(
-        recipe.model_name,
-        shape=material.data.shape,
-        classes=len(classes.names),
-        dropout=recipe.dropout,
-        weights=weights.tensors,
-        source=weights.source,
-        seed=derive(seed, "weights"),
-    )
-    # before the batches: a plan that freezes the backbone lets its features be computed once
-    groups = FINETUNES[recipe.finetune](
-        network, lr=recipe.lr, backbone_lr_factor=recipe.backbone_lr_factor
-    )
-    train, val = _batches(network, material, recipe, features, seed)
-    module = ClassifierModule(
-        network,
-        make_loss(
-            recipe.loss,
-            {**vars(recipe), "counts": class_counts(material), "positive": classes.positive_id},
-        ),
-        augment=AUGMENTS[recipe.augment],
-        judge=_judge(material, recipe, seed),
-        optimizer=partial(OPTIMIZERS[recipe.optimizer], weight_decay=recipe.weight_decay),
-        groups=groups,
-        total_steps=recipe.epochs * len(train),
-    )
-    fitted = fit(
-        module,
-        train=train,
-        val=val,
-        tracked=tracked,
-        epochs=recipe.epochs,
-        seed=seed,
-        monitor=recipe.monitor,
-        mode=mode_of(recipe.monitor),
-        patience=recipe.patience,
-        min_delta=recipe.min_delta,
-        device=recipe.device,
-        precision=recipe.precision,
-    )
-    chosen: dict[str, float] = read_checkpoint(fitted.best)["history"][-1]
-    best = {f"best/{name}": value for name, value in chosen.items() if name.startswith("val/")}
+    check_material(material, recipe.monitors)
+    phases = phases_of(material, recipe, seed)
+    if recipe.find_lr:
+        recipe = _with_rate_found(tracked, material, recipe, weights, features, seed=seed)
+    fitting = _prepared(tracked, material, recipe, weights, features, seed=seed)
+    said, keepings = [], []
+    for phase in phases:
+        module, fitted, keeping = fitting.fit(phase)
+        said.append(said_of(phase, fitted))
+        keepings.append(keeping)
+    best_history = read_checkpoint(fitted.best)["history"]
     predict = partial(_predict, module, material, recipe, features, seed)
+    store = partial(save, tracked, material, recipe, weights, module, seed=seed, phases=said)
+    for name, path in keepings[-1].files():
+        checkpoint = read_checkpoint(path)
+        module.load_state_dict(checkpoint["state_dict"])
+        folder = tracked.folder / "models" / name
+        store(folder=folder, val=predict(material.val, "val"), history=checkpoint["history"])
+        tracked.artifacts(folder, f"models/{name}")
+    module.load_state_dict(read_checkpoint(fitted.best)["state_dict"])
     of_val = predict(material.val, "val")
-    saved = save(tracked, material, recipe, weights, module, seed=seed, val=of_val)
+    saved = store(folder=tracked.folder / "model", val=of_val, history=best_history)
     of_scored = predict(material.scored, "scored")
+    chosen: dict[str, float] = best_history[-1]
+    best = {f"best/{name}": value for name, value in chosen.items() if name.startswith("val/")}
     return Trained(
         saved,
         metrics={**best, **_fold_metrics(of_scored, classes, recipe.aggregate)},
-        history=module.history,
+        history=fitting.history,
         val=of_val,
         scored=of_scored,
     )
 
 
-def _batches(
-    network: Network, material: Material, recipe: Recipe, features: Features, seed: int
-) -> tuple[Batches, Batches]:
-    """Training and validation batches: images, or features where those never change."""
-    size = recipe.batch_size
-    labels = material.data.label_ids()[material.train]
-    draw = SAMPLERS[recipe.sampler]
-
-    def order(epoch: int) -> Rows:
-        positions: Rows = draw(labels, derive(seed, "order", epoch), batch_size=size)
-        return positions
-
-    images = training_batches(
-        material.data, material.train, batch_size=size, order=order, workers=recipe.workers
+def _prepared(
+    tracked: Run,
+    material: Material,
+    recipe: Recipe,
+    weights: Weights,
+    features: Features,
+    *,
+    seed: int,
+) -> Fitting:
+    """A fresh network and what its plan moves."""
+    network = build(
+        recipe.model_name,
+        shape=material.data.shape,
+        classes=len(material.data.classes.names),
+        dropout=recipe.dropout,
+        drop_path=recipe.drop_path,
+        head=recipe.head,
+        weights=weights.tensors,
+        normalisation=weights.normalisation,
+        source=weights.source,
+        seed=derive(seed, "weights"),
     )
-    if not network.frozen:
-        return images, ordered_batches(material.data, material.val, batch_size=size)
-    device = choose_device(recipe.device)
-    train = features.of(network, material.data, material.train, device)
-    network.scale_features(train["features"].to(network.feature_mean.device))
-    val = features.of(network, material.data, material.val, device)
-    return (
-        serve(train, batch_size=size, order=order) if recipe.augment == "none" else images,
-        serve(val, batch_size=size, order=lambda epoch: np.arange(len(material.val))),
-    )
+    # before the batches: a plan that freezes the backbone lets its features be computed once
+    groups = make_groups(recipe.finetune, network, vars(recipe))
+    fitting = Fitting(tracked, network, groups, recipe, features, seed=seed)
+    fitting.scale(material)
+    return fitting
 
 
-def _judge(
-    material: Material, recipe: Recipe, seed: int
-) -> Callable[[Rows, NDArray[np.float64]], dict[str, float]]:
-    def of_epoch(rows: Rows, scores: NDArray[np.float64]) -> dict[str, float]:
-        frame = predictions(
-            material.data, rows, scores, split="val", fold=material.fold_number, seed=seed
-        )
-        return judge(frame, material.data.classes, recipe.aggregate)
-
-    return of_epoch
+def _with_rate_found(
+    tracked: Run,
+    material: Material,
+    recipe: Recipe,
+    weights: Weights,
+    features: Features,
+    *,
+    seed: int,
+) -> Recipe:
+    """`recipe` with the learning rate that a sweep of a network of its own suggests."""
+    searched = _prepared(tracked, material, recipe, weights, features, seed=seed)
+    lr = searched.find_lr(phases_of(material, recipe, seed)[0])
+    tracked.params({"effective.lr": lr})
+    log.info("find_lr: trains with lr %g (figures/lr_finder.png)", lr)
+    return replace(recipe, lr=lr)
 
 
 def _predict(

@@ -1,7 +1,8 @@
-"""Pretrained weights of a backbone: none, the hub's, or a local file known by its checksum."""
+"""Pretrained weights of a backbone: none, the hub's, a file's, or those of a trained classifier."""
 
 import hashlib
 import pickle
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ from mammo.errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mammo.models import SavedModel
+
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 TORCHVISION = "torchvision/"
+_REFERENCE = re.compile(r"runs:/.+|models:/.+|[0-9a-f]{32}")  # of a run or its model
 
 
 @dataclass(frozen=True)
@@ -21,39 +25,83 @@ class Weights:
     """Tensors by name and where they came from; no tensors for random ones."""
 
     tensors: "dict[str, Tensor] | None"
-    source: str  # none, the hub's name or the file's name
+    source: str  # none, the hub's name, the file's name or the classifier's run
     sha256: str = ""  # of the file
+    model: "SavedModel | None" = None  # the classifier, whose patients the new one has seen too
+
+    @property
+    def normalisation(self) -> "tuple[list[float], list[float]] | None":
+        """Mean and sd by channel that a classifier was trained with; None for the backbone's."""
+        if self.model is None:
+            return None
+        said = self.model.about["normalisation"]
+        return said["mean"], said["sd"]
 
 
 def check_weights(weights: str) -> None:
     """Refuse a file that is not there or cannot be one, without reading it as tensors."""
-    if weights in ("none", "default"):
-        return
     path = Path(weights).expanduser()
+    if weights in ("none", "default") or _REFERENCE.fullmatch(weights) or _is_model(path):
+        return
     if not path.is_file():
         raise ConfigError(
-            f"weights {weights!r} is not a file; give none, default or the path of a state dict"
+            f"weights {weights!r} is not a file; give none, default, the path of a state dict, or "
+            "a trained classifier"
         )
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"weights {weights!r} should end in {', '.join(SUFFIXES)}")
 
 
 def weights_digest(weights: str) -> str:
-    """Hash of the file that the setting names; empty where it names none."""
-    if weights in ("none", "default"):
+    """Hash of the file that the setting names; empty where it names none of this machine."""
+    if weights in ("none", "default") or _REFERENCE.fullmatch(weights):
         return ""
     check_weights(weights)
-    return _sha256(Path(weights).expanduser())
+    path = Path(weights).expanduser()
+    return _sha256(_model_folder(path) / "model.json" if _is_model(path) else path)
 
 
-def read_weights(weights: str, model_name: str) -> Weights:
-    """The state dict that the setting `weights` names for `model_name`."""
+def read_weights(weights: str, model_name: str, found: Path | None = None) -> Weights:
+    """The state dict that the setting `weights` names for `model_name`, lying in `found`."""
     if weights == "none":
         return Weights(None, "none")
     if weights == "default":
         return _from_hub(model_name)
+    path = found or Path(weights).expanduser()
+    if _is_model(path):
+        return _from_classifier(
+            path if (path / "model.json").is_file() else path / "model", model_name
+        )
     check_weights(weights)
-    return _from_file(Path(weights).expanduser())
+    return _from_file(path)
+
+
+def _is_model(path: Path) -> bool:
+    return (_model_folder(path) / "model.json").is_file()
+
+
+def _model_folder(path: Path) -> Path:
+    """The folder of a model itself, where `path` may be that of its run's artifacts."""
+    inner = path / "model"
+    return inner if (inner / "model.json").is_file() else path
+
+
+def _from_classifier(folder: Path, model_name: str) -> Weights:
+    """The backbone of a classifier that was trained here."""
+    from mammo.models import WEIGHTS, open_model
+
+    saved = open_model(folder, "classifier")
+    if saved.about["model_name"] != model_name:
+        raise ConfigError(
+            f"weights: classifier {saved.run_id} is a {saved.about['model_name']}, model_name is "
+            f"{model_name!r}; use the same"
+        )
+    body = {
+        name.removeprefix("body."): value
+        for name, value in saved.weights().items()
+        if name.startswith("body.")
+    }
+    return Weights(body, f"classifier {saved.run_id}", saved.about["files"][WEIGHTS], saved)
 
 
 def _from_file(path: Path) -> Weights:

@@ -92,12 +92,17 @@ def take_patients(
         return records
     frame = pd.DataFrame({"group_id": [r.patient for r in records], "label": ""})
     frame["label"] = [record.label for record in records]
+    chosen = draw_patients(frame, limit, seed, positive=positive)
+    return [record for record in records if record.patient in chosen]
+
+
+def draw_patients(frame: pd.DataFrame, limit: int, seed: int, *, positive: str = "") -> set[str]:
+    """`limit` of the patients in `frame` (columns group_id, label), the class shares kept."""
     table = patients_of(frame, positive=positive, stratify_by=LABEL, least=1)
     turn = np.random.default_rng(derive(seed, "limit")).permutation(len(table))
     drawn = table["label"].iloc[turn]
     place = (drawn.groupby(drawn).cumcount() + 0.5) / drawn.map(drawn.value_counts())
-    chosen = set(place.sort_values(kind="stable").index[:limit])
-    return [record for record in records if record.patient in chosen]
+    return set(place.sort_values(kind="stable").index[:limit])
 
 
 def warm_up(frame: pd.DataFrame, *, negatives: int, positive: str, seed: int) -> pd.Series:

@@ -127,8 +127,9 @@ def _known(saved: SavedModel, data: Dataset) -> list[_Known]:
         _Known("a generator behind model", "sha256", set(made["sha256"])),
         _Known("a generator behind model", "group_id", set(patients["group_id"])),
     ]
-    if salt and salt == str(saved.about.get("salt") or ""):
-        found.insert(0, _Known("model", "group_id", set(trained["group_id"])))
+    alike = trained[trained["salt"] == salt]
+    if salt and len(alike):
+        found.insert(0, _Known("model", "group_id", set(alike["group_id"])))
     return found
 
 

@@ -14,8 +14,8 @@ from mammo.generators.adversary import PatchCritic, fooling, telling
 from mammo.generators.artist import Asked, call_size, in_calls
 from mammo.generators.autoencoders import Autoencoder
 from mammo.generators.learner import trainable
-from mammo.generators.optimizing import Optimizing
 from mammo.generators.perceptual import Distance
+from mammo.training.optimizing import Optimizing
 
 ALONE = 0.25  # share of the training before the critic is listened to: it has to learn first
 CRITIC_BETAS = (0.5, 0.9)

@@ -58,8 +58,8 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
     from mammo.generators.founding import tell_as
     from mammo.generators.latents import LatentDiffusion, network_in
     from mammo.generators.losses import make_loss
-    from mammo.generators.optimizing import Optimizing
     from mammo.seeds import derive
+    from mammo.training.optimizing import Optimizing
 
     base = _base(material)
     weights = base.weights()

@@ -13,9 +13,9 @@ from mammo.generators import draws
 from mammo.generators.canvas import Canvas
 from mammo.generators.learner import spread, trainable
 from mammo.generators.losses import SQUARED, Loss
-from mammo.generators.optimizing import Optimizing
 from mammo.generators.sampling import DiffusionArtist
 from mammo.generators.strategies import Strategy
+from mammo.training.optimizing import Optimizing
 
 
 class Diffusion(LightningModule):

@@ -14,7 +14,7 @@ from mammo.generators import draws
 from mammo.generators.canvas import Canvas
 from mammo.generators.learner import trainable
 from mammo.generators.one_call import OneCallArtist
-from mammo.generators.optimizing import Optimizing, Schedule
+from mammo.training.optimizing import Optimizing, Schedule
 
 CRITIC, MAKER = 0, 1  # places of the optimizers
 

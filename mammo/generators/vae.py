@@ -14,7 +14,7 @@ from mammo.generators import draws
 from mammo.generators.canvas import Canvas
 from mammo.generators.learner import trainable
 from mammo.generators.one_call import Grow, OneCallArtist, one_hot, planes, smallest
-from mammo.generators.optimizing import Optimizing
+from mammo.training.optimizing import Optimizing
 
 KL_WEIGHT = 1.0  # where the setting is 0
 

@@ -1,11 +1,12 @@
 """Trains classifiers on real and synthetic images: a hold-out, one fold, or all folds and seeds."""
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mammo.classifiers.augment import AUGMENTS
 from mammo.classifiers.losses import LOSSES, POS_WEIGHTS
-from mammo.classifiers.plans import FINETUNES, OPTIMIZERS
+from mammo.classifiers.plans import BLOCKS, FINETUNES, LR_SCHEDULES, OPTIMIZERS, check_plan
 from mammo.classifiers.recipe import Recipe, check_folds, seeds_of
 from mammo.classifiers.weights import check_weights, weights_digest
 from mammo.data.mix_settings import BALANCES, MIXES, SHORTAGES, TRIMS, MixSettings
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     AugmentName = str
     FinetuneName = str
     OptimizerName = str
+    LrSchedule = str
+    BlockName = str
+    HeadName = str
     MixMode = str
     Balance = str
     OnShortage = str
@@ -35,6 +39,9 @@ else:
     AugmentName = one_of(AUGMENTS)
     FinetuneName = one_of(FINETUNES)
     OptimizerName = one_of(OPTIMIZERS)
+    LrSchedule = one_of(LR_SCHEDULES)
+    BlockName = one_of(BLOCKS)
+    HeadName = one_of(("linear", "batch_norm"))
     MixMode = one_of(MIXES)
     Balance = one_of(BALANCES)
     OnShortage = one_of(SHORTAGES)
@@ -44,24 +51,57 @@ else:
     PrecisionName = one_of(("auto", "32", "bf16"))
     LoggerName = one_of(LOGGERS)
 
-INPUTS = {"data": "dataset", "synthetic": "dataset"}
+INPUTS = {"data": "dataset", "synthetic": "dataset", "weights": "model or files or hub"}
 SEVERAL = ("synthetic",)
 
 
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse settings that do not go together."""
     check_folds(settings["folds"])
-    seeds_of(settings["seeds"], settings["seed"])
+    several = len(seeds_of(settings["seeds"], settings["seed"])) > 1 or settings["folds"] == "all"
+    if settings["jobs"] > 1 and not several:
+        raise ConfigError(
+            f"jobs {settings['jobs']} has one run to share; use folds all, several seeds, or jobs 1"
+        )
     check_weights(settings["weights"])
     check_logger(settings["logger"])
+    check_plan(settings, _defaults())
     MixSettings.of(settings).check(str(settings["synthetic"]))
-    if settings["finetune"] == "head" and settings["weights"] == "none":
+    if settings["finetune"] != "full" and settings["weights"] == "none":
         raise ConfigError(
-            "finetune 'head' would keep a random backbone; give weights default or a file, "
-            "or finetune full"
+            f"finetune {settings['finetune']!r} would keep a random backbone; give weights default "
+            "or a file, or finetune full"
         )
+    _check_phases(settings)
+    if settings["drop_path"] == 1:
+        raise ConfigError("drop_path 1 leaves no block; it must be below 1")
     if settings["label_smoothing"] == 1:
         raise ConfigError("label_smoothing 1 leaves no label; it must be below 1")
+
+
+def _check_phases(settings: Mapping[str, Any]) -> None:
+    """Refuse phases that do not go together, and what only a phase or a search reads."""
+    for name in ("subset_epochs", "real_epochs"):
+        if settings[name] and settings["finetune"] == "gradual":
+            raise ConfigError(
+                f"{name} {settings[name]} would begin gradual unfreezing anew; use another finetune"
+            )
+    if settings["real_lr_factor"] != 1 and not settings["real_epochs"]:
+        raise ConfigError(
+            f"real_lr_factor {settings['real_lr_factor']} does not apply without real_epochs"
+        )
+    if settings["overfit"] and settings["limit"]:
+        raise ConfigError(
+            f"overfit {settings['overfit']} takes its own share of the patients; leave out limit"
+        )
+    if settings["find_lr"] and settings["lr"] != _defaults()["lr"]:
+        raise ConfigError(
+            f"lr {settings['lr']} is given and find_lr would replace it; leave one of the two out"
+        )
+
+
+def _defaults() -> dict[str, Any]:
+    return {name: each.default for name, each in inspect.signature(run).parameters.items()}
 
 
 def source_digest(settings: Mapping[str, Any]) -> str:
@@ -97,17 +137,43 @@ def run(
     finetune: FinetuneName = "full",
     optimizer: OptimizerName = "adamw",
     lr: PositiveFloat = 1e-3,
+    find_lr: bool = False,
+    lr_schedule: LrSchedule = "cosine",
+    warm_up: Count = 100,
+    lr_drop: Fraction = 0.5,
+    lr_every: Count = 0,
+    lr_patience: PositiveInt = 5,
     weight_decay: NonNegativeFloat = 0.01,
     backbone_lr_factor: PositiveFloat = 1.0,
+    layer_decay: Fraction = 1.0,
+    block_lr: str = "",
+    block: BlockName = "stage",
+    freeze_blocks: Count = 0,
+    unfreeze_after: Count = 5,
+    unfreeze_patience: Count = 3,
+    unfreeze_drop: NonNegativeFloat = 0.0,
+    unfreeze_cooldown: Count = 0,
+    unfreeze_head_factor: Fraction = 1.0,
     dropout: Fraction = 0.0,
+    drop_path: Fraction = 0.0,
+    head: HeadName = "linear",
     epochs: PositiveInt = 30,
+    subset_epochs: Count = 0,
+    real_epochs: Count = 0,
+    real_lr_factor: PositiveFloat = 1.0,
     batch_size: PositiveInt = 32,
     monitor: str = "val/auc",
     patience: Count = 10,
+    patience_after: Count = 0,
     min_delta: NonNegativeFloat = 0.0,
+    top_k: Count = 0,
+    snapshot_every: Count = 0,
     folds: str = "none",
     seeds: str = "",
+    jobs: PositiveInt = 1,
     val_fraction: Fraction = 0.15,
+    limit: Count = 0,
+    overfit: Fraction = 0.0,
     aggregate: Aggregate = "mean",
     seed: int = 0,
     device: str = "auto",
@@ -132,7 +198,8 @@ def run(
         synthetic_weights: parts of the synthetic datasets, as 0.7,0.3; empty makes them one pool
         on_shortage: what too few images mean: error, or clamp to what there is
         model_name: backbone, a name of timm or torchvision/<name>
-        weights: none, default (the hub's), or the path of a state dict
+        weights: none, default (the hub's), the path of a state dict, or a trained classifier, whose
+            backbone is the start: path, run id, runs:/<id>/model or models:/<name>@<alias>
         loss: ce, bce (each class against the rest) or focal
         label_smoothing: share of each label spread over the classes (ce)
         focal_gamma: how much less a well classified image counts (focal)
@@ -140,20 +207,47 @@ def run(
         pos_weight: weight of a positive by training counts: balanced, its root sqrt, none (bce)
         sampler: of training rows: random, weighted or balanced by class
         augment: random changes of training images; the flips are for ultrasound
-        finetune: full trains everything, head keeps the backbone as it is
+        finetune: full, head alone, partial (first blocks frozen) or gradual (block after block)
         optimizer: adamw, adam or sgd
-        lr: highest learning rate, after a warm-up and before a cosine to 0
+        lr: highest learning rate
+        find_lr: search lr in a sweep before training
+        lr_schedule: cosine to 0, constant, step, plateau, or cosine_plateau (gradual)
+        warm_up: optimizer steps over which the rate rises, at most a tenth of all
+        lr_drop: factor of each fall of the rate (step, plateau)
+        lr_every: epochs between falls; 0 for two fifths of all (step)
+        lr_patience: epochs without gain before a fall (plateau)
         weight_decay: of kernels and matrices; biases and normalisation do not decay
         backbone_lr_factor: learning rate of the backbone over that of the head
-        dropout: share of features dropped before the head
+        layer_decay: factor of the rate from one block to the next towards the image
+        block_lr: rate of each block from the last to the first, as 5e-5,1e-5; empty for the above
+        block: what a block is: a stage of the backbone, or a single layer of a stage
+        freeze_blocks: blocks that stay as they are, counted from the image (partial)
+        unfreeze_after: epochs of the head alone (gradual)
+        unfreeze_patience: epochs without gain before the next block trains; 0 for never (gradual)
+        unfreeze_drop: fall below the best that lets the next block train; 0 for none (gradual)
+        unfreeze_cooldown: epochs that a block trains before the next may follow (gradual)
+        unfreeze_head_factor: factor of the head's rate with each further block (gradual)
+        dropout: share of features dropped before the last layer
+        drop_path: chance that an image skips the last block, less for those before it
+        head: linear, or batch_norm: BatchNorm, ReLU, Dropout, Linear
         epochs: most passes over the training rows
+        subset_epochs: passes over the warm-up subset of the dataset before them; 0 for none
+        real_epochs: passes over the real images alone after them, with a fresh optimizer
+        real_lr_factor: learning rate of these over lr
         batch_size: images of one optimizer step
-        monitor: validation metric that chooses the epoch, as val/auc or val/loss
+        monitor: metric that chooses the epoch, as val/auc; further ones, as val/auc,val/loss, have
+            the weights of their best epoch kept beside it
         patience: epochs without gain that end the training; 0 for all epochs
+        patience_after: epochs before patience begins to count
         min_delta: smallest gain of the monitored metric that counts
+        top_k: models kept of the best epochs beside the best one; 0 for none
+        snapshot_every: epochs between models kept on the way; 0 for none
         folds: none for the hold-out, the number of the fold to score, or all
         seeds: several seeds, as 0,1,2; empty for seed alone
+        jobs: folds and seeds that train at once, in processes; GPUs are dealt out in turn
         val_fraction: share of the other folds' patients that validate a fold
+        limit: patients to train on, the class shares kept; 0 for all
+        overfit: share of the training patients to learn by heart, a check and no result; 0 for off
         aggregate: a patient's score is the mean or the max of the images'
         seed: of weights, order, augmentation and mixing
         device: auto, cpu, cuda or cuda:<number>

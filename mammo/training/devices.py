@@ -26,6 +26,16 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def device_of(device: str, slot: int) -> str:
+    """The device of the process in `slot`, where several share what `device` names.
+
+    Processes are dealt out over the GPUs, unless one GPU or the CPU is named.
+    """
+    if device not in ("auto", "cuda") or not torch.cuda.device_count():
+        return device
+    return f"cuda:{slot % torch.cuda.device_count()}"
+
+
 def check_devices(device: str, devices: int) -> None:
     """Refuse more devices than there are."""
     chosen = choose_device(device)

@@ -106,6 +106,8 @@ class EpochEnd(Checkpoint):
         patience: int,
         min_delta: float,
         measures: Sequence[Measure],
+        patience_after: int = 0,
+        before: int = 0,
     ) -> None:
         self.best, self.last = folder / "best.ckpt", folder / "last.ckpt"
         self.epochs = 0
@@ -116,6 +118,7 @@ class EpochEnd(Checkpoint):
         self._done = False
         self._tracked, self._monitor, self._patience = tracked, monitor, patience
         self._min_delta, self._measures = min_delta, measures
+        self._patience_after, self._before = patience_after, before
         self._sign = {"min": -1.0, "max": 1.0}[mode]
 
     def state_dict(self) -> dict[str, Any]:
@@ -147,14 +150,15 @@ class EpochEnd(Checkpoint):
         elapsed = time.monotonic() - self._started
         self.seconds += elapsed
         values: dict[str, float] = trainer.strategy.broadcast(self._values(trainer, elapsed))
-        self._tracked.metrics(values, step=self.epochs)
+        self._tracked.metrics(values, step=self._before + self.epochs)
         log.info("epoch %d/%d: %s", self.epochs, trainer.max_epochs, _line(values))
         score = self._score(values, last=self.epochs == trainer.max_epochs)
         if score is not None:
             gain = self._is_gain(score)
             if gain:
                 self.best_score, self.best_epoch = score, self.epochs
-            self._done = 0 < self._patience <= self.epochs - self.best_epoch
+            waited = self.epochs - max(self.best_epoch, self._patience_after)
+            self._done = 0 < self._patience <= waited
             for each in trainer.lr_scheduler_configs:
                 if isinstance(each.scheduler, Hears):
                     each.scheduler.hear(gain)

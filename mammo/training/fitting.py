@@ -45,6 +45,7 @@ def fit(
     monitor: str,
     mode: str,
     patience: int = 0,
+    patience_after: int = 0,
     min_delta: float = 0.0,
     device: str = "auto",
     precision: str = "auto",
@@ -53,8 +54,10 @@ def fit(
     callbacks: Sequence[Callback] = (),
     measures: Sequence[Measure] = (),
     team: Team = ALONE,
+    folder: str = "checkpoints",
+    before: int = 0,
 ) -> Fitted:
-    """Train `module` for `epochs`, or on from `tracked.folder`/checkpoints/last.ckpt.
+    """Train `module` for `epochs`, or on from `tracked.folder`/`folder`/last.ckpt.
 
     Everything the module logs is read once an epoch and goes to `tracked` with the epoch as step,
     together with what `measures` return. The global torch generator is set before every batch
@@ -63,24 +66,28 @@ def fit(
     in a step may draw from them.
 
     `monitor` is a metric, `mode` min or max; `patience` epochs without a gain above `min_delta`
-    end the training, 0 never does. It is a metric of every epoch, or of some where it is one of
-    `measures`: an epoch without it is never the best and ends nothing. Learning-rate schedulers
-    have the interval "step": a checkpoint is written before an "epoch" scheduler has moved; one
-    that follows the monitored value has a method `hear` (mammo.training.epochs.Hears).
+    end the training, 0 never does; the first `patience_after` epochs do not count. It is a metric
+    of every epoch, or of some where it is one of `measures`: an epoch without it is never the best
+    and ends nothing. Learning-rate schedulers have the interval "step": a checkpoint is written
+    before an "epoch" scheduler has moved; one that follows the monitored value has a method `hear`
+    (mammo.training.epochs.Hears).
 
     A batch of `train` is one optimizer step of the whole `team`; each of its processes computes
     its share, in `accumulate` parts, and the gradient is that of the batch. A module that
-    optimizes by hand clips by itself, and `accumulate` is 1.
+    optimizes by hand clips by itself, and `accumulate` is 1. `before` epochs were trained before
+    this one in other calls of the run: its own are logged behind them.
     """
     chosen = choose_device(device)
     by_hand = not module.automatic_optimization
-    folder = tracked.folder / "checkpoints"
+    place = tracked.folder / folder
     epochs_end = EpochEnd(
         tracked,
-        folder,
+        place,
         monitor=monitor,
         mode=mode,
         patience=patience,
+        patience_after=patience_after,
+        before=before,
         min_delta=min_delta,
         measures=measures,
     )
@@ -99,7 +106,7 @@ def fit(
             use_distributed_sampler=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            default_root_dir=folder,
+            default_root_dir=place,
         )
         resume = epochs_end.last if epochs_end.last.exists() else None
         shares = in_parts(train, team.rank, team.size, accumulate)

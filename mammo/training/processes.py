@@ -104,7 +104,7 @@ def _member(work: Callable[[Team], None], team: Team, pipe: Connection, lock: An
     """Do `work` as one of the team, and tell the parent what went wrong."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     logging.getLogger("mammo").setLevel(logging.ERROR)  # the parent says it all
     try:
         work(team)
@@ -115,7 +115,7 @@ def _member(work: Callable[[Team], None], team: Team, pipe: Connection, lock: An
         os._exit(1)  # no clean-up that waits for the others
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A killed parent tells nobody; without this a process would write on beside its successor."""
     parent = parent_process()
     assert parent is not None

@@ -110,6 +110,6 @@ def test_features_are_scaled_to_mean_0_and_sd_1():
 
 def test_a_head_trained_alone_starts_with_every_class_as_likely() -> None:
     network = build("test_resnet", shape=(1, 32, 32), classes=3)
-    FINETUNES["head"](network, lr=1.0, backbone_lr_factor=1.0)
+    FINETUNES["head"](network, lr=1.0)
     logits = network.eval()(torch.rand(2, 1, 32, 32))
     assert logits.tolist() == [[0.0] * 3] * 2

@@ -56,7 +56,7 @@ def test_nothing_but_tensors_is_unpickled(tmp_path):
 
 
 def test_a_missing_file_is_named_before_the_run_starts():
-    with pytest.raises(ConfigError, match="is not a file; give none, default or"):
+    with pytest.raises(ConfigError, match="is not a file; give none, default, the path"):
         check_weights("nowhere.pth")
 
 

@@ -19,12 +19,12 @@ from mammo.generators.diffusion import Diffusion
 from mammo.generators.gan import Adversarial
 from mammo.generators.material import gather
 from mammo.generators.measuring import binned, kid_floor
-from mammo.generators.optimizing import LEAST, Optimizing, Schedule
 from mammo.generators.searching import settled
 from mammo.generators.train import monitored, train
 from mammo.generators.watching import asked_like
 from mammo.steps import train_generator
 from mammo.training import read_checkpoint
+from mammo.training.optimizing import LEAST, Optimizing, Schedule
 
 
 def rates(total, *, steps=None, lr=1.0, **settings):
@@ -166,7 +166,7 @@ class Killed(Exception):
     ids=["plateau", "bf16"],
 )
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, scans, monkeypatch, settings):
-    monkeypatch.setattr(Schedule, "PATIENCE", 1)
+    monkeypatch.setattr("mammo.training.optimizing.PATIENCE", 1)
     settings = {"epochs": 3, "lr": 0.05, **settings}
     _, whole = trained(tmp_path / "whole", scans, **settings)
     with monkeypatch.context() as patch:

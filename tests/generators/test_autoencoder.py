@@ -13,12 +13,12 @@ from mammo.generators.adversary import build_critic, fooling, telling
 from mammo.generators.autoencoders import build, describe_kl
 from mammo.generators.autoencoding import Autoencoding, divergence
 from mammo.generators.material import gather
-from mammo.generators.optimizing import Optimizing
 from mammo.generators.perceptual import load_distance
 from mammo.generators.preview import grid
 from mammo.generators.watching import asked_like
 from mammo.models import open_model
 from mammo.steps import train_generator
+from mammo.training.optimizing import Optimizing
 
 SHAPE = (1, 32, 32)
 KL, ADVERSARIAL, PERCEPTUAL = 1e-3, 0.5, 0.25

@@ -9,10 +9,10 @@ from mammo.generators.canvas import Pixels
 from mammo.generators.diffusion import Diffusion
 from mammo.generators.material import epoch_order
 from mammo.generators.modes import mode_of
-from mammo.generators.optimizing import Optimizing
 from mammo.generators.preview import enlarged, grid
 from mammo.generators.strategies import STRATEGIES, strategy
 from mammo.generators.unet import build_unet, describe
+from mammo.training.optimizing import Optimizing
 
 strategy("ddpm")  # registers them all
 SIZES = (2, 3)  # values of two labels

@@ -16,9 +16,9 @@ from mammo.generators.gan_networks import NETWORKS, build_critic, build_maker
 from mammo.generators.material import gather
 from mammo.generators.modes import mode_of
 from mammo.generators.one_call import describe
-from mammo.generators.optimizing import Optimizing
 from mammo.steps import train_generator
 from mammo.training import fit
+from mammo.training.optimizing import Optimizing
 
 SIDE = 8
 BATCH = 16

@@ -15,9 +15,9 @@ from mammo.generators.artist import Asked
 from mammo.generators.canvas import Pixels
 from mammo.generators.diffusion import Diffusion
 from mammo.generators.modes import mode_of
-from mammo.generators.optimizing import Optimizing
 from mammo.generators.strategies import STRATEGIES, strategy
 from mammo.generators.strategies.samplers import SAMPLERS
+from mammo.training.optimizing import Optimizing
 
 strategy("ddpm")  # registers them all
 KINDS = [(name, prediction) for name in STRATEGIES for prediction in strategy(name).PREDICTIONS]

@@ -14,7 +14,6 @@ from mammo.generators.families import vae as family
 from mammo.generators.material import gather
 from mammo.generators.modes import mode_of
 from mammo.generators.one_call import describe
-from mammo.generators.optimizing import Optimizing
 from mammo.generators.vae import (
     Variational,
     build_decoder,
@@ -22,6 +21,7 @@ from mammo.generators.vae import (
     divergence,
     squared_error,
 )
+from mammo.training.optimizing import Optimizing
 
 SIDE = 8
 

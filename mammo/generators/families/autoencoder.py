@@ -67,9 +67,9 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
     from mammo.generators.adversary import build_critic
     from mammo.generators.autoencoders import KL, build
     from mammo.generators.autoencoding import Autoencoding
-    from mammo.generators.optimizing import Optimizing
     from mammo.generators.perceptual import load_distance
     from mammo.seeds import derive
+    from mammo.training.optimizing import Optimizing
 
     seed, shape = settings["seed"], material.data.shape
     critic = None

@@ -59,8 +59,8 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
     """Maker and critic with weights drawn from the seed, ready to fit."""
     from mammo.generators.gan import Adversarial
     from mammo.generators.gan_networks import build_critic, build_maker
-    from mammo.generators.optimizing import Optimizing
     from mammo.seeds import derive
+    from mammo.training.optimizing import Optimizing
 
     seed = settings["seed"]
     maker = build_maker(plan["network"], seed=derive(seed, "maker"))

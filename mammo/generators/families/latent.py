@@ -95,9 +95,9 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
     """The network with weights drawn from the seed, ready to fit; batches carry latents."""
     from mammo.generators.latents import LatentDiffusion
     from mammo.generators.losses import make_loss
-    from mammo.generators.optimizing import Optimizing
     from mammo.generators.unet import build_unet
     from mammo.seeds import derive
+    from mammo.training.optimizing import Optimizing
 
     network = build_unet(plan["network"], seed=derive(settings["seed"], "weights"))
     if settings["compile"]:

@@ -79,9 +79,9 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
 def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, Any]) -> Learner:
     """The network with weights drawn from the seed, ready to fit."""
     from mammo.generators.diffusion import Diffusion
-    from mammo.generators.optimizing import Optimizing
     from mammo.generators.unet import build_unet
     from mammo.seeds import derive
+    from mammo.training.optimizing import Optimizing
 
     network = build_unet(plan["network"], seed=derive(settings["seed"], "weights"))
     if settings["compile"]:

@@ -44,9 +44,9 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, Any]) -> Learner:
     """Encoder and decoder with weights drawn from the seed, ready to fit."""
-    from mammo.generators.optimizing import Optimizing
     from mammo.generators.vae import KL_WEIGHT, Variational, build_decoder, build_encoder
     from mammo.seeds import derive
+    from mammo.training.optimizing import Optimizing
 
     seed = settings["seed"]
     encoder = build_encoder(plan["network"], seed=derive(seed, "encoder"))

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from mammo.generators.diffusion import Diffusion
 from mammo.generators.losses import make_loss
 from mammo.generators.modes import mode_of
-from mammo.generators.optimizing import Optimizing
 from mammo.generators.sampling import DiffusionArtist
 from mammo.generators.stable import base
 from mammo.generators.stable.folder import factor
 from mammo.generators.stable.latents import StableLatents, check_shape
 from mammo.generators.stable.noise import BaseNoise
 from mammo.generators.stable.prompts import TEMPLATE, Prompts
+from mammo.training.optimizing import Optimizing
 
 if TYPE_CHECKING:
     import torch
