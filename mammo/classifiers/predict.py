@@ -9,8 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from mammo.classifiers.activations import ACTIVATIONS
 from mammo.classifiers.backbone import Network, build
-from mammo.classifiers.losses import ACTIVATIONS
 from mammo.data.classes import ClassMap
 from mammo.errors import CheckpointError, ConfigError, DataError
 from mammo.models import SavedModel, open_model
@@ -36,21 +36,49 @@ class Classifier:
 
     def predict(self, images: ArrayLike, *, batch_size: int = 32) -> NDArray[np.float64]:
         """Probabilities (N, classes) of `images` (N, C, H, W) in [0, 1]."""
+        return self.scores(self.outputs(images, batch_size=batch_size))
+
+    def outputs(self, images: ArrayLike, *, batch_size: int = 32) -> Tensor:
+        """What the head says of `images` (N, C, H, W) in [0, 1], a row each, on the CPU.
+
+        Of it come `scores`, `logits` and, where it was trained for that, `uncertainty`.
+        """
         values = np.asarray(images, np.float32)
         if values.ndim != 4 or values.shape[1:] != self.shape:
             raise DataError(f"images are {values.shape}, the classifier takes (N, *{self.shape})")
         device = self.network.mean.device
         parts = [
-            self.scores(torch.from_numpy(values[start : start + batch_size]).to(device))
+            self._outputs(torch.from_numpy(values[start : start + batch_size]).to(device))
             for start in range(0, len(values), batch_size)
         ]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.classes.names)))
+        width = ACTIVATIONS[self.activation].per_class * len(self.classes.names)
+        return torch.cat([torch.empty(0, width), *parts])
+
+    def scores(self, outputs: Tensor) -> NDArray[np.float64]:
+        """Probabilities (N, classes) of `outputs`."""
+        return _array(ACTIVATIONS[self.activation](outputs))
+
+    def logits(self, outputs: Tensor) -> NDArray[np.float64]:
+        """Logits (N, classes) of `outputs`."""
+        return _array(ACTIVATIONS[self.activation].logits(outputs))
+
+    @property
+    def tells_uncertainty(self) -> bool:
+        """Whether it was trained with uncertainty=attenuation."""
+        return ACTIVATIONS[self.activation].spread is not None
+
+    def uncertainty(self, outputs: Tensor) -> NDArray[np.float64]:
+        """Standard deviation (N,) of what tells the classes apart in `outputs`, in logits."""
+        return _array(ACTIVATIONS[self.activation].uncertainty(outputs))
 
     @torch.no_grad()
-    def scores(self, images: Tensor) -> NDArray[np.float64]:
-        """Probabilities (B, classes) of one batch on the network's device."""
-        found = ACTIVATIONS[self.activation](self.network(images))
-        return np.asarray(found.cpu().double().numpy())
+    def _outputs(self, images: Tensor) -> Tensor:
+        found: Tensor = self.network(images)
+        return found.float().cpu()
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
+    return np.asarray(values.double().numpy())
 
 
 def load(folder: Path, *, device: str = "cpu") -> Classifier:
@@ -58,9 +86,8 @@ def load(folder: Path, *, device: str = "cpu") -> Classifier:
     saved = open_model(folder, "classifier")
     about: dict[str, Any] = saved.about
     try:
-        network = build(
-            about["model_name"], shape=saved.shape, classes=len(saved.classes.names), seed=0
-        )
+        outputs = ACTIVATIONS[about["activation"]].per_class * len(saved.classes.names)
+        network = build(about["model_name"], shape=saved.shape, classes=outputs, seed=0)
         network.load_state_dict(saved.weights())
         classifier = Classifier(
             network.eval().requires_grad_(False).to(choose_device(device)),

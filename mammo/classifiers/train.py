@@ -6,10 +6,11 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
-from mammo.classifiers.augment import AUGMENTS
 from mammo.classifiers.backbone import Network, build
+from mammo.classifiers.changing import make_changing
 from mammo.classifiers.features import Batches, Features, serve
 from mammo.classifiers.losses import make_loss
 from mammo.classifiers.material import Material, Rows, check_material, class_counts
@@ -54,10 +55,14 @@ def train_classifier(
     """
     classes = material.data.classes
     check_material(material, recipe.monitor)
+    loss = make_loss(
+        recipe.loss,
+        {**vars(recipe), "counts": class_counts(material), "positive": classes.positive_id},
+    )
     network = build(
         recipe.model_name,
         shape=material.data.shape,
-        classes=len(classes.names),
+        classes=loss.per_class * len(classes.names),
         dropout=recipe.dropout,
         weights=weights.tensors,
         source=weights.source,
@@ -67,14 +72,12 @@ def train_classifier(
     groups = FINETUNES[recipe.finetune](
         network, lr=recipe.lr, backbone_lr_factor=recipe.backbone_lr_factor
     )
-    train, val = _batches(network, material, recipe, features, seed)
+    change = make_changing(vars(recipe), classes.names)
+    train, val = _batches(network, material, recipe, features, seed, as_they_are=change.nothing)
     module = ClassifierModule(
         network,
-        make_loss(
-            recipe.loss,
-            {**vars(recipe), "counts": class_counts(material), "positive": classes.positive_id},
-        ),
-        augment=AUGMENTS[recipe.augment],
+        loss,
+        augment=change,
         judge=_judge(material, recipe, seed),
         optimizer=partial(OPTIMIZERS[recipe.optimizer], weight_decay=recipe.weight_decay),
         groups=groups,
@@ -110,15 +113,23 @@ def train_classifier(
 
 
 def _batches(
-    network: Network, material: Material, recipe: Recipe, features: Features, seed: int
+    network: Network,
+    material: Material,
+    recipe: Recipe,
+    features: Features,
+    seed: int,
+    *,
+    as_they_are: bool,
 ) -> tuple[Batches, Batches]:
     """Training and validation batches: images, or features where those never change."""
     size = recipe.batch_size
     labels = material.data.label_ids()[material.train]
-    draw = SAMPLERS[recipe.sampler]
+    draw = SAMPLERS.bound(
+        recipe.sampler, {**vars(recipe), "positive": material.data.classes.positive_id}
+    )
 
     def order(epoch: int) -> Rows:
-        positions: Rows = draw(labels, derive(seed, "order", epoch), batch_size=size)
+        positions: Rows = draw(labels, seed, epoch)
         return positions
 
     images = training_batches(
@@ -131,7 +142,7 @@ def _batches(
     network.scale_features(train["features"].to(network.feature_mean.device))
     val = features.of(network, material.data, material.val, device)
     return (
-        serve(train, batch_size=size, order=order) if recipe.augment == "none" else images,
+        serve(train, batch_size=size, order=order) if as_they_are else images,
         serve(val, batch_size=size, order=lambda epoch: np.arange(len(material.val))),
     )
 
@@ -162,15 +173,17 @@ def _predict(
     network = module.network.eval().to(device)
     if network.frozen:
         found = features.of(network, material.data, rows, device)["features"]
-        parts = [module.scores({"features": found.to(device)})]
+        parts = [module.outputs({"features": found.to(device)})]
     else:
         batches = ordered_batches(material.data, rows, batch_size=recipe.batch_size)
-        parts = [module.scores({"image": batch["image"].to(device)}) for batch in batches]
-    empty = np.empty((0, len(material.data.classes.names)))
+        parts = [module.outputs({"image": batch["image"].to(device)}) for batch in batches]
+    width = module.loss.per_class * len(material.data.classes.names)
+    outputs, activation = torch.cat([torch.empty(0, width), *parts]), module.activation
     return predictions(
         material.data,
         rows,
-        np.concatenate([empty, *parts]),
+        activation(outputs).double().numpy(),
+        uncertainty=None if activation.spread is None else activation.uncertainty(outputs).numpy(),
         split=split,
         fold=material.fold_number,
         seed=seed,
