@@ -1,12 +1,12 @@
 """What the outputs of a classifier's head mean: how they become logits, scores, uncertainty."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mammo.errors import ConfigError
-
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -21,15 +21,21 @@ class Activation:
     def __call__(self, outputs: "Tensor") -> "Tensor":
         return self.scores(outputs)
 
-    def logits(self, outputs: "Tensor") -> "Tensor":
-        """The logit of each class (B, K), the mean one where it is a Gaussian."""
-        return outputs[:, : outputs.shape[1] // self.per_class]
+    def columns(self, outputs: "Tensor", names: Sequence[str]) -> dict[str, "NDArray[np.float64]"]:
+        """`score/<class>` and `logit/<class>` (B,) of outputs on the CPU, and any `uncertainty`.
 
-    def uncertainty(self, outputs: "Tensor") -> "Tensor":
-        """Standard deviation (B,) of what the classes are told apart by, in logits."""
-        if self.spread is None:
-            raise ConfigError("the classifier was trained with uncertainty none and tells none")
-        return self.spread(outputs)
+        A Gaussian's logit is its mean; uncertainty is the standard deviation of what the classes
+        are told apart by, in logits.
+        """
+        parts = [("score", self.scores(outputs)), ("logit", outputs[:, : len(names)])]
+        found = {
+            f"{kind}/{name}": values[:, number]
+            for kind, values in parts
+            for number, name in enumerate(names)
+        }
+        if self.spread is not None:
+            found["uncertainty"] = self.spread(outputs)
+        return {name: values.double().numpy() for name, values in found.items()}
 
 
 def softmax(logits: "Tensor") -> "Tensor":

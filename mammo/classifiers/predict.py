@@ -36,49 +36,31 @@ class Classifier:
 
     def predict(self, images: ArrayLike, *, batch_size: int = 32) -> NDArray[np.float64]:
         """Probabilities (N, classes) of `images` (N, C, H, W) in [0, 1]."""
-        return self.scores(self.outputs(images, batch_size=batch_size))
+        outputs = self._outputs(images, batch_size)
+        return np.asarray(ACTIVATIONS[self.activation](outputs).double().numpy())
 
-    def outputs(self, images: ArrayLike, *, batch_size: int = 32) -> Tensor:
-        """What the head says of `images` (N, C, H, W) in [0, 1], a row each, on the CPU.
+    def tell(self, images: ArrayLike, *, batch_size: int = 32) -> dict[str, NDArray[np.float64]]:
+        """All it says of `images` (N, C, H, W) in [0, 1], as columns (N,) of a predictions frame.
 
-        Of it come `scores`, `logits` and, where it was trained for that, `uncertainty`.
+        They are `score/<class>`, `logit/<class>` and, trained with uncertainty=attenuation,
+        `uncertainty`.
         """
+        outputs = self._outputs(images, batch_size)
+        return ACTIVATIONS[self.activation].columns(outputs, self.classes.names)
+
+    @torch.no_grad()
+    def _outputs(self, images: ArrayLike, batch_size: int) -> Tensor:
+        """What the head says of each image, on the CPU."""
         values = np.asarray(images, np.float32)
         if values.ndim != 4 or values.shape[1:] != self.shape:
             raise DataError(f"images are {values.shape}, the classifier takes (N, *{self.shape})")
         device = self.network.mean.device
         parts = [
-            self._outputs(torch.from_numpy(values[start : start + batch_size]).to(device))
+            self.network(torch.from_numpy(values[start : start + batch_size]).to(device))
             for start in range(0, len(values), batch_size)
         ]
         width = ACTIVATIONS[self.activation].per_class * len(self.classes.names)
-        return torch.cat([torch.empty(0, width), *parts])
-
-    def scores(self, outputs: Tensor) -> NDArray[np.float64]:
-        """Probabilities (N, classes) of `outputs`."""
-        return _array(ACTIVATIONS[self.activation](outputs))
-
-    def logits(self, outputs: Tensor) -> NDArray[np.float64]:
-        """Logits (N, classes) of `outputs`."""
-        return _array(ACTIVATIONS[self.activation].logits(outputs))
-
-    @property
-    def tells_uncertainty(self) -> bool:
-        """Whether it was trained with uncertainty=attenuation."""
-        return ACTIVATIONS[self.activation].spread is not None
-
-    def uncertainty(self, outputs: Tensor) -> NDArray[np.float64]:
-        """Standard deviation (N,) of what tells the classes apart in `outputs`, in logits."""
-        return _array(ACTIVATIONS[self.activation].uncertainty(outputs))
-
-    @torch.no_grad()
-    def _outputs(self, images: Tensor) -> Tensor:
-        found: Tensor = self.network(images)
-        return found.float().cpu()
-
-
-def _array(values: Tensor) -> NDArray[np.float64]:
-    return np.asarray(values.double().numpy())
+        return torch.cat([torch.empty(0, width), *(each.float().cpu() for each in parts)])
 
 
 def load(folder: Path, *, device: str = "cpu") -> Classifier:

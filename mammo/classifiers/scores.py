@@ -49,11 +49,11 @@ def predictions(
     split: str,
     fold: int,
     seed: int,
-    uncertainty: NDArray[np.float32] | None = None,
+    told: "Mapping[str, NDArray[np.float64]] | None" = None,
 ) -> pd.DataFrame:
     """One row an image of `rows`, with its `scores` (len(rows), classes) that sum to 1.
 
-    `uncertainty` (len(rows),), in logits, where the classifier tells one.
+    `told` are further columns, as logits and uncertainty.
     """
     names = data.classes.names
     frame = data.manifest.loc[rows, ["image_id", "group_id"]].reset_index(drop=True)
@@ -63,9 +63,7 @@ def predictions(
     for number, name in enumerate(names):
         frame[f"score/{name}"] = scores[:, number]
     frame["pred"] = np.asarray(names, object)[scores.argmax(axis=1)]
-    if uncertainty is not None:
-        frame["uncertainty"] = uncertainty.astype(np.float64)
-    return frame
+    return frame.assign(**{name: each for name, each in (told or {}).items() if name not in frame})
 
 
 def judge(frame: pd.DataFrame, classes: ClassMap, how: str) -> dict[str, float]:
@@ -119,11 +117,12 @@ def _ratio(part: int, whole: int) -> float:
 def pooled(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """Out-of-fold predictions of all seeds as one row an image: the mean of its scores.
 
-    So is its uncertainty, where there is one.
+    So are its logits and its uncertainty, where there are some.
     """
     every = pd.concat(frames, ignore_index=True)
     names = [name for name in every if str(name).startswith("score/")]
-    averaged = [*names, *(name for name in ("uncertainty",) if name in every)]
+    told = [name for name in every if str(name).startswith(("logit/", "uncertainty"))]
+    averaged = [*names, *told]
     means = every.groupby("image_id", sort=True)[averaged].mean()
     first = every.drop_duplicates("image_id").set_index("image_id")
     out = first.drop(columns=[*averaged, "seed", "pred"]).join(means).reset_index()

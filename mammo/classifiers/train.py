@@ -179,11 +179,12 @@ def _predict(
         parts = [module.outputs({"image": batch["image"].to(device)}) for batch in batches]
     width = module.loss.per_class * len(material.data.classes.names)
     outputs, activation = torch.cat([torch.empty(0, width), *parts]), module.activation
+    told = activation.columns(outputs, material.data.classes.names)
     return predictions(
         material.data,
         rows,
-        activation(outputs).double().numpy(),
-        uncertainty=None if activation.spread is None else activation.uncertainty(outputs).numpy(),
+        np.stack([told[f"score/{name}"] for name in material.data.classes.names], axis=1),
+        told=told,
         split=split,
         fold=material.fold_number,
         seed=seed,

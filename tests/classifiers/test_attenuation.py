@@ -136,9 +136,12 @@ def test_a_score_is_the_same_alone_among_others_and_again():
 def test_uncertainty_is_the_spread_of_what_tells_the_classes_apart():
     outputs = head([0.1, 5.0, 3.0], [9.0, 3.0, 4.0])
     lead, top = ACTIVATIONS["gaussian_softmax"], ACTIVATIONS["gaussian_one_vs_rest"]
-    assert float(lead.uncertainty(outputs)) == pytest.approx(5)  # 3 and 4: of the first two
-    assert float(top.uncertainty(outputs)) == pytest.approx(3)
-    torch.testing.assert_close(lead.logits(outputs), torch.tensor([[0.1, 5.0, 3.0]]))
+    told = lead.columns(outputs, "abc")
+    assert told["uncertainty"] == pytest.approx(5)  # 3 and 4: of the first two
+    assert top.columns(outputs, "abc")["uncertainty"] == pytest.approx(3)
+    logits = [told[f"logit/{name}"] for name in "abc"]
+    np.testing.assert_allclose(logits, [[0.1], [5], [3]], rtol=1e-6)
+    assert sum(told[f"score/{name}"] for name in "abc") == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ce", "bce"])
@@ -154,8 +157,9 @@ def test_sigma_is_higher_where_labels_were_flipped_at_random(name):
         chance = torch.rand(2000, generator=torch.Generator().manual_seed(1))
         labels = (place > 0).long() ^ (half & (chance < share)).long()
         outputs = _fitted(torch.stack([place, half.float()], dim=1), labels, name)
-        spread = ACTIVATIONS[attenuated(name).activation].uncertainty(outputs)
-        medians[share] = float(spread[half].median()), float(spread[~half].median())
+        told = ACTIVATIONS[attenuated(name).activation].columns(outputs, "ab")
+        spread = told["uncertainty"]
+        medians[share] = np.median(spread[half]), np.median(spread[~half])
         mean, _ = split(outputs)
         assert (mean.argmax(dim=1) == (place > 0)).float().mean() > 0.97  # flips moved no border
     assert medians[1 / 3][0] > 5 * medians[1 / 3][1]
