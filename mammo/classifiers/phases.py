@@ -11,10 +11,10 @@ import numpy as np
 from lightning.pytorch import Callback
 from numpy.typing import NDArray
 
-from mammo.classifiers.augment import AUGMENTS
 from mammo.classifiers.backbone import Network
+from mammo.classifiers.changing import make_changing
 from mammo.classifiers.features import Batches, Features, serve
-from mammo.classifiers.losses import make_loss
+from mammo.classifiers.losses import Loss, make_loss
 from mammo.classifiers.material import Material, Rows, class_counts
 from mammo.classifiers.module import ClassifierModule
 from mammo.classifiers.plans import Group
@@ -136,12 +136,11 @@ class Fitting:
     def module(self, phase: Phase, lr: float, steps: int) -> ClassifierModule:
         """What Lightning trains, an epoch being `steps` optimizer steps."""
         recipe, material = self._recipe, phase.material
-        told = {"counts": class_counts(material), "positive": material.data.classes.positive_id}
         factor = lr / recipe.lr
         return ClassifierModule(
             self._network,
-            make_loss(recipe.loss, {**vars(recipe), **told}),
-            augment=AUGMENTS[recipe.augment],
+            loss_of(material, recipe),
+            augment=make_changing(vars(recipe), material.data.classes.names),
             judge=_judge(material, recipe, self._seed),
             optimizing=_optimizing(recipe, steps),
             groups=[{**group, "lr": group["lr"] * factor} for group in self._groups],
@@ -184,10 +183,11 @@ class Fitting:
         network, recipe, material = self._network, self._recipe, phase.material
         size = recipe.batch_size
         labels = material.data.label_ids()[material.train]
-        draw = SAMPLERS[recipe.sampler]
+        classes = material.data.classes
+        draw = SAMPLERS.bound(recipe.sampler, {**vars(recipe), "positive": classes.positive_id})
 
         def order(epoch: int) -> Rows:
-            positions: Rows = draw(labels, derive(phase.seed, "order", epoch), batch_size=size)
+            positions: Rows = draw(labels, phase.seed, epoch)
             return positions
 
         images = training_batches(
@@ -196,10 +196,11 @@ class Fitting:
         if not network.frozen:
             return images, ordered_batches(material.data, material.val, batch_size=size)
         device = choose_device(recipe.device)
+        as_they_are = make_changing(vars(recipe), classes.names).nothing
         train = self._features.of(network, material.data, material.train, device)
         val = self._features.of(network, material.data, material.val, device)
         return (
-            serve(train, batch_size=size, order=order) if recipe.augment == "none" else images,
+            serve(train, batch_size=size, order=order) if as_they_are else images,
             serve(val, batch_size=size, order=lambda epoch: np.arange(len(material.val))),
         )
 
@@ -233,6 +234,12 @@ class Fitting:
             top=self._recipe.top_k,
             every=self._recipe.snapshot_every,
         )
+
+
+def loss_of(material: Material, recipe: Recipe) -> Loss:
+    """The loss of `recipe` with what it takes from the training rows."""
+    told = {"counts": class_counts(material), "positive": material.data.classes.positive_id}
+    return make_loss(recipe.loss, {**vars(recipe), **told})
 
 
 def _optimizing(recipe: Recipe, steps: int) -> Optimizing:
