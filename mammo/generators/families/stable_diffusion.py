@@ -55,7 +55,7 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The base by its fingerprint, the prompts and the adapters."""
     from mammo.generators.losses import check_side
     from mammo.generators.stable import base
-    from mammo.generators.stable.common import plan_of
+    from mammo.generators.stable.building import plan_of
     from mammo.generators.stable.lora import FOR_ALL, lora_note
 
     name = base.named(material, settings)
@@ -75,7 +75,7 @@ def plan(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
 def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, Any]) -> Learner:
     """The base with new adapters, which change nothing yet."""
     from mammo.generators.stable.base import load, recover
-    from mammo.generators.stable.common import learner_of
+    from mammo.generators.stable.building import learner_of
     from mammo.generators.stable.tuning import Tuning, tuned
     from mammo.seeds import derive
 
@@ -88,7 +88,7 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
 def artist(model: SavedModel, device: torch.device) -> Artist:
     """Draws with the base that the model was trained on and the saved adapters."""
     from mammo.generators.stable.base import load, recover
-    from mammo.generators.stable.common import artist_of
+    from mammo.generators.stable.building import artist_of
     from mammo.generators.stable.tuning import tuned
 
     plan = model.about["plan"]

@@ -51,7 +51,7 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
     from mammo.generators.diffusion import Diffusion
     from mammo.generators.founding import tell_as
     from mammo.generators.stable.base import load, recover
-    from mammo.generators.stable.common import learner_of
+    from mammo.generators.stable.building import learner_of
     from mammo.generators.stable.controlled import build
     from mammo.seeds import derive
 
@@ -72,7 +72,7 @@ def learner(plan: Mapping[str, Any], material: Material, settings: Mapping[str, 
 def artist(model: SavedModel, device: torch.device) -> Artist:
     """Draws with the base that the model was trained on, its adapters and the saved ControlNet."""
     from mammo.generators.stable.base import load, recover
-    from mammo.generators.stable.common import artist_of
+    from mammo.generators.stable.building import artist_of
     from mammo.generators.stable.controlled import build
 
     plan = model.about["plan"]
@@ -149,6 +149,6 @@ def _of_tuned(tuned: SavedModel, material: Material, settings: Mapping[str, Any]
 def _of_folder(material: Material, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The plan of a pipeline as it came."""
     from mammo.generators.stable import base
-    from mammo.generators.stable.common import plan_of
+    from mammo.generators.stable.building import plan_of
 
     return {**plan_of(base.named(material, settings), material, settings), "adapters": []}
