@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mammo.classifiers.backbone import Network, build
 from mammo.classifiers.losses import ACTIVATIONS
+from mammo.classifiers.newcomers import read, recipe_of
 from mammo.data.classes import ClassMap
 from mammo.errors import CheckpointError, ConfigError, DataError
 from mammo.models import SavedModel, open_model
@@ -45,6 +46,16 @@ class Classifier:
             for start in range(0, len(values), batch_size)
         ]
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes.names)))
+
+    def read(self, *paths: Path) -> NDArray[np.float32]:
+        """The image (C, H, W) in `paths`, one a channel, prepared as in training; in [0, 1].
+
+        DataError says why a file cannot be used, and never names whose it is.
+        """
+        found = read(paths, recipe_of(self.saved))
+        if not isinstance(found, np.ndarray):
+            raise DataError(found.reason)
+        return found
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> NDArray[np.float64]:
