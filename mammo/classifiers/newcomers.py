@@ -160,7 +160,8 @@ def score(
                 waiting.clear()
     if waiting:
         scores[list(waiting)] = classifier.predict(np.stack(list(waiting.values())))
-    frame = pd.DataFrame({"file": _names(images)})
+    # objects, for pandas' own texts hold no name that is not UTF-8
+    frame = pd.DataFrame({"file": pd.Series(_names(images), dtype=object)})
     frame[names] = scores
     return frame.assign(reason=reasons, refused=refused)
 

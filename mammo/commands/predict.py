@@ -25,7 +25,7 @@ LOG = logging.getLogger("mammo")
 _HOW = {
     "headers": "told apart by the headers' PatientID, which is not written: they are numbered",
     "folders": "told apart by sub-folder",
-    "none": "unknown: neither headers nor sub-folders tell them apart",
+    "none": "neither headers nor sub-folders were to tell them apart",
 }
 
 
@@ -61,6 +61,8 @@ def run(
     place = Path(folder).expanduser()
     if not place.exists():
         raise DataError(f"folder {folder} does not exist; give a folder of images, or one image")
+    import pandas as pd
+
     from mammo.classifiers import load_classifier
     from mammo.classifiers.newcomers import find, recipe_of, refuse_channels, score, told_apart
 
@@ -71,9 +73,11 @@ def run(
     recipe = recipe_of(classifier.saved)
     refuse_channels(ends, classifier.shape[0])
     whose, how = told_apart(images, patients)
-    LOG.info("predict: patients are %s", _HOW[how])
+    known = len(set(whose) - {""})
+    who = f"{known} patients" if known else "patients unknown"
+    LOG.info("predict: %d images, %s (%s)", len(images), who, _HOW[how])
     frame = score(classifier, images, recipe, workers=workers, batch_size=batch_size)
-    frame.insert(1, "patient", whose)
+    frame.insert(1, "patient", pd.Series(whose, dtype=object))
     _write(target, _decided(frame, classifier, threshold))
     refused = int(frame["refused"].sum())
     scored = int((frame["reason"] == "").sum())
@@ -84,7 +88,7 @@ def run(
         "scored": scored,
         "left_out": len(frame) - scored - refused,
         "refused": refused,
-        "patients": len(set(whose) - {""}),
+        "patients": known,
         "patients_by": how,
         "operating": operating,
         "threshold": threshold,
@@ -158,7 +162,8 @@ def _write(path: Path, frame: "pd.DataFrame") -> None:
     """Write the CSV beside its place, then rename it there when it is whole."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        frame.to_csv(partial, index=False, float_format="%.9g")  # a float32 to the bit
+        # nine digits are a float32 to the bit; a name need not be UTF-8
+        frame.to_csv(partial, index=False, float_format="%.9g", errors="surrogateescape")
         partial.replace(path)
     except OSError as error:
         raise DataError(f"output {path} cannot be written: {error.strerror}") from None

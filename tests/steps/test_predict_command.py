@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from mammo.data.identity import Names, load_salt
 from mammo.data.prepare import Recipe
 from mammo.data.release import Record
 from mammo.models import write_about
+from mammo.run import Stopped
 
 PATIENTS = 6
 SETTINGS: dict[str, Any] = {
@@ -302,6 +304,16 @@ def test_files_are_found_by_what_they_are(world: World, tmp_path: Path) -> None:
     assert alone["score/benign"][0] == pytest.approx(all_three["score/benign"][2], rel=1e-6)
 
 
+def test_a_name_that_is_no_text_and_a_patient_without_a_score(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    written = write_dicom(folder / "x.dcm", np.zeros((60, 60), int))
+    written.rename(written.with_name(os.fsdecode(b'caf\xe9, "1".dcm')))
+    assert predict(world.model, folder, tmp_path / "out.csv").code == 2
+    assert (tmp_path / "out.csv").read_bytes().splitlines()[1] == (
+        b'"caf\xe9, ""1"".dcm",1,,,,,,,no breast was found in it'
+    )
+
+
 def test_a_model_of_two_channels_takes_pairs_of_files(tmp_path: Path, world: World) -> None:
     folder = tmp_path / "pairs"
     low, high = half_breast(level=3000), half_breast(level=1500)
@@ -357,6 +369,30 @@ def test_what_is_there_is_never_overwritten_and_no_half_is_left(
     assert "full.csv cannot be written: No space left on device" in done.err
     assert sorted(each.name for each in tmp_path.glob("*csv*")) == ["kept.csv"]
     assert list(tmp_path.glob(".*.partial")) == []
+
+
+def test_a_stopped_predict_leaves_nothing(
+    world: World, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: Any, **settings: Any) -> None:
+        raise Stopped(15)
+
+    monkeypatch.setattr("mammo.classifiers.predict.Classifier.predict", stopped)
+    done = predict(world.model, fresh, tmp_path / "out.csv")
+    assert done.code == 143
+    assert done.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_is_named_by_its_run(world: World, fresh: Path, tmp_path: Path, store: str) -> None:
+    trained = doors.here(
+        "train_classifier", data=world.data.folder, **classifier_data.TINY | {"epochs": 1}
+    )
+    assert trained.code == 0, trained.err
+    assert predict(Path(trained.run_id), fresh, tmp_path / "run.csv").code == 0
+    folder = next((tmp_path / "mlruns").rglob("model.json")).parent
+    assert predict(folder, fresh, tmp_path / "folder.csv").code == 0
+    assert (tmp_path / "run.csv").read_bytes() == (tmp_path / "folder.csv").read_bytes()
 
 
 def _truncated(model: Path, canary: Path) -> None:
