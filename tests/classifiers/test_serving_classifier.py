@@ -2,13 +2,8 @@
 
 import json
 import shutil
-import sys
 import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import doors
 import hostile
@@ -115,34 +110,6 @@ def test_a_tampered_or_pickled_model_is_not_loaded_by_mlflow(model: Path, tmp_pa
 # ---- a server of its own
 
 
-@contextmanager
-def serving(model: Path, log: Path) -> Iterator[str]:
-    """Address of `mlflow models serve`, on loopback, for as long as the block lasts."""
-    port = servers.free_port()
-    command = [
-        *(sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model),
-        *("--host", "127.0.0.1", "--port", port, "--env-manager", "local", "--workers", 1),
-    ]
-    url = f"http://127.0.0.1:{port}"
-    with servers.running(command, log, env=doors.environment()) as process:
-        servers.wait_until(lambda: ping(url), process, log, timeout_s=180)
-        yield url
-
-
-def ping(url: str) -> None:
-    with urllib.request.urlopen(f"{url}/ping", timeout=5):
-        pass
-
-
-def asked(url: str, content: Any) -> Any:
-    body = json.dumps(content).encode()
-    request = urllib.request.Request(
-        f"{url}/invocations", body, {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read())["predictions"]
-
-
 @pytest.mark.doors
 def test_a_served_model_answers_dicoms_as_predict_does(
     model: Path, dicoms: Path, tmp_path: Path
@@ -155,14 +122,14 @@ def test_a_served_model_answers_dicoms_as_predict_does(
     assert np.ptp(scores[:, 1]) > 1e-4  # the three could be told apart
     classifier = load_classifier(model)
     images = np.stack([classifier.read(dicoms / name) for name in table["file"]])
-    with serving(model, tmp_path / "log") as url:
-        answer = asked(url, {"inputs": {"images": images.tolist()}})
+    with servers.serving(model, tmp_path / "log") as url:
+        answer = servers.ask(url, {"inputs": {"images": images.tolist()}})
         np.testing.assert_allclose(answer, scores, atol=1e-6)
         example = json.loads((model / "serving_input_example.json").read_text())
         black = classifier.predict(np.zeros((1, *SHAPE), np.float32))
-        np.testing.assert_allclose(asked(url, example), black, atol=1e-6)
+        np.testing.assert_allclose(servers.ask(url, example), black, atol=1e-6)
         with pytest.raises(urllib.error.HTTPError) as refused:
-            asked(url, {"inputs": {"images": images[:, :, :-1].tolist()}})
+            servers.ask(url, {"inputs": {"images": images[:, :, :-1].tolist()}})
         assert refused.value.code == 400
         refused.value.close()
 
@@ -175,6 +142,6 @@ def test_a_tampered_model_is_not_served(model: Path, tmp_path: Path) -> None:
     (bad / "model.json").write_text(json.dumps(said))
     with (
         pytest.raises(RuntimeError, match=r"model\.json was altered \(its digest differs"),
-        serving(bad, tmp_path / "log"),
+        servers.serving(bad, tmp_path / "log"),
     ):
         pytest.fail("it was served")

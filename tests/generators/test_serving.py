@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import servers
 import tiny
 from mlflow import pyfunc
 from mlflow.exceptions import MlflowException
@@ -73,6 +74,21 @@ def test_guidance_steps_and_sampler_travel_with_the_request(tmp_path):
         served.predict(rows, params={"sampler": "fast"})
     with pytest.raises(MlflowException, match="steps"):
         served.predict(rows, params={"steps": "many"})
+
+
+@pytest.mark.doors
+def test_a_served_generator_takes_them_over_the_wire(tmp_path):
+    saved, copy = packed(tmp_path, "ddpm", "class")
+    own = load_generator(saved, device="cpu")
+    asked = {"guidance": 2.5, "steps": 3, "sampler": own.samplers[-1]}
+    records = [{"label": "benign", "seed": 5}, {"label": "malignant", "seed": 6}]
+    with servers.serving(copy, tmp_path / "log") as url:
+        drawn = servers.ask(url, {"dataframe_records": records, "params": asked})
+        plain = servers.ask(url, {"dataframe_records": records})
+    labels = ["benign", "malignant"]
+    np.testing.assert_allclose(drawn, own.sample(labels, seeds=[5, 6], **asked), atol=1e-4)
+    np.testing.assert_allclose(plain, own.sample(labels, seeds=[5, 6]), atol=1e-4)
+    assert np.abs(np.subtract(drawn, plain)).max() > 0.01
 
 
 def test_what_a_request_may_set_has_the_defaults_of_drawing():
