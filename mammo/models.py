@@ -76,10 +76,18 @@ class SavedModel:
         return pd.DataFrame({name: pd.Series(dtype="str") for name in GENERATOR_TRAINING_COLUMNS})
 
     def weights(self) -> dict[str, "Tensor"]:
-        """Tensors by name, on the CPU."""
+        """Tensors by name, on the CPU; CheckpointError for a file of another format."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        tensors: dict[str, Tensor] = load_file(self.folder / WEIGHTS)
+        try:
+            tensors: dict[str, Tensor] = load_file(self.folder / WEIGHTS)
+        except SafetensorError as error:
+            line = str(error).splitlines()[0][:120]
+            raise CheckpointError(
+                f"{self.folder / WEIGHTS} is no safetensors file ({line}); pickles are never "
+                f"opened: delete {self.folder} and fetch or train it again"
+            ) from None
         return tensors
 
 
@@ -135,16 +143,28 @@ def save_model(
         "settings": dict(settings),
         "files": {name: _sha256(partial / name) for name in files},
     }
-    text = json.dumps(described, indent=2, sort_keys=True)
-    described["digest"] = hashlib.sha256(text.encode()).hexdigest()[:32]
-    (partial / "model.json").write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
+    write_about(partial, described)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
     return open_model(folder, kind)
 
 
+def write_about(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write model.json with its digest, which covers all else that it says."""
+    signed = {**about, "digest": _digest(about)}
+    (folder / "model.json").write_text(json.dumps(signed, indent=2, sort_keys=True) + "\n")
+
+
+def _digest(about: Mapping[str, Any]) -> str:
+    """Digest of what a model.json says, its own digest left out."""
+    # as it is read again: there every key is a text
+    said = {key: value for key, value in json.loads(json.dumps(about)).items() if key != "digest"}
+    text = json.dumps(said, indent=2, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def open_model(folder: Path, kind: str = "") -> SavedModel:
-    """Open a model folder and check every file's hash; CheckpointError when it is not whole.
+    """Open a model folder and check every hash; CheckpointError when it is not whole or altered.
 
     `kind` is what the caller needs: generator or classifier; empty takes either.
     """
@@ -152,6 +172,7 @@ def open_model(folder: Path, kind: str = "") -> SavedModel:
         about = json.loads((folder / "model.json").read_text())
         files = about["files"]
         found = str(about["kind"])
+        genuine = about["digest"] == _digest(about)
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is not a model: it has no model.json") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -167,6 +188,11 @@ def open_model(folder: Path, kind: str = "") -> SavedModel:
                 f"{path} is missing or corrupt (sha256 differs from model.json); "
                 f"delete {folder} and fetch or train it again"
             )
+    if not genuine:
+        raise CheckpointError(
+            f"{folder / 'model.json'} was altered (its digest differs from what it says); "
+            f"delete {folder} and fetch or train it again"
+        )
     return SavedModel(folder, about)
 
 

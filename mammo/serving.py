@@ -27,7 +27,8 @@ class Sampler:
     """A generator for MLflow: rows of label and seed to images (N, C, H, W) in [0, 1].
 
     A row may have the columns that the generator is told (view, ...), and has a `mask` (rows of
-    pixels, 0 outside) where it draws around one. One that draws nothing of its own is not loaded.
+    pixels, 0 outside) where it draws around one. One that diffuses takes `guidance`, `steps` and
+    `sampler` as params of the request. One that draws nothing of its own is not loaded.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,6 +52,7 @@ class Sampler:
                 seeds=seeds,
                 conditions={name: [_text(each) for each in wishes[name]] for name in told},
                 masks=masks,
+                **(params or {}),
             ),
             np.float32,
         )

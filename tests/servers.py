@@ -1,5 +1,6 @@
 """Real PostgreSQL, MinIO and MLflow servers on loopback, for as long as a test needs them."""
 
+import json
 import os
 import secrets
 import shutil
@@ -180,6 +181,32 @@ def running_mlflow(
 
 
 @contextmanager
+def serving(model: Path, log: Path) -> Iterator[str]:
+    """Address of `mlflow models serve` of a packed model, for as long as the block lasts."""
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model),
+        *("--host", "127.0.0.1", "--port", port, "--env-manager", "local", "--workers", 1),
+    ]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    url = f"http://127.0.0.1:{port}"
+    with running(command, log, env=environment) as process:
+        wait_until(lambda: _get(f"{url}/ping"), process, log, timeout_s=240)
+        yield url
+
+
+def ask(url: str, content: Any) -> Any:
+    """The predictions of a served model for a request of JSON."""
+    body = json.dumps(content).encode()
+    request = urllib.request.Request(
+        f"{url}/invocations", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return json.loads(answer.read())["predictions"]
+
+
+@contextmanager
 def running(
     command: list[Any], log: Path, *, stop: int = signal.SIGTERM, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
@@ -237,6 +264,11 @@ def _answers(url: str) -> None:
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
+        answer.read()
+
+
+def _get(url: str) -> None:
+    with urllib.request.urlopen(url, timeout=5) as answer:
         answer.read()
 
 

@@ -30,7 +30,10 @@ MAY_IMPORT = {
     "doctor": FOUNDATION | {"data", "evaluation"},
     "tuning": FOUNDATION,
     "launch": FOUNDATION,
-    "commands": FOUNDATION | LIBRARY | {"generators", "evaluation", "doctor"} | DRIVER,
+    "commands": FOUNDATION
+    | LIBRARY
+    | {"generators", "classifiers", "evaluation", "doctor"}
+    | DRIVER,
     "steps": FOUNDATION | LIBRARY | {"generators", "classifiers", "evaluation", "tuning", "launch"},
 }
 # Their work is to print: commands that answer on stdout.

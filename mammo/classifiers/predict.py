@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mammo.classifiers.activations import ACTIVATIONS
 from mammo.classifiers.backbone import Network, build
+from mammo.classifiers.newcomers import read, recipe_of
 from mammo.data.classes import ClassMap
 from mammo.errors import CheckpointError, ConfigError, DataError
 from mammo.models import SavedModel, open_model
@@ -61,6 +62,16 @@ class Classifier:
         ]
         width = ACTIVATIONS[self.activation].per_class * len(self.classes.names)
         return torch.cat([torch.empty(0, width), *(each.float().cpu() for each in parts)])
+
+    def read(self, *paths: Path) -> NDArray[np.float32]:
+        """The image (C, H, W) in `paths`, one a channel, prepared as in training; in [0, 1].
+
+        DataError says why a file cannot be used, and never names whose it is.
+        """
+        found = read(paths, recipe_of(self.saved))
+        if not isinstance(found, np.ndarray):
+            raise DataError(found.reason)
+        return found
 
 
 def load(folder: Path, *, device: str = "cpu") -> Classifier:

@@ -17,6 +17,8 @@ from mammo.models import SavedModel, save_model
 from mammo.run import Run
 
 SPECIFICITY = 0.9  # of the second operating point
+# What a dataset says of the preparation of its images (see data.prepare.Recipe.of)
+PREPARATION = ("intensity", "dtype", "crop", "frames", "exclude")
 
 
 def save(
@@ -66,7 +68,8 @@ def save(
         "generators": runs,
         "data_digest": data.digest,
         "data_name": data.name,
-        **{key: data.about.get(key) for key in ("salt", "split_seed", "intensity", "dtype")},
+        **{key: data.about.get(key) for key in ("salt", "split_seed")},
+        **{key: data.about[key] for key in PREPARATION if key in data.about},
     }
     # the file format refuses tensors that share memory
     tensors = {name: value.detach().clone() for name, value in network.state_dict().items()}

@@ -7,6 +7,7 @@ from one on), keyword-only ones the settings `--name value`.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from mammo.errors import ConfigError
@@ -15,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "data": "public collections, and the layouts of other systems",
     "doctor": "what is wrong with a dataset, as a page with pictures",
     "lineage": "what a run was made from, and what was made from it",
+    "predict": "what a classifier says of new images, as a CSV",
     "regenerate": "an image of a sampled dataset again, to the bit",
     "verify": "whether image files are synthetic ones of mammo, and as they were drawn",
 }
@@ -44,6 +46,21 @@ def call(name: str, function: Callable[..., int], arguments: Sequence[str]) -> i
     if wrong:
         raise ConfigError(wrong)
     return function(*positional, **_read(rest, kinds))
+
+
+def folder_of(reference: str, kind: str, setting: str) -> Path:
+    """The folder of the dataset or model that `reference` names; a folder needs no store."""
+    from mammo.driver import work_folder
+    from mammo.references import check_form, resolve
+
+    check_form(reference, kind, setting)
+    folder = Path(reference).expanduser()
+    about = {"dataset": "dataset.json", "model": "model.json"}[kind]
+    if folder.is_dir():
+        return folder if (folder / about).is_file() else folder / kind
+    from mammo.tracking import Tracking
+
+    return resolve(reference, kind, setting, tracking=Tracking(), work=work_folder("")).path
 
 
 def usage(name: str, function: Callable[..., int]) -> str:

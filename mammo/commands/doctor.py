@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mammo.commands import call
+from mammo.commands import call, folder_of
 from mammo.data.dataset import Dataset
 from mammo.errors import ConfigError, DataError
 
@@ -25,8 +25,8 @@ def run(dataset: str, *, output: str = "", against: str = "", seed: int = 0) -> 
     from mammo.doctor.page import page
     from mammo.driver import work_folder
 
-    data = _open(dataset, "dataset")
-    other = _open(against, "against") if against else None
+    data = Dataset(folder_of(dataset, "dataset", "dataset"))
+    other = Dataset(folder_of(against, "dataset", "against")) if against else None
     place = Path(output).expanduser() if output else work_folder("") / "doctor" / data.digest
     there = next(each for each in (place, *place.absolute().parents) if each.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):  # told before minutes of looking
@@ -48,18 +48,3 @@ def run(dataset: str, *, output: str = "", against: str = "", seed: int = 0) -> 
             f"({len(worst)} fatal findings; the page shows all)"
         )
     return 0
-
-
-def _open(reference: str, setting: str) -> Dataset:
-    """The dataset that `reference` names; a folder needs no tracking store."""
-    from mammo.driver import work_folder
-    from mammo.references import check_form, resolve
-
-    check_form(reference, "dataset", setting)
-    if Path(reference).expanduser().is_dir():
-        folder = Path(reference).expanduser()
-        return Dataset(folder if (folder / "dataset.json").is_file() else folder / "dataset")
-    from mammo.tracking import Tracking
-
-    found = resolve(reference, "dataset", setting, tracking=Tracking(), work=work_folder(""))
-    return Dataset(found.path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mammo.commands import call
+from mammo.commands import call, folder_of
 from mammo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -62,21 +62,7 @@ def _dataset(reference: str) -> "Dataset":
     """The dataset that `reference` names; a folder needs no tracking store."""
     from mammo.data.dataset import Dataset
 
-    return Dataset(_find(reference, "dataset", "run"))
-
-
-def _find(reference: str, kind: str, setting: str) -> Path:
-    from mammo.driver import work_folder
-    from mammo.references import check_form, resolve
-
-    check_form(reference, kind, setting)
-    folder = Path(reference).expanduser()
-    about = {"dataset": "dataset.json", "model": "model.json"}[kind]
-    if folder.is_dir():
-        return folder if (folder / about).is_file() else folder / kind
-    from mammo.tracking import Tracking
-
-    return resolve(reference, kind, setting, tracking=Tracking(), work=work_folder("")).path
+    return Dataset(folder_of(reference, "dataset", "run"))
 
 
 def _row(data: "Dataset", index: str) -> tuple["Dataset", int]:
@@ -104,7 +90,7 @@ def _generator(data: "Dataset", run_id: str, given: str, device: str) -> "Genera
     digest = digest_of_generator(data, run_id)
     folder = work_folder("") / "models" / digest
     if given or not (folder / "model.json").is_file():
-        folder = _find(given or f"runs:/{run_id}/model", "model", "generator")
+        folder = folder_of(given or f"runs:/{run_id}/model", "model", "generator")
     import torch
 
     drawn_on = data.about["sampling"].get("drawn_on", {}).get("device", "cpu")

@@ -1,7 +1,7 @@
 """From a record to what is stored: decoded, cropped, turned, resized and quantised."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,26 @@ class Recipe:
     for_processing: str = "refuse"  # of raw detector values: of FOR_PROCESSING
     exclude: frozenset[str] = frozenset()  # flags of a file's header that leave it out
     generated: bool = False  # synthetic images are what is read
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any]) -> "Recipe":
+        """That of a dataset or of a model trained on it, by what its JSON file says.
+
+        A KeyError names what is not said.
+        """
+        intensity = about["intensity"]
+        ends = intensity.get("range")
+        return cls(
+            (int(about["shape"][1]), int(about["shape"][2])),
+            str(about["crop"]),
+            str(intensity["policy"]),
+            str(about["dtype"]),
+            fixed_range=(float(ends[0]), float(ends[1])) if ends else None,
+            frames=str(about["frames"]),
+            for_processing="log" if "raw" in intensity else "refuse",
+            exclude=frozenset(about["exclude"]),
+            generated="synthetic_origin" in about,
+        )
 
 
 @dataclass(frozen=True)

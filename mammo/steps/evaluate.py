@@ -4,13 +4,15 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mammo.classifiers.saliency import check_saliency
 from mammo.errors import ConfigError
 from mammo.evaluation import AGGREGATES, OPERATING
 from mammo.run import Result, Run
-from mammo.settings import Fraction, PositiveInt, one_of
+from mammo.settings import Count, Fraction, PositiveInt, one_of
 
 if TYPE_CHECKING:
     from mammo.classifiers import Classifier
+    from mammo.classifiers.saliency import Saliency
     from mammo.data.dataset import Dataset
     from mammo.evaluation.evidence import Evidence
     from mammo.evaluation.report import Report
@@ -39,6 +41,11 @@ def check(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"baseline {settings['baseline']!r} has nothing to compare with; give model as well"
         )
+    if settings["saliency"] and not settings["model"]:
+        raise ConfigError(
+            f"saliency {settings['saliency']} has no classifier to look into; give model as well"
+        )
+    check_saliency(settings["saliency"])
     check_extractor(settings["extractor"])
     strange = sorted(set(_listed(str(settings["groups"]))) - set(GROUPS))
     if strange:
@@ -68,6 +75,7 @@ def run(
     operating: OperatingName = "balanced_accuracy",
     specificity: Fraction = 0.9,
     groups: str = "dataset,subset",
+    saliency: Count = 0,
     bootstrap: PositiveInt = 2000,
     extractor: str = "random",
     fidelity_split: FidelitySplit = "train",
@@ -88,6 +96,7 @@ def run(
         operating: what the threshold is chosen for, always on validation patients.
         specificity: specificity that the threshold keeps on validation with operating=specificity.
         groups: columns whose values are judged apart, with commas; empty for none.
+        saliency: Grad-CAM maps of so many right and wrong calls of each class; 0 for none.
         bootstrap: draws of patients behind every interval.
         extractor: features of the fidelity metrics: random (a stand-in) or NAME@WEIGHTS.
         fidelity_split: real images that synthetic ones are compared with: a split, or all.
@@ -106,9 +115,11 @@ def run(
     if model:
         from mammo.evaluation.performance import classifier_evidence
 
+        judged = _classifier(tracked, "model", place)
+        lens = _lens(judged) if saliency else None
         found = classifier_evidence(
             real,
-            _classifier(tracked, "model", place),
+            judged,
             _classifier(tracked, "baseline", place) if baseline else None,
             split=split,
             aggregate=aggregate,
@@ -120,6 +131,12 @@ def run(
             seed=seed,
         )
         evidence.add(found)
+        if lens is not None:
+            from mammo.evaluation.cases import saliency_evidence
+
+            seen = found.tables["predictions"]
+            seen = seen[seen["split"] == split]  # not those that chose the threshold
+            evidence.add(saliency_evidence(real, seen, lens.maps, layer=lens.layer, count=saliency))
         context = {"val": "validation", "train": "training"}.get(split, "test")
         tracked.input(real.name, real.digest, found.rows, context)
     if synthetic:
@@ -146,6 +163,12 @@ def _classifier(tracked: Run, setting: str, device: str) -> "Classifier":
     from mammo.classifiers import load_classifier
 
     return load_classifier(tracked.inputs[setting][0].path, device=device)
+
+
+def _lens(classifier: "Classifier") -> "Saliency":
+    from mammo.classifiers.saliency import Saliency
+
+    return Saliency(classifier)
 
 
 def _record(tracked: Run, real: "Dataset", evidence: "Evidence", *, seed: int) -> Result:

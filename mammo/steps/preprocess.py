@@ -263,6 +263,8 @@ def run(
         "source": dataset,
         "group_by": group_by,
         "crop": crop,
+        "frames": recipe.frames,
+        "exclude": sorted(recipe.exclude),
         **({"synthetic_origin": synthetic_origin} if synthetic_origin else {}),
     }
     warm = functools.partial(

@@ -312,7 +312,7 @@ def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "Sav
     frame = data.manifest.iloc[material.train]
     counts = frame["label"].value_counts()
     made, control = material.mode.channels(data.shape[0])
-    about = {
+    about: dict[str, Any] = {
         "plan": trained.plan,
         "conditions": material.conditions.to_json(),
         "combinations": material.conditions.combinations(frame),
@@ -336,6 +336,7 @@ def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "Sav
         ),
         **{key: data.about.get(key) for key in ("salt", "split_seed", "intensity", "dtype")},
     }
+    about["asks"]["samplers"] = list(family(settings["generator"]).samplers(about))
     saved = save_model(
         tracked.folder / "model",
         kind="generator",

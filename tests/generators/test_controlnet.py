@@ -21,7 +21,7 @@ from mammo.generators.controlled_unet import build_controlled
 from mammo.generators.drawing import Drawer, Recipe
 from mammo.generators.material import gather
 from mammo.generators.unet import build_unet, describe
-from mammo.models import open_model
+from mammo.models import open_model, write_about
 from mammo.steps import train_generator
 
 CONTROLNET = family("controlnet")
@@ -249,7 +249,7 @@ def altered(base, folder, *, training=None, **about):
     said["files"] = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in said["files"]
     }
-    (folder / "model.json").write_text(json.dumps(said))
+    write_about(folder, said)
     return folder
 
 

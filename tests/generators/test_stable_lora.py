@@ -28,6 +28,7 @@ from mammo.generators.stable import base as bases
 from mammo.generators.stable.folder import FILES
 from mammo.generators.stable.latents import StableLatents
 from mammo.generators.stable.lora import Gate, Use
+from mammo.models import write_about
 from mammo.steps import train_generator
 
 SHAPE = (1, tiny.SIDE, tiny.SIDE)
@@ -424,7 +425,7 @@ def test_a_lora_for_another_base_is_refused_before_the_weights_are_read(
     said = json.loads(path.read_text())
     said["plan"]["base"]["name"] = str(other)
     model = shutil.copytree(trained, copy.parent / "model")
-    (model / "model.json").write_text(json.dumps(said))
+    write_about(model, said)
     with pytest.raises(CheckpointError) as refused:
         load_generator(model, device="cpu").sample(["benign"], seeds=[3])
     message = str(refused.value)
@@ -438,7 +439,7 @@ def test_a_base_that_was_moved_is_found_by_the_variable(trained, copy, monkeypat
     path = model / "model.json"
     said = json.loads(path.read_text())
     said["plan"]["base"]["name"] = str(copy.parent / "nowhere")
-    path.write_text(json.dumps(said))
+    write_about(model, said)
     with pytest.raises(CheckpointError, match=r"nowhere is gone.*set MAMMO_SD_BASE="):
         load_generator(model, device="cpu").sample(["benign"], seeds=[3])
     monkeypatch.setenv("MAMMO_SD_BASE", str(copy))

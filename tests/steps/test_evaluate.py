@@ -409,7 +409,8 @@ def test_too_few_images_are_refused(tmp_path):
     ],
 )
 def test_settings_that_cannot_work_are_refused_at_once(changed, message):
-    settings = {"model": "", "baseline": "", "synthetic": "", "extractor": "random", **changed}
+    settings = dict.fromkeys(("model", "baseline", "synthetic", "groups"), "")
+    settings |= {"saliency": 0, "extractor": "random", **changed}
     with pytest.raises(ConfigError, match=message):
         evaluate.check(settings)
 
