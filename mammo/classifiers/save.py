@@ -8,12 +8,11 @@ from mammo.classifiers.material import Material, rows_digest
 from mammo.classifiers.module import ClassifierModule
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.weights import Weights
-from mammo.evaluation.operating import at_specificity, most_balanced
+from mammo.evaluation.operating import chosen
 from mammo.evaluation.ranking import aggregate
+from mammo.evaluation.verdict import temperature_of
 from mammo.models import SavedModel, save_model
 from mammo.run import Run
-
-SPECIFICITY = 0.9  # of the second operating point
 
 
 def save(
@@ -28,10 +27,12 @@ def save(
 ) -> SavedModel:
     """Save the module's network with all that prediction and the leakage guards need.
 
-    `val` are its predictions of the validation rows; they choose the operating points.
+    `val` are its predictions of the validation rows; they choose the operating points and
+    the temperature.
     """
     data, network = material.data, module.network
     training, seen = data.manifest.iloc[material.train], data.generator_training
+    patients = aggregate(val, data.classes.positive, recipe.aggregate)
     runs = sorted(set(training.loc[training["is_synthetic"], "generator_run_id"]))
     about: dict[str, Any] = {
         "model_name": recipe.model_name,
@@ -41,8 +42,8 @@ def save(
             "sd": network.sd.flatten().tolist(),
         },
         "aggregate": recipe.aggregate,
-        "thresholds": thresholds(val, data.classes.positive, recipe.aggregate),
-        "temperature": 1.0,
+        "thresholds": thresholds(patients, data.classes.positive),
+        "temperature": temperature_of(patients),  # of a patient's scores
         "fold": material.fold,
         "seed": seed,
         "weights": {"source": weights.source, "sha256": weights.sha256},
@@ -68,11 +69,7 @@ def save(
     )
 
 
-def thresholds(val: pd.DataFrame, positive: str, how: str) -> dict[str, float]:
-    """Operating points of a patient's positive score, chosen on the validation predictions."""
-    patients = aggregate(val, positive, how)
-    truth, score = patients["label"] == positive, patients[f"score/{positive}"]
-    return {
-        "balanced": most_balanced(truth, score),
-        f"specificity_{SPECIFICITY}": at_specificity(truth, score, specificity=SPECIFICITY),
-    }
+def thresholds(patients: pd.DataFrame, positive: str) -> dict[str, float]:
+    """Operating points of a patient's positive score, chosen on validation patients, by rule."""
+    found = chosen(patients["label"] == positive, patients[f"score/{positive}"])
+    return {"balanced": found.pop("balanced_accuracy"), **found}

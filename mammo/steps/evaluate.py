@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mammo.errors import ConfigError
 from mammo.evaluation import AGGREGATES, OPERATING
 from mammo.run import Result, Run
-from mammo.settings import Fraction, PositiveInt, one_of
+from mammo.settings import Count, Fraction, PositiveInt, one_of
 
 if TYPE_CHECKING:
     from mammo.classifiers import Classifier
@@ -26,6 +26,7 @@ else:
     FidelitySplit = one_of(["train", "val", "test", "all"])
 
 INPUTS = {"model": "model", "baseline": "model", "data": "dataset", "synthetic": "dataset"}
+PARQUET = ("patients", "predictions", "predictions_baseline")  # also written so
 LOG = logging.getLogger("mammo")
 
 
@@ -67,7 +68,9 @@ def run(
     aggregate: AggregateName = "",
     operating: OperatingName = "balanced_accuracy",
     specificity: Fraction = 0.9,
+    prevalence: Fraction = 0.005,
     groups: str = "dataset,subset",
+    min_group: Count = 10,
     bootstrap: PositiveInt = 2000,
     extractor: str = "random",
     fidelity_split: FidelitySplit = "train",
@@ -87,7 +90,9 @@ def run(
         aggregate: from images to patient: mean, max or none; empty takes the model's own.
         operating: what the threshold is chosen for, always on validation patients.
         specificity: specificity that the threshold keeps on validation with operating=specificity.
+        prevalence: share of positives where PPV and NPV are to hold; 0.005 is screening.
         groups: columns whose values are judged apart, with commas; empty for none.
+        min_group: fewest patients of a side that a group's numbers may rest on.
         bootstrap: draws of patients behind every interval.
         extractor: features of the fidelity metrics: random (a stand-in) or NAME@WEIGHTS.
         fidelity_split: real images that synthetic ones are compared with: a split, or all.
@@ -104,20 +109,24 @@ def run(
     place = str(choose_device(device))
     evidence = Evidence()
     if model:
-        from mammo.evaluation.performance import classifier_evidence
+        from mammo.evaluation.performance import Plan, classifier_evidence
 
         found = classifier_evidence(
             real,
             _classifier(tracked, "model", place),
             _classifier(tracked, "baseline", place) if baseline else None,
-            split=split,
-            aggregate=aggregate,
-            operating=operating,
-            specificity=specificity,
-            groups=_listed(groups),
-            draws=bootstrap,
-            batch_size=batch_size,
-            seed=seed,
+            Plan(
+                split=split,
+                aggregate=aggregate,
+                operating=operating,
+                specificity=specificity,
+                prevalence=prevalence,
+                groups=_listed(groups),
+                min_group=min_group,
+                draws=bootstrap,
+                batch_size=batch_size,
+                seed=seed,
+            ),
         )
         evidence.add(found)
         context = {"val": "validation", "train": "training"}.get(split, "test")
@@ -157,6 +166,10 @@ def _record(tracked: Run, real: "Dataset", evidence: "Evidence", *, seed: int) -
         tracked.figure(name, figure)
     for name, table in evidence.tables.items():
         tracked.table(name, table)
+        if name in PARQUET:
+            path = tracked.folder / f"{name}.parquet"
+            table.to_parquet(path, index=False)
+            tracked.artifacts(path)
     report = tracked.folder / "report.html"
     report.write_text(render(_report(tracked, real, evidence, seed=seed)))
     preview = tracked.folder / "preview.png"

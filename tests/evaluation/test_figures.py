@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo.evaluation import figures
+from mammo.evaluation import distributions, figures
 from mammo.evaluation.report import Report, Section, Tile, render
 
 
@@ -39,7 +39,7 @@ def test_the_confusion_shows_counts_and_shares_of_the_true_class():
 
 def test_a_class_without_patients_has_no_strip():
     frame = patients().assign(**{"score/x": 0.0})
-    figure = figures.score_figure(frame, "p", threshold=0.5)
+    figure = distributions.score_figure(frame, "p", threshold=0.5)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["n\n(n = 3)", "p\n(n = 3)"]
 

@@ -21,10 +21,11 @@ def frames():
     return pd.DataFrame(rows, columns=names), manifest
 
 
-def judged(names, images=None):
+def judged(names, images=None, least=1):
     frame, manifest = frames()
     settings = {"positive": "p", "threshold": 0.5, "aggregate": "mean", "draws": 20, "seed": 0}
-    return by_group(frame if images is None else images, manifest, names, **settings)
+    images = frame if images is None else images
+    return by_group(images, manifest, names, least=least, **settings)
 
 
 def test_trap_t1c_each_group_counts_its_own_images_alone():

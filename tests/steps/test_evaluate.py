@@ -206,7 +206,8 @@ def test_predictions_carry_the_promised_columns(tmp_path):
     tracked, _ = run(tmp_path, data, model=write_model(tmp_path, data, rows=training_of(data)))
     table = tracked.tables["predictions"]
     assert list(table) == [
-        *("image_id", "group_id", "split", "fold", "seed", "label", "label_id"),
+        *("image_id", "group_id", "dataset", "laterality"),
+        *("split", "fold", "seed", "label", "label_id"),
         *("score/benign", "score/malignant", "pred"),
     ]
     assert table["split"].value_counts().to_dict() == {"val": 20, "test": 20}
@@ -366,15 +367,15 @@ def test_the_report_is_one_file_and_shows_everything(tmp_path, drawn):
     text = report_of(tracked)
     links = Links()
     links.feed(text)
-    assert len(links.found) == 7
+    assert len(links.found) == 9
     assert all(link.startswith("data:image/png;base64,") for link in links.found)
     assert "http" not in text
     for fact in (data.digest, model.digest, made.digest, tracked.id, "positive malignant"):
         assert fact in text
     assert result.outputs == {"report": tracked.uri("report.html")}
     assert tracked.uploaded["preview.png"].read_bytes().startswith(b"\x89PNG")
-    expected = ["roc", "precision_recall", "confusion", "scores", "reliability"]
-    assert tracked.figures == [*expected, "fidelity_grid", "fidelity"]
+    expected = ["roc", "precision_recall", "thresholds", "confusion", "reliability", "scores"]
+    assert tracked.figures == [*expected, "scores_by_outcome", "fidelity_grid", "fidelity"]
 
 
 def test_names_in_the_report_are_escaped(tmp_path):
