@@ -51,15 +51,15 @@ def reliability(
     """Mean prediction, observed share and rows of each bin that has any.
 
     Bins of equal mass hold the same number of rows, but equal probabilities share a bin (that of
-    their middle rank), so the order of rows never counts. Bins of equal width are (a, b], the
-    first with its lower edge.
+    their middle rank), so the order of rows never counts. Bins of equal width are [a, b), the
+    last with its upper edge.
     """
     if binning not in BINNINGS:
         raise ConfigError(f"binning {binning!r} is not one of {', '.join(BINNINGS)}")
     probability = np.asarray(probability, np.float64)
     if binning == "equal_width":
         edges = np.arange(1, bins) / bins
-        place = np.searchsorted(edges, probability, "left")
+        place = np.searchsorted(edges, probability, "right")
     else:
         ordered = np.sort(probability)
         first = np.searchsorted(ordered, probability, "left")
@@ -78,6 +78,11 @@ def logit(probability: ArrayLike) -> Floats:
     """Log odds (N,) of a probability."""
     inside = np.clip(np.asarray(probability, np.float64), SMALLEST, 1 - SMALLEST)
     return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
+def sigmoid(odds: Floats) -> Floats:
+    """Probability (N,) of log odds, however large."""
+    return np.asarray((1 + np.tanh(odds / 2)) / 2)
 
 
 def slope_and_intercept(positive: ArrayLike, probability: ArrayLike) -> tuple[float, float]:
@@ -105,6 +110,25 @@ def level_at(positive: ArrayLike, odds: ArrayLike, slope: float) -> float:
         return math.nan
     offset = slope * np.asarray(odds, np.float64)
     return float(_newton(np.ones((len(offset), 1)), offset, outcome)[0])
+
+
+def newton_step(
+    g0: Floats, g1: Floats, h00: Floats, h01: Floats, h11: Floats
+) -> tuple[Floats, Floats]:
+    """Change (draws,) of level and slope, from slopes g and curvatures h of the likelihood."""
+    size = h00 * h11 - h01**2
+    return (h11 * g0 - h01 * g1) / size, (h00 * g1 - h01 * g0) / size
+
+
+def step_of_rows(
+    weights: Floats, positive: ArrayLike, odds: Floats, levels: Floats, slopes: Floats
+) -> tuple[Floats, Floats]:
+    """As `newton_step`, from `levels` and `slopes` (draws,), rows (N,) under weights (draws, N)."""
+    mean = sigmoid(levels[:, None] + slopes[:, None] * odds)
+    curve, rest = weights * mean * (1 - mean), weights * (np.asarray(positive) - mean)
+    return newton_step(
+        rest.sum(axis=1), rest @ odds, curve.sum(axis=1), curve @ odds, curve @ odds**2
+    )
 
 
 def fit_temperature(label_ids: ArrayLike, probability: ArrayLike) -> float:
@@ -158,7 +182,7 @@ def _newton(features: Floats, offset: Floats, outcome: Floats) -> Floats:
     weights = np.zeros(features.shape[1])
     now = cost(weights)
     for _ in range(100):
-        mean = 1 / (1 + np.exp(-(features @ weights + offset)))
+        mean = sigmoid(features @ weights + offset)
         slope = features.T @ (outcome - mean)
         curve = (features * (mean * (1 - mean))[:, None]).T @ features
         step = np.linalg.lstsq(curve, slope, rcond=None)[0]

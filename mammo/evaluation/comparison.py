@@ -122,20 +122,29 @@ def auc_covariance(positive: ArrayLike, scores: Sequence[ArrayLike], codes: Code
     return np.asarray(tens * above @ above.T + ones * below @ below.T + both + both.T)
 
 
+def delong(positive: ArrayLike, score: ArrayLike, other: ArrayLike, codes: Codes) -> float:
+    """Two-sided p of equal AUCs of two scores (N,) of the same rows, of patients `codes` (N,)."""
+    covariance = auc_covariance(positive, [score, other], codes)
+    if np.isinf(covariance).any():  # too few patients to say
+        return 1.0
+    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    return _two_sided(auc(positive, score) - auc(positive, other), variance)
+
+
 def delong_p(first: pd.DataFrame, second: pd.DataFrame, positive: str) -> float:
     """Two-sided p of no difference in `frame_auc` of two frames with the same rows."""
-    delta = frame_auc(first, positive) - frame_auc(second, positive)
     codes, strata = patient_strata(first)
     pairs = list(zip(sides(first, positive), sides(second, positive), strict=True))
     if len(pairs) == 1:
         (is_positive, score), (_, other) = pairs[0]
-        covariance = auc_covariance(is_positive, [score, other], codes)
-        variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    else:
-        effects = [influence(*one) - influence(*other) for one, other in pairs]
-        variance = _macro_variance(np.mean(effects, axis=0), codes, strata)
-    if math.isnan(variance):  # infinite less infinite
-        return 1.0
+        return delong(is_positive, score, other, codes)
+    effects = [influence(*one) - influence(*other) for one, other in pairs]
+    delta = frame_auc(first, positive) - frame_auc(second, positive)
+    return _two_sided(delta, _macro_variance(np.mean(effects, axis=0), codes, strata))
+
+
+def _two_sided(delta: float, variance: float) -> float:
+    """p of a difference of this variance, which is normal."""
     if variance < 1e-18:  # no patient moves the difference
         return 1.0 if abs(delta) < 1e-12 else 0.0
     return math.erfc(abs(delta) / math.sqrt(2 * variance))

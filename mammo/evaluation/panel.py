@@ -17,6 +17,7 @@ from mammo.evaluation.weighted import Calibration, Ranking
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
+FEW = 4096  # rows up to which a draw's calibration slope takes more steps than one
 # Operating points that are metrics: rule -> the metric at its threshold
 AT = {
     "specificity_0.9": "sensitivity_at_specificity_90",
@@ -67,7 +68,9 @@ class Panel:
             score = scaled[:, self.classes.index(asked.positive)]
             self._errors["ece_scaled"] = Calibration(self._positive, score, self._codes)
         self._fits = calibration.slope_and_intercept(self._positive, self._score)
-        columns |= _steps(self._positive, self._score, *self._fits)
+        self._odds = calibration.logit(self._score)
+        self._level = calibration.level_at(self._positive, self._odds, self._fits[0])
+        columns |= _steps(self._positive, self._odds, self._level, *self._fits)
         self._names = list(columns)
         self._sums = np.stack(
             [np.bincount(self._codes, column, self.patients) for column in columns.values()], axis=1
@@ -96,7 +99,7 @@ class Panel:
             found |= _rates(sums, self.asked)
             found |= self._agreement(sums)
             found |= {name: each.ece(weights) for name, each in self._errors.items()}
-            return found | self._calibrated(sums)
+            return found | self._calibrated(weights, sums)
 
     def _ranked(self, weights: Floats) -> dict[str, Floats]:
         each = {name: ranked.measure(weights) for name, ranked in self._rankings.items()}
@@ -146,15 +149,20 @@ class Panel:
                 found["kappa"] = operating.quadratic_kappa(table[:, order][:, :, order])
         return found
 
-    def _calibrated(self, sums: Mapping[str, Floats]) -> dict[str, Floats]:
+    def _calibrated(self, weights: Floats, sums: Mapping[str, Floats]) -> dict[str, Floats]:
         losses = ("brier", "nll", "brier_scaled", "nll_scaled")
         found = {name: sums[name] / sums["rows"] for name in losses if name in sums}
         slope, intercept = self._fits
         found["calibration_intercept"] = intercept + sums["own/g"] / sums["own/h"]
-        # one step of Newton from the fit of all rows to that of the draw
         steps = [sums[f"both/{name}"] for name in ("g0", "g1", "h00", "h01", "h11")]
-        g0, g1, h00, h01, h11 = steps
-        found["calibration_slope"] = slope + (h00 * g1 - h01 * g0) / (h00 * h11 - h01**2)
+        step = calibration.newton_step(*steps)
+        levels, slopes = self._level + step[0], slope + step[1]
+        if len(self._score) <= FEW and not np.isnan(slope):
+            rows = np.take(weights, self._codes, axis=1)
+            for _ in range(2):
+                step = calibration.step_of_rows(rows, self._positive, self._odds, levels, slopes)
+                levels, slopes = levels + step[0], slopes + step[1]
+        found["calibration_slope"] = np.where(np.isfinite(slopes), slopes, np.nan)
         return found
 
 
@@ -199,14 +207,15 @@ def _rates(sums: Mapping[str, Floats], asked: Asked) -> dict[str, Floats]:
 
 
 def _steps(
-    positive: NDArray[np.bool_], score: Floats, slope: float, intercept: float
+    positive: NDArray[np.bool_], odds: Floats, level: float, slope: float, intercept: float
 ) -> dict[str, Floats]:
-    """Columns whose sums make one step of Newton on the calibration's two regressions."""
-    odds = calibration.logit(score)
-    mean = 1 / (1 + np.exp(-(odds + intercept)))
+    """Columns whose sums make one step of Newton, from the fit of all rows to that of a draw.
+
+    `level` and `slope` are one fit, `intercept` the other. With many rows a step is enough.
+    """
+    mean = calibration.sigmoid(odds + intercept)
     columns = {"own/g": positive - mean, "own/h": mean * (1 - mean)}
-    level = calibration.level_at(positive, odds, slope)
-    mean = 1 / (1 + np.exp(-(level + slope * odds)))
+    mean = calibration.sigmoid(level + slope * odds)
     curve = mean * (1 - mean)
     return columns | {
         "both/g0": positive - mean,

@@ -25,6 +25,7 @@ class Ranking:
         self._first = np.searchsorted(mine, mine, "left")  # of the positives of its score
         self._below = np.searchsorted(others, mine, "left")
         self._not_above = np.searchsorted(others, mine, "right")
+        self._tied = bool((self._not_above != self._below).any())
 
     def auc(self, weights: Floats) -> Floats:
         """Area under the ROC curve of every draw (draws,)."""
@@ -39,8 +40,10 @@ class Ranking:
         return self._areas(weights, max_fpr=max_fpr)
 
     def _areas(self, weights: Floats, *, max_fpr: float = 0.0) -> dict[str, Floats]:
-        mine, others = weights[:, self._positives], _running(weights[:, self._negatives])
-        below, not_above = others[:, self._below], others[:, self._not_above]
+        mine = np.take(weights, self._positives, axis=1)
+        others = _running(np.take(weights, self._negatives, axis=1))
+        below = np.take(others, self._below, axis=1)
+        not_above = np.take(others, self._not_above, axis=1) if self._tied else below
         positives, negatives = mine.sum(axis=1), others[:, -1]
         wins = _dot(mine, below) + _dot(mine, not_above)
         found = {"auc": np.asarray(wins / (2 * positives * negatives))}
@@ -75,20 +78,34 @@ class Calibration:
         self._excess = np.asarray(positive, np.float64)[order] - ordered
         starts = np.append(True, np.diff(ordered) != 0)
         self._starts = np.append(np.flatnonzero(starts), len(ordered))
+        self._tied = not starts.all()
         self._bins = bins
 
     def ece(self, weights: Floats) -> Floats:
         """As calibration.ece, of every draw (draws,)."""
-        mine = weights[:, self._rows]
-        counted = _running(mine)[:, self._starts]
-        excess = _running(mine * self._excess)[:, self._starts]
+        mine = np.take(weights, self._rows, axis=1)
+        counts = _running(mine)
+        if self._tied:
+            counts = counts[:, self._starts]
+        excess = mine * self._excess
         out = np.empty(len(weights))
-        for draw, (count, sum_) in enumerate(zip(counted, excess, strict=True)):
-            # a level lies in the bin of its middle rank: twice that rank, against twice the edge
-            edges = 2 * np.arange(1, self._bins) * count[-1] / self._bins
-            cuts = np.searchsorted(count[:-1] + count[1:], edges, "left")
-            out[draw] = np.abs(np.diff(sum_[[0, *cuts, -1]])).sum() / count[-1]
+        for draw, count in enumerate(counts):
+            cuts = self._starts[_bin_starts(count, self._bins)]
+            cuts = np.unique(np.append(0, cuts[cuts < len(self._rows)]))
+            out[draw] = np.abs(np.add.reduceat(excess[draw], cuts)).sum() / count[-1]
         return out
+
+
+def _bin_starts(count: Floats, bins: int) -> NDArray[np.intp]:
+    """First level of every bin of equal mass but the lowest; `count` (levels + 1,) is cumulative.
+
+    A level lies in the bin of its middle rank, which is half of count[i] + count[i + 1].
+    """
+    edges = 2 * np.arange(1, bins) * count[-1] / bins  # twice the edge, against twice the rank
+    # from here on the rank is over the edge, and only the level before can be too
+    later = np.searchsorted(count, edges / 2, "left")
+    before = later - 1
+    return np.asarray(np.where(count[before] + count[later] >= edges, before, later))
 
 
 def _running(weights: Floats) -> Floats:

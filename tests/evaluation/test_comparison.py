@@ -10,12 +10,15 @@ from mammo.errors import DataError
 from mammo.evaluation.comparison import (
     auc_covariance,
     compare,
+    delong,
     delong_p,
+    differences,
     holm,
     influence,
     mcnemar_p,
 )
-from mammo.evaluation.ranking import aggregate, auc
+from mammo.evaluation.panel import Asked, Panel
+from mammo.evaluation.ranking import bootstrap_auc
 
 
 def binary(labels, scores, patients=None):
@@ -80,23 +83,136 @@ def test_models_scored_on_other_patients_are_not_compared():
         compare(first, second.iloc[:-1], "malignant")
 
 
+def by_the_book(positive, scores, codes):
+    """Covariance of AUCs by Obuchowski's formulae, pair by pair, in loops."""
+    components = []
+    for score in scores:
+        pairs = score[positive][:, None] - score[~positive][None]
+        components.append((pairs > 0) + 0.5 * (pairs == 0))
+    areas = [each.mean() for each in components]
+    patients = np.unique(codes)
+    above = np.zeros((len(scores), len(patients)))
+    below = np.zeros((len(scores), len(patients)))
+    for model, each in enumerate(components):
+        for place, patient in enumerate(patients):
+            own, others = codes[positive] == patient, codes[~positive] == patient
+            above[model, place] = (each.mean(axis=1)[own] - areas[model]).sum()
+            below[model, place] = (each.mean(axis=0)[others] - areas[model]).sum()
+    m, n, i = positive.sum(), (~positive).sum(), len(patients)
+    i10, i01 = len(set(codes[positive])), len(set(codes[~positive]))
+    found = np.empty((len(scores), len(scores)))
+    for j in range(len(scores)):
+        for k in range(len(scores)):
+            s10 = i10 / ((i10 - 1) * m) * np.sum(above[j] * above[k])
+            s01 = i01 / ((i01 - 1) * n) * np.sum(below[j] * below[k])
+            s11 = i / (i - 1) * np.sum(above[j] * below[k])
+            s11_turned = i / (i - 1) * np.sum(above[k] * below[j])
+            found[j, k] = s10 / m + s01 / n + (s11 + s11_turned) / (m * n)
+    return found
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_the_covariance_equals_brute_force_with_ties(images):
+    rng = np.random.default_rng(8)
+    codes = np.repeat(np.arange(30), images)
+    positive = rng.random(len(codes)) < 0.4  # with several images, patients have both kinds
+    scores = rng.integers(0, 6, (2, len(codes))) + positive
+    found = auc_covariance(positive, scores, codes)
+    np.testing.assert_allclose(found, by_the_book(positive, scores, codes), atol=1e-10)
+
+
+def images_of_patients(seed, patients=120, images=4):
+    """Two equally good scores of correlated images; all images of a patient have its label."""
+    rng = np.random.default_rng(seed)
+    positive = np.repeat(np.arange(patients) < patients * 0.4, images)
+    codes = np.repeat(np.arange(patients), images)
+    shared = rng.normal(size=patients)[codes]
+    own = rng.normal(size=(2, patients))[:, codes]
+    scores = positive + 0.5 * shared + own + 0.5 * rng.normal(size=(2, len(codes)))
+    return positive, scores, codes
+
+
+def test_delong_finds_no_difference_where_there_is_none_in_95_percent():
+    """By patient, and by image with clusters; images taken for patients find far too many."""
+    rounds = 2000
+    wrong = {"patient": 0, "image, clustered": 0, "image": 0}
+    for seed in range(rounds):
+        positive, (one, other), codes = images_of_patients(seed)
+        each = np.arange(len(codes))
+        means = [score.reshape(-1, 4).mean(axis=1) for score in (one, other)]
+        wrong["patient"] += delong(positive[::4], *means, np.arange(len(codes) // 4)) < 0.05
+        wrong["image, clustered"] += delong(positive, one, other, codes) < 0.05
+        wrong["image"] += delong(positive, one, other, each) < 0.05
+    assert 0.035 <= wrong["patient"] / rounds <= 0.065
+    assert 0.035 <= wrong["image, clustered"] / rounds <= 0.065
+    assert wrong["image"] / rounds > 0.15
+
+
+def test_one_patient_of_a_side_shows_no_difference():
+    labels = [True, False, False, False]
+    first, second = binary(labels, [0.9, 0.1, 0.2, 0.3]), binary(labels, [0.1, 0.2, 0.3, 0.4])
+    assert delong_p(first, second, "malignant") == 1
+
+
 @pytest.mark.slow
 def test_the_intervals_cover_the_true_value():
     true = 0.5 * math.erfc(-1 / 2)  # two unit normals one apart: AUC = Phi(1 / sqrt 2)
-    rounds = 400
-    covered = no_difference = false_alarms = 0
+    rounds, covered = 1000, 0
     for seed in range(rounds):
         rng = np.random.default_rng(seed)
         labels = np.arange(150) < 60
         signal = rng.normal(size=150) + labels
         low, high = bootstrap_auc(binary(labels, signal), "malignant", draws=500, seed=seed)
         covered += low <= true <= high
-        shared = rng.normal(size=150) + labels
-        pair = [binary(labels, shared + rng.normal(size=150)) for _ in range(2)]
-        result = compare(*pair, "malignant", draws=500, seed=seed)
-        no_difference += result.low <= 0 <= result.high
-        false_alarms += result.p < 0.05
-    # 3 standard errors of a share of 0.95 over 400 rounds are 0.033
-    assert covered / rounds > 0.95 - 0.033
-    assert 0.95 - 0.033 < no_difference / rounds < 0.95 + 0.033
-    assert false_alarms / rounds < 0.05 + 0.033
+    assert 0.93 <= covered / rounds <= 0.97
+
+
+@pytest.mark.slow
+def test_the_intervals_cover_the_true_difference():
+    """Two models that share a part of what they see, the first with an effect of 1.5, then 1."""
+    rounds, covered = 1000, 0
+    # the score of effect e has variance 2 in both classes: AUC = Phi(e / 2)
+    true = 0.5 * (math.erfc(-1.5 / 2 / math.sqrt(2)) - math.erfc(-1 / 2 / math.sqrt(2)))
+    for seed in range(rounds):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(200) < 80
+        shared = rng.normal(size=200)
+        pair = [
+            binary(labels, effect * labels + shared + rng.normal(size=200)) for effect in (1.5, 1)
+        ]
+        found = compare(*pair, "malignant", draws=500, seed=seed)
+        covered += found.low <= true <= found.high
+    assert 0.93 <= covered / rounds <= 0.97
+
+
+def test_mcnemar_counts_the_rows_that_differ():
+    # 1 against 5 of 6: two-sided binomial (1 + 6) x 2 / 64
+    right = np.array([True] + [False] * 5 + [True] * 10)
+    other = np.array([False] + [True] * 5 + [True] * 10)
+    assert mcnemar_p(right, other) == pytest.approx(2 * 7 / 64)
+    assert mcnemar_p(right, right) == 1
+
+
+def test_holms_correction_of_a_hand_example():
+    found = holm(np.array([0.01, 0.04, np.nan, 0.03]))
+    assert found[[0, 1, 3]] == pytest.approx([0.03, 0.06, 0.06])
+    assert math.isnan(found[2])
+
+
+def test_every_metric_is_compared_in_the_same_draws():
+    one, _ = drawn(9)
+    one["score/malignant"] = 1 / (1 + np.exp(-one["score/malignant"]))
+    one["score/benign"] = 1 - one["score/malignant"]
+    cold = one.assign(**{"score/malignant": one["score/malignant"] ** 2})
+    cold["score/benign"] = 1 - cold["score/malignant"]
+    asked = Asked("malignant")
+    panels = [
+        Panel(one, asked, {"balanced_accuracy": 0.5}),
+        Panel(cold, asked, {"balanced_accuracy": 0.25}),  # the same calls
+    ]
+    table = differences(*panels, draws=50, seed=0).set_index("metric")
+    same = table.loc[["auc", "pr_auc", "partial_auc", "sensitivity", "specificity", "f1"]]
+    assert (same[["difference", "low", "high"]].abs() < 1e-12).all(axis=None)
+    brier = table.loc["brier"]
+    assert brier["difference"] == pytest.approx(brier["model"] - brier["baseline"])
+    assert brier["low"] < brier["difference"] < brier["high"]
