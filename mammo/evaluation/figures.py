@@ -119,7 +119,7 @@ def threshold_figure(patients: pd.DataFrame, positive: str, *, threshold: float)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=f"threshold of {positive}")
     axes.grid(color="#e5e7eb", lw=0.8)
     axes.set_title("Sensitivity and specificity")
-    axes.legend(loc="best", frameon=False)
+    axes.legend(loc="best", framealpha=0.9, edgecolor="none")
     return figure
 
 

@@ -104,9 +104,8 @@ class Panel:
     def _ranked(self, weights: Floats) -> dict[str, Floats]:
         each = {name: ranked.measure(weights) for name, ranked in self._rankings.items()}
         own = each.get(self.asked.positive, {})
-        names = ("pr_auc", "partial_auc")
-        found: dict[str, Floats] = {name: own[name] for name in names if name in own}
-        found["auc"] = np.mean([one["auc"] for one in each.values()], axis=0)
+        found = {"auc": np.asarray(np.mean([one["auc"] for one in each.values()], axis=0))}
+        found |= {name: own[name] for name in ("pr_auc", "partial_auc") if name in own}
         if len(self.classes) > 2:
             found["pr_auc_macro"] = np.mean([one["pr_auc"] for one in each.values()], axis=0)
             found |= {f"auc/{name}": one["auc"] for name, one in each.items()}
@@ -188,21 +187,22 @@ def _called(frame: pd.DataFrame, asked: Asked, threshold: float | None) -> Codes
 
 
 def _rates(sums: Mapping[str, Floats], asked: Asked) -> dict[str, Floats]:
-    """Metrics at the thresholds, and pF1, which needs none."""
+    """Metrics at the thresholds, and pF1, which needs none (the RSNA challenge of 2022)."""
     positives = sums["positives"]
     negatives = sums["rows"] - positives
-    found = {"pf1": 2 * sums["true_mass"] / (sums["mass"] + positives)}
-    for rule, name in AT.items():
-        if f"hits/{rule}" in sums:
-            hits, spared = sums[f"hits/{rule}"], negatives - sums[f"alarms/{rule}"]
-            sensitive = name.startswith("sensitivity")
-            found[name] = hits / positives if sensitive else spared / negatives
+    found: dict[str, Floats] = {}
     if f"hits/{asked.headline}" in sums:
         hits, alarms = sums[f"hits/{asked.headline}"], sums[f"alarms/{asked.headline}"]
         sensitivity, specificity = hits / positives, 1 - alarms / negatives
         ppv, npv = operating.predictive_values(sensitivity, specificity, asked.prevalence)
         found |= {"sensitivity": sensitivity, "specificity": specificity, "ppv": ppv, "npv": npv}
         found["f1"] = 2 * hits / (positives + hits + alarms)
+    found["pf1"] = 2 * sums["true_mass"] / (sums["mass"] + positives)
+    for rule, name in AT.items():
+        if f"hits/{rule}" in sums:
+            hits, spared = sums[f"hits/{rule}"], negatives - sums[f"alarms/{rule}"]
+            sensitive = name.startswith("sensitivity")
+            found[name] = hits / positives if sensitive else spared / negatives
     return found
 
 
