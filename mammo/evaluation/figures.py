@@ -151,7 +151,7 @@ def reliability_figure(
     _unit_square(axes)
     axes.set(xlabel=f"predicted probability of {positive}", ylabel="observed share")
     axes.set_title(f"Calibration: Brier {metrics['brier']:.3f}, ECE {metrics['ece']:.3f}")
-    axes.legend(loc="best", frameon=False)
+    axes.legend(loc="best", framealpha=0.9, edgecolor="none")
     return figure
 
 

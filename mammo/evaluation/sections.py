@@ -54,8 +54,8 @@ def of_verdict(
     point = f"threshold {verdict.outcome.threshold:.3f}, {source}"
     tiles = [
         Tile(f"AUC ({split})", f"{values['auc']:.3f}", f"{interval}, {counted}, {rule}"),
-        Tile("Sensitivity", _with_ends(values, "sensitivity"), point),
-        Tile("Specificity", _with_ends(values, "specificity"), "at the same threshold"),
+        _rate("sensitivity", values, point),
+        _rate("specificity", values, "at the same threshold"),
     ]
     observed = float((verdict.patients["label"] == positive).mean())
     text = SECTION.format(source=source, prevalence=prevalence, observed=observed)
@@ -66,12 +66,8 @@ def of_verdict(
     table = pd.DataFrame(verdict.confusion, columns=[f"called {name}" for name in names])
     table.insert(0, "truth", names)
     counts = groups.counts_by_class(verdict.patients)
-    of_level = dict(tuple(verdict.table.groupby("level", sort=False)))
     shown = {
-        f"Metrics by {level}, with 95 % intervals": rows.drop(columns=["level"])
-        for level, rows in of_level.items()
-    }
-    shown |= {
+        "Metrics with 95 % intervals": side_by_side(verdict.table),
         "Operating points": verdict.operating_points,
         "Each class against the rest": verdict.classes,
         "Calls by dataset and class": counts,
@@ -146,6 +142,22 @@ def of_comparison(
     )
 
 
-def _with_ends(values: dict[str, float], name: str) -> str:
-    ends = f" ({values[f'{name}_low']:.2f} to {values[f'{name}_high']:.2f})"
-    return f"{values[name]:.3f}{ends}"
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a metric and a column a level of `table` (verdict.COLUMNS), each with its interval."""
+    columns = {}
+    for level, rows in table.groupby("level", sort=False):
+        count = f"{rows['rows'].iloc[0]:.0f}"
+        columns[f"by {level} (n = {count})"] = pd.Series(
+            [
+                f"{value:.3g}" if math.isnan(low) else f"{value:.3g} ({low:.3g} to {high:.3g})"
+                for value, low, high in zip(rows["value"], rows["low"], rows["high"], strict=True)
+            ],
+            index=rows["metric"],
+        )
+    wide = pd.DataFrame(columns).reindex(table["metric"].drop_duplicates())
+    return wide.fillna("").reset_index()
+
+
+def _rate(name: str, values: dict[str, float], note: str) -> Tile:
+    ends = f"95 % {values[f'{name}_low']:.3f} to {values[f'{name}_high']:.3f}"
+    return Tile(name.capitalize(), f"{values[name]:.3f}", f"{ends}, {note}")
