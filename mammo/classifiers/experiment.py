@@ -228,8 +228,10 @@ class Experiment:
 
 def over_folds(done: list[Done]) -> dict[str, float]:
     """cv/auc_mean, _sd, _low and _high over the runs of all folds and seeds."""
-    values = [each.metrics.get("fold/auc", float("nan")) for each in done]
-    said = summarise(values, folds=len({each.fold for each in done}))
+    folds: dict[str, list[float]] = {}
+    for each in done:
+        folds.setdefault(each.fold, []).append(each.metrics.get("fold/auc", float("nan")))
+    said = summarise(list(folds.values()))
     return {f"cv/auc_{name}": value for name, value in asdict(said).items()}
 
 

@@ -11,12 +11,12 @@ from mammo.classifiers.module import ClassifierModule
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.weights import Weights
 from mammo.data.dataset import Dataset
-from mammo.evaluation.operating import at_specificity, most_balanced
+from mammo.evaluation.operating import chosen
 from mammo.evaluation.ranking import aggregate
+from mammo.evaluation.verdict import temperature_of
 from mammo.models import SavedModel, save_model
 from mammo.run import Run
 
-SPECIFICITY = 0.9  # of the second operating point
 # What a dataset says of the preparation of its images (see data.prepare.Recipe.of)
 PREPARATION = ("intensity", "dtype", "crop", "frames", "exclude")
 
@@ -36,11 +36,13 @@ def save(
 ) -> SavedModel:
     """Save the module's network with all that prediction and the leakage guards need.
 
-    `val` are its predictions of the validation rows; they choose the operating points. `history`
-    ends with the metrics of its epoch, `phases` say what it was trained on, one after the other.
+    `val` are its predictions of the validation rows; they choose the operating points and the
+    temperature. `history` ends with the metrics of its epoch, `phases` say what it was trained
+    on, one after the other.
     """
     data, network = material.data, module.network
     training, seen = data.manifest.iloc[material.train], data.generator_training
+    patients = aggregate(val, data.classes.positive, recipe.aggregate)
     runs = sorted(set(training.loc[training["is_synthetic"], "generator_run_id"]))
     seen = seen[seen["run_id"].isin(runs)]
     if weights.model is not None:
@@ -54,8 +56,8 @@ def save(
             "sd": network.sd.flatten().tolist(),
         },
         "aggregate": recipe.aggregate,
-        "thresholds": thresholds(val, data.classes.positive, recipe.aggregate),
-        "temperature": 1.0,
+        "thresholds": thresholds(patients, data.classes.positive),
+        "temperature": temperature_of(patients),  # of a patient's scores
         "epoch": len(history),
         "metrics": dict(history[-1]),
         "phases": [dict(phase) for phase in phases],
@@ -105,11 +107,7 @@ def _with_those_of(
     )
 
 
-def thresholds(val: pd.DataFrame, positive: str, how: str) -> dict[str, float]:
-    """Operating points of a patient's positive score, chosen on the validation predictions."""
-    patients = aggregate(val, positive, how)
-    truth, score = patients["label"] == positive, patients[f"score/{positive}"]
-    return {
-        "balanced": most_balanced(truth, score),
-        f"specificity_{SPECIFICITY}": at_specificity(truth, score, specificity=SPECIFICITY),
-    }
+def thresholds(patients: pd.DataFrame, positive: str) -> dict[str, float]:
+    """Operating points of a patient's positive score, chosen on validation patients, by rule."""
+    found = chosen(patients["label"] == positive, patients[f"score/{positive}"])
+    return {"balanced": found.pop("balanced_accuracy"), **found}

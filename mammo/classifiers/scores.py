@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mammo.data.classes import ClassMap
 from mammo.data.dataset import Dataset
 from mammo.errors import ConfigError, DataError
+from mammo.evaluation.predictions import CARRIED
 from mammo.evaluation.ranking import aggregate, class_aucs, frame_auc, pr_auc
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def predictions(
     `told` are further columns, as logits and uncertainty.
     """
     names = data.classes.names
-    frame = data.manifest.loc[rows, ["image_id", "group_id"]].reset_index(drop=True)
+    frame = data.manifest.loc[rows, [*CARRIED]].reset_index(drop=True)
     frame["split"], frame["fold"], frame["seed"] = split, fold, seed
     frame["label"] = data.manifest["label"].to_numpy()[rows]
     frame["label_id"] = data.label_ids()[rows]

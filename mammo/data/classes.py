@@ -43,12 +43,28 @@ class ClassMap:
     def positive_id(self) -> int:
         return self.names.index(self.positive)
 
+    @property
+    def scale(self) -> tuple[str, ...]:
+        """The names in rising order; empty where they are two, or have no order."""
+        for ordered in _SCALES:
+            if len(self.names) > 2 and set(self.names) <= set(ordered):
+                return tuple(name for name in ordered if name in self.names)
+        return ()
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "names": list(self.names)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ClassMap":
         return cls(values["task"], tuple(values["names"]), values["positive"], values["label_kind"])
+
+
+# Classes that are grades of one thing, in rising order, whatever the order of their ids
+_SCALES = (
+    ("normal", "benign_without_callback", "benign", "probably_benign", "suspicious", "malignant"),
+    ("A", "B", "C", "D"),
+    ("1", "2", "3", "4", "5", "6"),
+)
 
 
 def _map(task: str, names: str, positive: str, kind: str = "pathology") -> ClassMap:

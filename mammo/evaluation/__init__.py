@@ -5,4 +5,8 @@ AGGREGATES = (
     "mean",
     "none",
 )  # from a patient's images to the patient; see ranking.aggregate
-OPERATING = ("balanced_accuracy", "specificity")  # what the threshold is chosen for; see operating
+OPERATING = (
+    "balanced_accuracy",
+    "f1",
+    "specificity",
+)  # what the threshold is chosen for; see operating

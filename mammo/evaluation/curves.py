@@ -1,10 +1,12 @@
-"""Curves of a ranking: ROC with its bootstrap band, precision and recall."""
+"""Curves of a ranking: ROC, precision and recall, each with its bootstrap band."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from mammo.evaluation.ranking import patient_strata, patient_weights
+from mammo.evaluation.bootstrap import patient_strata, patient_weights
 
 Floats = NDArray[np.float64]
 
@@ -31,21 +33,40 @@ def roc_band(
 
     Patients are drawn as in `bootstrap_auc`.
     """
+    drawn = []
+    for false, true in _drawn_counts(frame, positive, draws=draws, seed=seed):
+        drawn.append(np.interp(grid, false / false[-1], true / true[-1]))
+    low, high = np.quantile(np.stack(drawn), [0.025, 0.975], axis=0)
+    return low, high
+
+
+def pr_band(
+    frame: pd.DataFrame, positive: str, grid: Floats, *, draws: int = 500, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """Pointwise 95 % band of the precision at the recalls `grid`, all above 0."""
+    drawn = []
+    for false, true in _drawn_counts(frame, positive, draws=draws, seed=seed):
+        # the highest threshold that reaches the recall
+        at = np.searchsorted(true / true[-1], np.minimum(grid, 1), "left")
+        drawn.append(true[at] / (true[at] + false[at]))
+    low, high = np.quantile(np.stack(drawn), [0.025, 0.975], axis=0)
+    return low, high
+
+
+def _drawn_counts(
+    frame: pd.DataFrame, positive: str, *, draws: int, seed: int
+) -> Iterator[tuple[Floats, Floats]]:
+    """False and true positives at every threshold from none on, in each draw of patients."""
     is_positive = (frame["label"] == positive).to_numpy(bool)
     _, _, order = _counts(is_positive, frame[f"score/{positive}"])
     score = frame[f"score/{positive}"].to_numpy(np.float64)[order]
-    last = np.append(np.diff(score) != 0, True)
+    last = np.append(np.flatnonzero(np.diff(score) != 0), len(score) - 1) + 1
+    side = is_positive[order].astype(float)
     codes, strata = patient_strata(frame)
-    drawn = []
     for weights in patient_weights(strata, rows=len(codes), draws=draws, seed=seed):
-        rows = weights[:, codes][:, order]
-        true = np.cumsum(rows * is_positive[order], axis=1)[:, last]
-        false = np.cumsum(rows * ~is_positive[order], axis=1)[:, last]
-        for above, beside in zip(true, false, strict=True):
-            x = np.concatenate([[0.0], beside / beside[-1]])
-            drawn.append(np.interp(grid, x, np.concatenate([[0.0], above / above[-1]])))
-    low, high = np.quantile(np.stack(drawn), [0.025, 0.975], axis=0)
-    return low, high
+        for each in weights[:, codes[order]]:
+            true, all_ = np.cumsum(each * side)[last - 1], np.cumsum(each)[last - 1]
+            yield np.append(0.0, all_ - true), np.append(0.0, true)
 
 
 def _counts(positive: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats, NDArray[np.intp]]:

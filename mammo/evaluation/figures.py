@@ -1,6 +1,6 @@
 """The figures of an evaluation, each a matplotlib Figure of its own (no global state)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from mammo.evaluation.calibration import reliability
-from mammo.evaluation.curves import precision_recall, roc, roc_band
+from mammo.evaluation.calibration import reliability, scaled
+from mammo.evaluation.curves import pr_band, precision_recall, roc, roc_band
+from mammo.evaluation.palette import BLUE, GREY, INK, ORANGE, RED
 from mammo.evaluation.ranking import auc, classes_of, pr_auc
 
 Floats = NDArray[np.float64]
-# Okabe and Ito's colours: told apart with colour-deficient sight
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-CLASS_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#F0E442")
-GREY = "#6b7280"
-LEVELS = np.linspace(0, 1, 201)  # false positive rates of the band
+LEVELS = np.linspace(0, 1, 201)  # rates at which a band is drawn
 
 
 def roc_figure(
@@ -66,9 +63,11 @@ def roc_figure(
     return figure
 
 
-def pr_figure(patients: pd.DataFrame, positive: str) -> Figure:
-    """Precision against recall of the positive class, with its prevalence as the floor."""
+def pr_figure(patients: pd.DataFrame, positive: str, *, draws: int = 500, seed: int = 0) -> Figure:
+    """Precision against recall of the positive class with its 95 % band and its floor."""
     figure, axes = _axes(5.2, 4.8)
+    low, high = pr_band(patients, positive, LEVELS[1:], draws=draws, seed=seed)
+    axes.fill_between(LEVELS[1:], low, high, color=BLUE, alpha=0.15, lw=0, label="95 % band")
     is_positive, score = patients["label"] == positive, patients[f"score/{positive}"]
     prevalence = float(is_positive.mean())
     recall, precision = precision_recall(is_positive, score)
@@ -92,7 +91,7 @@ def confusion_figure(table: NDArray[np.int64], names: Sequence[str], *, title: s
     for (row, column), count in np.ndenumerate(table):
         dark = shares[row, column] > 0.55
         text = f"{count}\n{shares[row, column]:.0%}"
-        colour = "white" if dark else "#111827"
+        colour = "white" if dark else INK
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=11)
     ticks = range(len(names))
     axes.set_xticks(ticks, names, rotation=25 if len(names) > 3 else 0)
@@ -104,47 +103,55 @@ def confusion_figure(table: NDArray[np.int64], names: Sequence[str], *, title: s
     return figure
 
 
-def score_figure(
-    patients: pd.DataFrame, positive: str, *, threshold: float | None = None
-) -> Figure:
-    """Distribution of the positive class's score for every class, one strip below the other."""
-    names = [name for name in classes_of(patients) if (patients["label"] == name).any()]
-    figure, axes = _axes(5.8, 1.5 + 0.9 * len(names))
-    edges = np.linspace(0, 1, 31)
-    for place, name in enumerate(names):
-        score = patients.loc[patients["label"] == name, f"score/{positive}"].to_numpy()
-        height = np.histogram(score, edges)[0] / len(score)
-        floor = len(names) - 1 - place
-        top = floor + 0.85 * height / height.max()
-        colour = CLASS_COLOURS[place % len(CLASS_COLOURS)]
-        axes.stairs(top, edges, baseline=floor, fill=True, color=colour, alpha=0.75)
-        axes.plot([np.median(score)] * 2, [floor, floor + 0.85], color="#111827", lw=1.5)
-    labels = [f"{name}\n(n = {(patients['label'] == name).sum()})" for name in names]
-    axes.set_yticks([len(names) - 0.6 - place for place in range(len(names))], labels)
-    axes.tick_params(axis="y", length=0)
-    if threshold is not None:
-        axes.axvline(threshold, color=RED, lw=1.5, ls="--")
-    axes.set(xlim=(0, 1), ylim=(0, len(names)), xlabel=f"score of {positive} (bar: median)")
-    marked = "" if threshold is None else f" (dashed: threshold {threshold:.3f})"
-    axes.set_title(f"Scores by true class{marked}")
+def threshold_figure(patients: pd.DataFrame, positive: str, *, threshold: float) -> Figure:
+    """Sensitivity and specificity of calling a score positive, at every threshold from 0 to 1."""
+    figure, axes = _axes(5.2, 4.0)
+    is_positive = (patients["label"] == positive).to_numpy()
+    score = patients[f"score/{positive}"].to_numpy()
+    for side, colour, name in ((True, BLUE, "sensitivity"), (False, ORANGE, "specificity")):
+        mine = np.sort(score[is_positive == side])
+        # the share below a threshold rises after each score: a step at it
+        below = np.arange(len(mine) + 1) / len(mine)
+        at = np.concatenate([[0], mine, [1]])
+        share = np.append(below, below[-1])
+        axes.step(at, 1 - share if side else share, where="post", color=colour, lw=2, label=name)
+    axes.axvline(threshold, color=RED, lw=1.5, ls="--", label=f"threshold {threshold:.3f}")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=f"threshold of {positive}")
+    axes.grid(color="#e5e7eb", lw=0.8)
+    axes.set_title("Sensitivity and specificity")
+    axes.legend(loc="best", framealpha=0.9, edgecolor="none")
     return figure
 
 
 def reliability_figure(
-    patients: pd.DataFrame, positive: str, *, brier: float, ece: float
+    patients: pd.DataFrame,
+    positive: str,
+    metrics: Mapping[str, float],
+    *,
+    temperature: float = 0.0,
 ) -> Figure:
-    """Observed share against predicted probability in bins of equal mass, with Wilson intervals."""
+    """Observed share against predicted probability in bins of equal mass, with Wilson intervals.
+
+    With a temperature also what the scaled scores would show; `metrics` has brier and ece.
+    """
     figure, axes = _axes(5.2, 4.8)
-    table = reliability(patients["label"] == positive, patients[f"score/{positive}"])
+    is_positive, classes = patients["label"] == positive, classes_of(patients)
+    table = reliability(is_positive, patients[f"score/{positive}"])
     low, high = _wilson(table["observed"].to_numpy(), table["rows"].to_numpy())
     axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="calibrated")
+    if temperature:
+        scores = scaled(patients[[f"score/{name}" for name in classes]], temperature)
+        other = reliability(is_positive, scores[:, classes.index(positive)])
+        label = f"at temperature {temperature:.3g}, ECE {metrics['ece_scaled']:.3f}"
+        points = other["predicted"], other["observed"]
+        axes.plot(*points, "s--", color=ORANGE, lw=1.5, ms=4, label=label)
     axes.vlines(table["predicted"], low, high, color=BLUE, alpha=0.35, lw=2)
     label = f"{len(table)} bins of equal mass, 95 %"
     axes.plot(table["predicted"], table["observed"], "o-", color=BLUE, lw=1.5, ms=5, label=label)
     _unit_square(axes)
     axes.set(xlabel=f"predicted probability of {positive}", ylabel="observed share")
-    axes.set_title(f"Calibration: Brier {brier:.3f}, ECE {ece:.3f}")
-    axes.legend(loc="upper left", frameon=False)
+    axes.set_title(f"Calibration: Brier {metrics['brier']:.3f}, ECE {metrics['ece']:.3f}")
+    axes.legend(loc="best", framealpha=0.9, edgecolor="none")
     return figure
 
 
@@ -163,7 +170,7 @@ def fidelity_figure(values: dict[str, dict[str, float]]) -> Figure:
             )
         axes.set_xticks([0, 1], ["synthetic\nvs real", "real\nvs real"])
         axes.margins(y=0.15)
-        axes.axhline(0, color="#111827", lw=0.8)
+        axes.axhline(0, color=INK, lw=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(name, fontsize=10)
     return figure

@@ -2,18 +2,20 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mammo.evaluation import operating, ranking
+from mammo.evaluation import comparison, operating, ranking
 
 GROUPS = ("dataset", "subset", "vendor", "view", "laterality", "density")
 COLUMNS = (
-    *("group", "value", "images", "patients", "positives", "auc", "auc_low", "auc_high"),
+    *("group", "value", "images", "patients", "positives", "negatives"),
+    *("auc", "auc_low", "auc_high"),
     *("true_positives", "false_positives", "true_negatives", "false_negatives"),
-    *("sensitivity", "specificity"),
+    *("sensitivity", "specificity", "note"),
 )
 
 
@@ -25,25 +27,91 @@ def by_group(
     positive: str,
     threshold: float,
     aggregate: str,
+    least: int,
     draws: int,
     seed: int,
 ) -> pd.DataFrame:
     """A row (COLUMNS) for each value of each column in `names` that has two or more.
 
     `images` is a predictions frame, `manifest` holds its images. A patient is judged in a group by
-    its images of that group alone, at the one threshold. A group of one side has no AUC (nan).
+    its images of that group alone, at the one threshold. What rests on fewer than `least`
+    positive or negative patients is left out (nan), and a group of one side has no AUC.
     """
-    told = manifest.set_index("image_id").loc[images["image_id"], names]
     rows = []
     for name in names:
-        values = told[name].to_numpy(str)
-        known = sorted(set(values) - {""})
-        for value in known if len(known) > 1 else []:
-            mine = images[values == value].reset_index(drop=True)
+        for value, mine in _parts(images, manifest, name).items():
             patients = ranking.aggregate(mine, positive, aggregate)
-            row = _judged(patients, positive, threshold, draws=draws, seed=seed)
+            row = _judged(patients, positive, threshold, least=least, draws=draws, seed=seed)
             rows.append({"group": name, "value": value, "images": len(mine), **row})
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def interactions(
+    images: pd.DataFrame,
+    manifest: pd.DataFrame,
+    names: list[str],
+    *,
+    positive: str,
+    aggregate: str,
+    least: int,
+) -> pd.DataFrame:
+    """Whether the AUC differs between the values of each column, those with enough patients.
+
+    Columns group, values, p, and p_holm over the columns asked (Holm 1979).
+    """
+    rows = []
+    for name in names:
+        frames = [
+            ranking.aggregate(mine, positive, aggregate)
+            for mine in _parts(images, manifest, name).values()
+        ]
+        enough = [each for each in frames if min(_sides(each, positive)) >= max(2, least)]
+        if len(enough) > 1:
+            rows.append((name, len(enough), differ_p(enough, positive)))
+    table = pd.DataFrame(rows, columns=["group", "values", "p"])
+    return table.assign(p_holm=comparison.holm(table["p"].to_numpy(np.float64)))
+
+
+def differ_p(frames: Sequence[pd.DataFrame], positive: str) -> float:
+    """p of one AUC of the positive class in all `frames`, which may share patients.
+
+    Wald's test on the differences, their covariance from the influences summed by patient; nan
+    where some difference does not vary.
+    """
+    from scipy.stats import chi2
+
+    everyone = sorted(set().union(*(each["group_id"] for each in frames)))
+    areas, effects = [], []
+    for frame in frames:
+        side = (frame["label"] == positive).to_numpy(bool)
+        areas.append(ranking.auc(side, frame[f"score/{positive}"]))
+        effect = comparison.influence(side, frame[f"score/{positive}"])
+        for each in (side, ~side):  # as many as there are patients, less the one for the mean
+            count = frame["group_id"][each].nunique()
+            effect[each] *= math.sqrt(count / (count - 1))
+        summed = pd.Series(effect).groupby(frame["group_id"].to_numpy()).sum()
+        effects.append(summed.reindex(everyone, fill_value=0).to_numpy())
+    difference = np.asarray(areas[:-1]) - areas[-1]
+    contrast = np.stack(effects[:-1]) - effects[-1]
+    covariance = contrast @ contrast.T
+    if np.linalg.matrix_rank(covariance) < len(difference):
+        return math.nan
+    statistic = difference @ np.linalg.solve(covariance, difference)
+    return float(chi2.sf(statistic, len(difference)))
+
+
+def counts_by_class(patients: pd.DataFrame) -> pd.DataFrame:
+    """Patients called rightly and wrongly, a row for each dataset and class.
+
+    `patients` has dataset, label and pred; true_positives are those of the class called it.
+    """
+    rows = []
+    for name, mine in patients.groupby("dataset", sort=True):
+        for each in ranking.classes_of(patients):
+            truth, called = mine["label"] == each, mine["pred"] == each
+            counts = operating.count(truth, called, 1).counts()
+            rows.append({"dataset": name, "class": each, "patients": int(truth.sum()), **counts})
+    return pd.DataFrame(rows)
 
 
 def metrics_of(table: pd.DataFrame, split: str) -> dict[str, float]:
@@ -57,28 +125,47 @@ def metrics_of(table: pd.DataFrame, split: str) -> dict[str, float]:
     return found
 
 
+def _parts(images: pd.DataFrame, manifest: pd.DataFrame, name: str) -> dict[str, pd.DataFrame]:
+    """Predictions by the value of column `name`; empty where there are not two values."""
+    values = manifest.set_index("image_id").loc[images["image_id"], name].to_numpy(str)
+    known = sorted(set(values) - {""})
+    if len(known) < 2:
+        return {}
+    return {value: images[values == value].reset_index(drop=True) for value in known}
+
+
+def _sides(patients: pd.DataFrame, positive: str) -> tuple[int, int]:
+    """Positive and other rows."""
+    count = int((patients["label"] == positive).sum())
+    return count, len(patients) - count
+
+
 def _judged(
-    patients: pd.DataFrame, positive: str, threshold: float, *, draws: int, seed: int
-) -> dict[str, float]:
+    patients: pd.DataFrame, positive: str, threshold: float, *, least: int, draws: int, seed: int
+) -> dict[str, float | str]:
     is_positive: NDArray[np.bool_] = (patients["label"] == positive).to_numpy()
-    score = patients[f"score/{positive}"].to_numpy()
-    counted = operating.count(is_positive, score, threshold)
-    both = bool(is_positive.any() and not is_positive.all())
-    low, high = (
-        ranking.bootstrap_auc(patients, positive, draws=draws, seed=seed)
-        if both
-        else (math.nan, math.nan)
-    )
-    return {
+    counted = operating.count(is_positive, patients[f"score/{positive}"], threshold)
+    positives, negatives = _sides(patients, positive)
+    found: dict[str, float | str] = {
         "patients": patients["group_id"].nunique(),
-        "positives": int(is_positive.sum()),
-        "auc": ranking.frame_auc(patients, positive) if both else math.nan,
-        "auc_low": low,
-        "auc_high": high,
-        "true_positives": counted.true_positives,
-        "false_positives": counted.false_positives,
-        "true_negatives": counted.true_negatives,
-        "false_negatives": counted.false_negatives,
-        "sensitivity": counted.sensitivity if is_positive.any() else math.nan,
-        "specificity": counted.specificity if not is_positive.all() else math.nan,
+        "positives": positives,
+        "negatives": negatives,
     }
+    enough = {"positive": positives >= max(1, least), "other": negatives >= max(1, least)}
+    few = [side for side, told in enough.items() if not told]
+    if few:
+        found["note"] = f"fewer than {max(1, least)} {' and '.join(few)} patients"
+    else:
+        found["note"] = ""
+        found["auc"] = ranking.frame_auc(patients, positive)
+        ends = ranking.bootstrap_auc(patients, positive, draws=draws, seed=seed)
+        found["auc_low"], found["auc_high"] = ends
+    if enough["positive"]:
+        found["true_positives"] = counted.true_positives
+        found["false_negatives"] = counted.false_negatives
+        found["sensitivity"] = counted.sensitivity
+    if enough["other"]:
+        found["false_positives"] = counted.false_positives
+        found["true_negatives"] = counted.true_negatives
+        found["specificity"] = counted.specificity
+    return found

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from mammo.evaluation.figures import BLUE, GREY
+from mammo.evaluation.palette import BLUE, GREY
 from mammo.evaluation.parity import weighted
 from mammo.evaluation.summary import band_centers
 

@@ -16,6 +16,7 @@ from mammo.models import SavedModel
 
 LOG = logging.getLogger("mammo")
 Rows = NDArray[np.int64]
+CARRIED = ("image_id", "group_id", "dataset", "laterality")  # of the manifest
 
 
 class Predicts(Protocol):
@@ -183,7 +184,7 @@ def predict(
     scores = told[[f"score/{name}" for name in names]]
     about = classifier.saved.about
     fold = fold_of(about)
-    frame = data.manifest.loc[rows, ["image_id", "group_id"]].reset_index(drop=True)
+    frame = data.manifest.loc[rows, [*CARRIED]].reset_index(drop=True)
     frame["split"], frame["fold"] = split, -1 if fold == NO_FOLD else int(fold)
     frame["seed"] = int(about.get("settings", {}).get("seed", 0))
     frame["label"] = data.manifest["label"].to_numpy()[rows]

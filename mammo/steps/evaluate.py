@@ -28,6 +28,7 @@ else:
     FidelitySplit = one_of(["train", "val", "test", "all"])
 
 INPUTS = {"model": "model", "baseline": "model", "data": "dataset", "synthetic": "dataset"}
+PARQUET = ("patients", "predictions", "predictions_baseline")  # also written so
 LOG = logging.getLogger("mammo")
 
 
@@ -74,8 +75,10 @@ def run(
     aggregate: AggregateName = "",
     operating: OperatingName = "balanced_accuracy",
     specificity: Fraction = 0.9,
+    prevalence: Fraction = 0.005,
     groups: str = "dataset,subset",
     saliency: Count = 0,
+    min_group: Count = 10,
     bootstrap: PositiveInt = 2000,
     extractor: str = "random",
     fidelity_split: FidelitySplit = "train",
@@ -95,8 +98,10 @@ def run(
         aggregate: from images to patient: mean, max or none; empty takes the model's own.
         operating: what the threshold is chosen for, always on validation patients.
         specificity: specificity that the threshold keeps on validation with operating=specificity.
+        prevalence: share of positives where PPV and NPV are to hold; 0.005 is screening.
         groups: columns whose values are judged apart, with commas; empty for none.
         saliency: Grad-CAM maps of so many right and wrong calls of each class; 0 for none.
+        min_group: fewest patients of a side that a group's numbers may rest on.
         bootstrap: draws of patients behind every interval.
         extractor: features of the fidelity metrics: random (a stand-in) or NAME@WEIGHTS.
         fidelity_split: real images that synthetic ones are compared with: a split, or all.
@@ -113,7 +118,7 @@ def run(
     place = str(choose_device(device))
     evidence = Evidence()
     if model:
-        from mammo.evaluation.performance import classifier_evidence
+        from mammo.evaluation.performance import Plan, classifier_evidence
 
         judged = _classifier(tracked, "model", place)
         lens = _lens(judged) if saliency else None
@@ -121,14 +126,18 @@ def run(
             real,
             judged,
             _classifier(tracked, "baseline", place) if baseline else None,
-            split=split,
-            aggregate=aggregate,
-            operating=operating,
-            specificity=specificity,
-            groups=_listed(groups),
-            draws=bootstrap,
-            batch_size=batch_size,
-            seed=seed,
+            Plan(
+                split=split,
+                aggregate=aggregate,
+                operating=operating,
+                specificity=specificity,
+                prevalence=prevalence,
+                groups=_listed(groups),
+                min_group=min_group,
+                draws=bootstrap,
+                batch_size=batch_size,
+                seed=seed,
+            ),
         )
         evidence.add(found)
         if lens is not None:
@@ -180,6 +189,10 @@ def _record(tracked: Run, real: "Dataset", evidence: "Evidence", *, seed: int) -
         tracked.figure(name, figure)
     for name, table in evidence.tables.items():
         tracked.table(name, table)
+        if name in PARQUET:
+            path = tracked.folder / f"{name}.parquet"
+            table.to_parquet(path, index=False)
+            tracked.artifacts(path)
     report = tracked.folder / "report.html"
     report.write_text(render(_report(tracked, real, evidence, seed=seed)))
     preview = tracked.folder / "preview.png"

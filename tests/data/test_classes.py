@@ -46,3 +46,17 @@ def test_the_class_of_a_density() -> None:
     ]  # fmt: skip
     assert class_of_density("density4", "C") == "C"
     assert class_of_density("density2", "E") == class_of_density("density4", "") == ""
+
+
+@pytest.mark.parametrize(
+    ("task", "scale"),
+    [
+        ("malignancy4", ("benign", "probably_benign", "suspicious", "malignant")),
+        ("cbis_pathology3", ("benign_without_callback", "benign", "malignant")),
+        ("density4", ("A", "B", "C", "D")),
+        ("malignancy2", ()),  # two classes have no order that counts
+        ("cmmd_subtype4", ()),
+    ],
+)
+def test_grades_have_a_rising_order_whatever_their_ids(task: str, scale: tuple[str, ...]) -> None:
+    assert TASKS[task].scale == scale

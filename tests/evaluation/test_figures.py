@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo.evaluation import figures
+from mammo.evaluation import distributions, figures
 from mammo.evaluation.report import Report, Section, Tile, render
 
 
@@ -39,7 +39,7 @@ def test_the_confusion_shows_counts_and_shares_of_the_true_class():
 
 def test_a_class_without_patients_has_no_strip():
     frame = patients().assign(**{"score/x": 0.0})
-    figure = figures.score_figure(frame, "p", threshold=0.5)
+    figure = distributions.score_figure(frame, "p", threshold=0.5)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["n\n(n = 3)", "p\n(n = 3)"]
 
@@ -65,3 +65,69 @@ def test_a_report_escapes_every_text_and_hides_missing_numbers():
     assert all(f"&lt;{each[1:-1]}&gt;" in text for each in t)
     assert not any(each in text for each in t)
     assert "<td></td><td>80</td><td>0.1235</td>" in text
+
+
+def strips(figure):
+    """Height of every strip's bars above its floor, by the strip's name without its count."""
+    axes = figure.axes[0]
+    names = [label.get_text().rsplit("\n", 1)[0] for label in axes.get_yticklabels()]
+    data = [patch.get_data() for patch in axes.patches]
+    return {
+        name: (each.values - each.baseline, each.edges)
+        for name, each in zip(names, data, strict=True)
+    }
+
+
+def where(bars):
+    """Left edges of the bins that hold anything."""
+    heights, edges = bars
+    return edges[:-1][heights > 1e-9].round(3).tolist()
+
+
+def test_scores_are_apart_by_what_the_call_came_to():
+    found = strips(distributions.outcome_figure(patients(), "p", threshold=0.5))
+    assert where(found["true\npositive"]) == [0.7, 0.9]
+    assert where(found["false\nnegative"]) == [0.4]
+    assert where(found["true\nnegative"]) == [0.1, 0.2]
+    assert where(found["false\npositive"]) == [0.6]
+
+
+def test_scores_are_apart_by_dataset_and_only_of_several():
+    frame = patients().assign(dataset=list("xyxxyx"))
+    found = strips(distributions.dataset_figure(frame, "p"))
+    assert list(found) == ["x\nn", "x\np", "y\nn", "y\np"]
+    assert where(found["y\np"]) == [0.7]
+    assert "scores_by_dataset" in distributions.drawn(frame, "p", threshold=0.5)
+    alone = distributions.drawn(frame.assign(dataset="x"), "p", threshold=0.5)
+    assert list(alone) == ["scores", "scores_by_outcome"]
+
+
+def test_uncertainty_is_drawn_where_the_model_tells_it():
+    frame = patients().assign(dataset="", uncertainty=[0, 0.35, 3, 1.5, 0.35, 0.95])
+    found = strips(distributions.drawn(frame, "p", threshold=0.5)["uncertainty"])
+    assert where(found["false\npositive"]) == [2.9]  # the last bin holds its upper edge
+    assert where(found["true\npositive"]) == [0.3, 0.9]
+    constant = distributions.uncertainty_figure(frame.assign(uncertainty=0.0), "p", threshold=0.5)
+    assert constant.axes[0].get_xlim() == (-0.5, 0.5)
+
+
+def test_sensitivity_falls_and_specificity_rises_at_the_scores():
+    figure = figures.threshold_figure(patients(), "p", threshold=0.5)
+    sensitivity, specificity = (line.get_xydata() for line in figure.axes[0].lines[:2])
+
+    def at(curve, threshold):
+        return curve[curve[:, 0] < threshold][-1, 1]
+
+    # positives 0.4, 0.7, 0.9; others 0.1, 0.2, 0.6
+    assert [at(sensitivity, each) for each in (0.3, 0.5, 0.8)] == pytest.approx([1, 2 / 3, 1 / 3])
+    assert [at(specificity, each) for each in (0.15, 0.5, 0.7)] == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_the_reliability_shows_what_the_temperature_would():
+    metrics = {"brier": 0.1, "ece": 0.2, "ece_scaled": 0.123}
+    figure = figures.reliability_figure(patients(), "p", metrics, temperature=2.0)
+    assert "at temperature 2, ECE 0.123" in words(figure)
+    shown = figure.axes[0].lines[1].get_xdata()
+    odds = np.sqrt(np.array([0.1, 0.2, 0.4, 0.6, 0.7, 0.9]) / [0.9, 0.8, 0.6, 0.4, 0.3, 0.1])
+    assert list(shown) == pytest.approx(list(odds / (1 + odds)))
+    assert len(figures.reliability_figure(patients(), "p", metrics).axes[0].lines) == 2

@@ -1,4 +1,4 @@
-"""AUC, patients and intervals against hand examples, brute force, scikit-learn and coverage."""
+"""AUC, patients and intervals against hand examples, scikit-learn and the rows drawn."""
 
 import math
 
@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammo.errors import ConfigError, DataError
+from mammo.evaluation.bootstrap import patient_weights
 from mammo.evaluation.ranking import (
     aggregate,
     auc,
     bootstrap_auc,
     bootstrap_aucs,
     class_aucs,
-    compare,
     frame_auc,
-    influence,
-    patient_weights,
+    partial_auc,
     pr_auc,
 )
 
@@ -69,6 +68,41 @@ def test_auc_and_average_precision_equal_those_of_scikit_learn(rows):
     assert auc(positive, score) == pytest.approx(roc_auc_score(positive, score), abs=1e-12)
     expected = average_precision_score(positive, score)
     assert pr_auc(positive, score) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scores_with_ties, st.sampled_from([0.05, 0.1, 0.37, 0.9]))
+def test_the_partial_auc_equals_that_of_scikit_learn(rows, max_fpr):
+    from sklearn.metrics import roc_auc_score
+
+    positive, score = map(np.array, zip(*rows, strict=True))
+    expected = roc_auc_score(positive, score, max_fpr=max_fpr)
+    assert partial_auc(positive, score, max_fpr=max_fpr) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_partial_auc_of_a_hand_example():
+    # up to a rate of 1/2 the curve is 1/2, then 1: half of the square's left half
+    positive, score = [True, False, True, False], [0.9, 0.8, 0.7, 0.1]
+    area, least = 0.5 * 0.5, 0.5**2 / 2
+    expected = 0.5 * (1 + (area - least) / (0.5 - least))
+    assert partial_auc(positive, score, max_fpr=0.5) == pytest.approx(expected)
+    assert math.isnan(partial_auc([True, True], [0.1, 0.2]))
+
+
+def test_a_breast_is_a_patient_and_a_side():
+    rows = [("a", "benign", 0.9, 0.1), ("a", "malignant", 0.2, 0.8), ("a", "benign", 0.5, 0.5)]
+    images = frame_of(rows).assign(laterality=["L", "R", "L"])
+    breasts = aggregate(images, "malignant", unit=("group_id", "laterality"))
+    assert breasts["laterality"].tolist() == ["L", "R"]
+    assert breasts["label"].tolist() == ["benign", "malignant"]
+    assert breasts["score/malignant"].tolist() == pytest.approx([0.3, 0.8])
+
+
+@pytest.mark.parametrize(("how", "expected"), [("mean", 0.4), ("max", 0.6)])
+def test_uncertainty_follows_the_scores(how, expected):
+    rows = [("a", "benign", 0.9, 0.1), ("a", "benign", 0.2, 0.8)]
+    images = frame_of(rows).assign(uncertainty=[0.2, 0.6])
+    assert aggregate(images, "malignant", how)["uncertainty"].tolist() == pytest.approx([expected])
 
 
 def test_a_patient_scores_the_mean_of_its_images():
@@ -151,76 +185,10 @@ def test_an_interval_is_a_function_of_its_seed():
 def test_draws_do_not_depend_on_the_block_size(monkeypatch):
     frame, _ = drawn(3)
     whole = bootstrap_auc(frame, "malignant", draws=50)
-    monkeypatch.setattr("mammo.evaluation.ranking._CHUNK", 60 * 50)
+    monkeypatch.setattr("mammo.evaluation.bootstrap._CHUNK", 60 * 7)
     assert bootstrap_auc(frame, "malignant", draws=50) == whole
 
 
 def test_one_class_has_no_interval():
     with pytest.raises(DataError, match=r"only \['benign'\]"):
         bootstrap_auc(binary([0, 0], [0.1, 0.2]), "malignant")
-
-
-def test_influence_equals_the_structural_components_of_delong():
-    rng = np.random.default_rng(4)
-    positive, score = rng.random(40) < 0.4, rng.integers(0, 8, 40)
-    compared = np.sign(score[positive][:, None] - score[~positive][None]) / 2 + 0.5  # with ties
-    area = compared.mean()
-    found = influence(positive, score)
-    v10, v01 = compared.mean(axis=1) - area, compared.mean(axis=0) - area
-    np.testing.assert_allclose(found[positive], v10 / positive.sum(), atol=1e-14)
-    np.testing.assert_allclose(found[~positive], v01 / (~positive).sum(), atol=1e-14)
-
-
-def test_p_equals_delongs_test_by_brute_force():
-    first, second = drawn(5)
-    for frame in (first, second):
-        frame["score/malignant"] = frame["score/malignant"].round(1)  # with ties
-    positive = (first["label"] == "malignant").to_numpy()
-    components = []
-    for frame in (first, second):
-        score = frame["score/malignant"].to_numpy()
-        pairs = score[positive][:, None] - score[~positive][None]
-        components.append((pairs > 0) + 0.5 * (pairs == 0))
-    v10 = np.stack([each.mean(axis=1) for each in components])
-    v01 = np.stack([each.mean(axis=0) for each in components])
-    covariance = np.cov(v10) / positive.sum() + np.cov(v01) / (~positive).sum()
-    contrast = np.array([1, -1])
-    delta = components[0].mean() - components[1].mean()
-    z = delta / math.sqrt(contrast @ covariance @ contrast)
-    result = compare(first, second, "malignant", draws=100)
-    assert result.auc == pytest.approx(delta, abs=1e-12)
-    assert result.p == pytest.approx(math.erfc(abs(z) / math.sqrt(2)), abs=1e-10)
-
-
-def test_a_model_against_itself_differs_by_nothing():
-    frame, _ = drawn(6)
-    result = compare(frame, frame.sample(frac=1, random_state=0), "malignant", draws=100)
-    assert (result.auc, result.low, result.high, result.p) == (0, 0, 0, 1)
-
-
-def test_models_scored_on_other_patients_are_not_compared():
-    first, second = drawn(7)
-    with pytest.raises(DataError, match="same labelled patients"):
-        compare(first, second.iloc[:-1], "malignant")
-
-
-@pytest.mark.slow
-def test_the_intervals_cover_the_true_value():
-    true = 0.5 * math.erfc(-1 / 2)  # two unit normals one apart: AUC = Phi(1 / sqrt 2)
-    rounds = 400
-    covered = no_difference = false_alarms = 0
-    for seed in range(rounds):
-        rng = np.random.default_rng(seed)
-        labels = np.arange(150) < 60
-        signal = rng.normal(size=150) + labels
-        low, high = bootstrap_auc(binary(labels, signal), "malignant", draws=500, seed=seed)
-        covered += low <= true <= high
-        shared = rng.normal(size=150) + labels
-        pair = [binary(labels, shared + rng.normal(size=150)) for _ in range(2)]
-        result = compare(*pair, "malignant", draws=500, seed=seed)
-        no_difference += result.low <= 0 <= result.high
-        false_alarms += result.p < 0.05
-    # 3 standard errors of a share of 0.95 over 400 rounds are 0.033
-    assert covered / rounds > 0.95 - 0.033
-    assert 0.95 - 0.033 < no_difference / rounds < 0.95 + 0.033
-    assert false_alarms / rounds < 0.05 + 0.033

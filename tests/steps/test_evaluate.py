@@ -77,6 +77,7 @@ def write_dataset(
     classes=CLASSES,
     mislabelled="",
     seen=None,
+    sides=("", ""),
 ):
     """Two images a patient, brighter by `effect` when malignant; patients go round the splits.
 
@@ -104,6 +105,7 @@ def write_dataset(
                 "image_id": f"{name}{seed}-p{patient:03d}-{image}",
                 "label": label,
                 "label_kind": classes.label_kind,
+                "laterality": sides[image],
                 "split": split,
                 "fold": patient // 2 % folds if folds else -1,
                 "is_synthetic": synthetic,
@@ -167,6 +169,88 @@ def test_the_auc_is_that_of_the_patients_mean_score(tmp_path):
     assert tracked.input_datasets == [("real", data.digest, 20, "test")]
 
 
+def test_every_metric_stands_at_patient_breast_and_image_level(tmp_path):
+    data = write_dataset(tmp_path, sides=("L", "R"))
+    tracked, _ = run(tmp_path, data, model=write_model(tmp_path, data, rows=training_of(data)))
+    table = tracked.tables["metrics"].set_index(["level", "metric"])
+    # an image is a breast here, and a patient two of them
+    assert [table.loc[(level, "auc"), "rows"] for level in ("patient", "breast", "image")] == [
+        *(10, 20, 20)
+    ]
+    for name in ("auc", "pr_auc", "partial_auc", "sensitivity", "ppv", "pf1", "brier", "ece"):
+        assert tracked.last[f"test/{name}_breast"] == tracked.last[f"test/{name}_image"]
+        own = table.loc[("patient", name)]
+        assert tracked.last[f"test/{name}"] == own["value"]
+        assert tracked.last[f"test/{name}_low"] == own["low"]
+    predicted = tracked.tables["predictions"]
+    test = predicted[predicted["split"] == "test"]
+    score, positive = test["score/malignant"], test["label"] == "malignant"
+    mass = score[positive].sum()
+    expected = 2 * mass / (score.sum() + positive.sum())
+    assert tracked.last["test/pf1_image"] == pytest.approx(expected)
+    calls = tracked.tables["counts_by_dataset"]
+    assert calls["dataset"].tolist() == ["", ""] and calls["patients"].sum() == 10
+    kept = pd.read_parquet(tracked.uploaded["predictions.parquet"])
+    pd.testing.assert_frame_equal(kept, predicted, check_dtype=False)
+
+
+def test_images_without_a_side_have_no_breast_level(tmp_path):
+    data = write_dataset(tmp_path, sides=("L", ""))
+    tracked, _ = run(tmp_path, data, model=write_model(tmp_path, data, rows=training_of(data)))
+    assert set(tracked.tables["metrics"]["level"]) == {"patient", "image"}
+    assert "10 images do not tell their breast" in report_of(tracked)
+
+
+def test_the_predictive_values_are_those_of_the_stated_prevalence(tmp_path):
+    data = write_dataset(tmp_path, effect=0.1, patients=60)
+    model = write_model(tmp_path, data, rows=training_of(data))
+    for prevalence in (0.005, 0.3):
+        tracked, _ = run(tmp_path, data, model=model, prevalence=prevalence)
+        hits = prevalence * tracked.last["test/sensitivity"]
+        alarms = (1 - prevalence) * (1 - tracked.last["test/specificity"])
+        assert tracked.last["test/ppv"] == pytest.approx(hits / (hits + alarms))
+
+
+def test_the_temperature_of_validation_mends_the_calibration_and_leaves_the_auc(tmp_path):
+    data = write_dataset(tmp_path, patients=90, effect=0.1)
+    rows = training_of(data)
+    plain, cold = (
+        run(tmp_path, data, model=write_model(tmp_path, data, rows=rows, gamma=gamma, name=name))[0]
+        for gamma, name in ((1.0, "plain"), (9.0, "cold"))
+    )
+    # to the ninth power hardly any probability is left: far too sure of benign
+    assert cold.last["test/auc"] == pytest.approx(plain.last["test/auc"])
+    assert cold.last["test/temperature"] > 1.5
+    for name in ("ece", "nll"):
+        assert cold.last[f"test/{name}_scaled"] < cold.last[f"test/{name}"]
+    scaled = "the calibration error goes from"
+    assert scaled in report_of(cold)
+
+
+def test_without_validation_rows_the_model_keeps_thresholds_and_temperature(tmp_path):
+    data, other = write_dataset(tmp_path, splits=("test",)), write_dataset(tmp_path, seed=9)
+    about = {"thresholds": {"balanced": 0.5, "specificity_0.9": 0.55}, "temperature": 2.0}
+    model = write_model(tmp_path, other, about=about)
+    tracked, _ = run(tmp_path, data, model=model, operating="specificity")
+    points = tracked.tables["operating_points"].set_index("rule")["threshold"]
+    assert points["specificity"] == points["specificity_0.9"] == 0.55
+    assert tracked.last["test/temperature"] == 2.0
+    assert "test/sensitivity_image" not in tracked.last  # they are a patient's thresholds
+
+
+def test_a_small_group_is_counted_and_not_judged(tmp_path):
+    data = write_dataset(tmp_path, sides=("L", "R"))
+    model = write_model(tmp_path, data, rows=training_of(data))
+    settings = {"model": model, "groups": "laterality"}
+    tracked, _ = run(tmp_path, data, **settings)
+    table = tracked.tables["groups"]
+    assert table["note"].tolist() == ["fewer than 10 positive and other patients"] * 2
+    assert table["positives"].tolist() == [5, 5] and table["auc"].isna().all()
+    tracked, _ = run(tmp_path, data, **settings, min_group=5)
+    assert tracked.tables["groups"]["auc"].notna().all()
+    assert tracked.tables["groups_differ"]["group"].tolist() == ["laterality"]
+
+
 def test_the_threshold_comes_from_validation_and_ignores_the_test_rows(tmp_path):
     points = []
     for number, mislabelled in enumerate(("", "test", "val")):
@@ -204,6 +288,16 @@ def test_a_better_model_beats_its_baseline_by_the_difference_of_their_aucs(tmp_p
     assert tracked.last["delta/auc_low"] <= tracked.last["delta/auc"] + 1e-9
     assert result.metrics["delta/p"] < 0.05
     assert len(tracked.tables["predictions_baseline"]) == 40
+    table = tracked.tables["comparison"].set_index("metric")
+    assert table.loc["auc", "difference"] == pytest.approx(tracked.last["delta/auc"])
+    assert table.loc["auc", ["low", "high"]].tolist() == [
+        tracked.last["delta/auc_low"],
+        tracked.last["delta/auc_high"],
+    ]
+    assert table.loc["brier", "difference"] == pytest.approx(
+        table.loc["brier", "model"] - table.loc["brier", "baseline"]
+    )
+    assert table.loc[["sensitivity", "specificity"], "p"].notna().all()
 
 
 def test_predictions_carry_the_promised_columns(tmp_path):
@@ -211,7 +305,8 @@ def test_predictions_carry_the_promised_columns(tmp_path):
     tracked, _ = run(tmp_path, data, model=write_model(tmp_path, data, rows=training_of(data)))
     table = tracked.tables["predictions"]
     assert list(table) == [
-        *("image_id", "group_id", "split", "fold", "seed", "label", "label_id"),
+        *("image_id", "group_id", "dataset", "laterality"),
+        *("split", "fold", "seed", "label", "label_id"),
         *("score/benign", "score/malignant", "pred"),
         "uncertainty",  # what else the classifier tells
     ]
@@ -311,6 +406,15 @@ def test_three_classes_have_a_macro_auc_and_each_their_own(tmp_path):
     each = [tracked.last[f"test/auc/{name}"] for name in classes.names]
     assert tracked.last["test/auc"] == pytest.approx(np.mean(each))
     assert tracked.last["test/auc/malignant"] > 0.9
+    # normal, benign, malignant are grades: a call costs the square of its distance
+    table = tracked.tables["confusion"].iloc[:, 1:].to_numpy()
+    place = np.arange(3)
+    cost = (place[:, None] - place) ** 2
+    chance = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    expected = 1 - (cost * table).sum() / (cost * chance).sum()
+    assert tracked.last["test/kappa"] == pytest.approx(expected)
+    each = tracked.tables["classes"].set_index("class")
+    assert each.loc["malignant", "auc"] == pytest.approx(tracked.last["test/auc/malignant"])
 
 
 def test_fidelity_stands_beside_its_floor_under_the_extractors_name(tmp_path):
@@ -373,15 +477,15 @@ def test_the_report_is_one_file_and_shows_everything(tmp_path, drawn):
     text = report_of(tracked)
     links = Links()
     links.feed(text)
-    assert len(links.found) == 7
+    assert len(links.found) == 9
     assert all(link.startswith("data:image/png;base64,") for link in links.found)
     assert "http" not in text
     for fact in (data.digest, model.digest, made.digest, tracked.id, "positive malignant"):
         assert fact in text
     assert result.outputs == {"report": tracked.uri("report.html")}
     assert tracked.uploaded["preview.png"].read_bytes().startswith(b"\x89PNG")
-    expected = ["roc", "precision_recall", "confusion", "scores", "reliability"]
-    assert tracked.figures == [*expected, "fidelity_grid", "fidelity"]
+    expected = ["roc", "precision_recall", "thresholds", "confusion", "reliability", "scores"]
+    assert tracked.figures == [*expected, "scores_by_outcome", "fidelity_grid", "fidelity"]
 
 
 def test_names_in_the_report_are_escaped(tmp_path):

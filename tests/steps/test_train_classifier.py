@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from mammo.classifiers import load_classifier
 from mammo.errors import CheckpointError, ConfigError, DataError
+from mammo.evaluation.calibration import fit_temperature
+from mammo.evaluation.operating import outcome
 from mammo.evaluation.ranking import aggregate, frame_auc
 from mammo.models import open_model
 from mammo.run import MemoryRun
@@ -90,6 +92,20 @@ def test_the_model_predicts_its_validation_scores_and_knows_its_threshold(held_o
     patients = aggregate(val, "malignant")
     called = patients["score/malignant"] >= classifier.threshold
     assert (called == (patients["label"] == "malignant")).all()  # its auc is 1
+
+
+def test_the_model_keeps_every_threshold_and_the_temperature_of_its_validation_patients(held_out):
+    run, _, _ = held_out
+    about = json.loads((run.folder / "model" / "model.json").read_text())
+    patients = aggregate(pd.read_parquet(run.folder / "val.parquet"), "malignant")
+    positive, score = patients["label"] == "malignant", patients["score/malignant"]
+    kept = about["thresholds"]
+    rules = {"balanced", "f1", "specificity_0.9", "specificity_0.95", "sensitivity_0.9"}
+    assert set(kept) == rules
+    assert outcome(positive, score, kept["specificity_0.95"]).specificity >= 0.95
+    assert outcome(positive, score, kept["sensitivity_0.9"]).sensitivity >= 0.9
+    scores = patients[["score/benign", "score/malignant"]].to_numpy()
+    assert about["temperature"] == pytest.approx(fit_temperature(patients["label_id"], scores))
 
 
 def test_the_run_carries_its_pictures_inputs_and_partition(held_out):
