@@ -1,8 +1,6 @@
 """Where a classifier looked: Grad-CAM of its last map of features (Selvaraju et al. 2017)."""
 
 import math
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,22 +13,13 @@ if TYPE_CHECKING:
 
     from mammo.classifiers.predict import Classifier
 
-PACKAGE = "captum"
-
-
-def check_saliency(saliency: int) -> None:
-    """Refuse maps where the package that computes them is missing."""
-    if saliency and find_spec(PACKAGE) is None:
-        raise ConfigError(
-            f"saliency {saliency} needs the package {PACKAGE}, which is not installed; pip install "
-            '"mammo[saliency]" or use saliency=0'
-        )
-
 
 class Saliency:
     """Heat maps of one classifier; ConfigError for a network without a map of features."""
 
     def __init__(self, classifier: "Classifier") -> None:
+        from captum.attr import LayerGradCam
+
         network = classifier.network
         name, layer = last_map(network, classifier.shape)
         if layer is None:
@@ -40,7 +29,7 @@ class Saliency:
             )
         self.layer = name
         self._device = network.mean.device
-        self._gradcam = import_module(f"{PACKAGE}.attr").LayerGradCam(network, layer)
+        self._gradcam = LayerGradCam(network, layer)
 
     def maps(self, images: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """What speaks for class `ids` (N,) in `images` (N, C, H, W): (N, H, W) in [0, 1].

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mammo.classifiers.saliency import check_saliency
 from mammo.errors import ConfigError
 from mammo.evaluation import AGGREGATES, OPERATING
 from mammo.run import Result, Run
@@ -46,7 +45,6 @@ def check(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"saliency {settings['saliency']} has no classifier to look into; give model as well"
         )
-    check_saliency(settings["saliency"])
     check_extractor(settings["extractor"])
     strange = sorted(set(_listed(str(settings["groups"]))) - set(GROUPS))
     if strange:

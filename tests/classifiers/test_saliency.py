@@ -8,7 +8,6 @@ import small
 import torch
 from torch import nn
 
-from mammo.classifiers import saliency
 from mammo.classifiers.backbone import Network, build
 from mammo.classifiers.predict import Classifier
 from mammo.classifiers.saliency import Saliency, last_map
@@ -17,11 +16,6 @@ from mammo.models import SavedModel
 from mammo.steps import evaluate
 
 SIDE = 48
-
-
-@pytest.fixture
-def captum() -> Any:
-    return pytest.importorskip("captum.attr", exc_type=ImportError)
 
 
 def classifier(body: nn.Module, head: Any, *, side: int = SIDE, name: str = "own") -> Classifier:
@@ -43,7 +37,7 @@ def of_network(network: Network, *, side: int = SIDE, name: str = "own") -> Clas
     )  # fmt: skip
 
 
-def test_a_map_is_the_positive_part_of_the_maps_weighed_by_their_gradients(captum: Any) -> None:
+def test_a_map_is_the_positive_part_of_the_maps_weighed_by_their_gradients() -> None:
     body = nn.Conv2d(1, 2, 1)
     with torch.no_grad():
         body.weight.copy_(torch.tensor([1.0, -2.0]).reshape(2, 1, 1, 1))
@@ -85,7 +79,7 @@ def checkered(row: int, column: int, rng: np.random.Generator) -> np.ndarray[Any
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_map_peaks_where_the_decision_lies(seed: int, captum: Any) -> None:
+def test_the_map_peaks_where_the_decision_lies(seed: int) -> None:
     rng = np.random.default_rng(seed)
     row, column = (int(each) for each in rng.integers(20, 38, 2))
     judge = classifier(Checks(), [[-200.0, 0.0], [200.0, 0.0]])
@@ -105,7 +99,7 @@ def test_the_map_peaks_where_the_decision_lies(seed: int, captum: Any) -> None:
     assert heat[2:14, 2:14].max() < 0.2
 
 
-def test_where_nothing_speaks_for_a_class_its_map_is_empty(captum: Any) -> None:
+def test_where_nothing_speaks_for_a_class_its_map_is_empty() -> None:
     judge = classifier(Checks(), [[-200.0, 0.0], [200.0, 0.0]])
     image = checkered(30, 30, np.random.default_rng(0))[None, None]
     maps = Saliency(judge).maps(np.concatenate([image, image]), np.array([0, 1]))
@@ -132,23 +126,15 @@ def test_the_last_map_of_a_backbone(model_name: str, side: int, layer: str) -> N
     assert module is (network.get_submodule(layer) if layer else None)
 
 
-def test_a_transformer_is_refused(captum: Any) -> None:
+def test_a_transformer_is_refused() -> None:
     network = build("test_vit", shape=(1, 160, 160), classes=2)
     with pytest.raises(ConfigError, match=r"test_vit ends in no map of features .* saliency=0"):
         Saliency(of_network(network, side=160, name="test_vit"))
 
 
-def test_without_its_package_it_is_refused_and_none_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_classifier_there_is_nothing_to_look_into() -> None:
     from mammo.driver import defaults
 
-    settings = {**defaults(evaluate), "data": "d", "model": "m"}
-    monkeypatch.setattr(saliency, "find_spec", lambda name: None)
-    evaluate.check(settings)
-    with pytest.raises(ConfigError, match=r"needs the package captum.* \"mammo\[saliency\]\""):
-        evaluate.check(settings | {"saliency": 2})
-    monkeypatch.setattr(saliency, "find_spec", lambda name: name)
-    evaluate.check(settings | {"saliency": 2})
+    settings = {**defaults(evaluate), "data": "d", "synthetic": "s", "saliency": 2}
     with pytest.raises(ConfigError, match="saliency 2 has no classifier to look into"):
-        evaluate.check(settings | {"saliency": 2, "model": "", "synthetic": "s"})
+        evaluate.check(settings)

@@ -5,7 +5,6 @@ from pathlib import Path
 import classifier_data
 import numpy as np
 import pandas as pd
-import pytest
 from matplotlib import colormaps
 
 from mammo.evaluation.cases import most_confident, saliency_figure
@@ -59,7 +58,6 @@ def test_a_case_is_drawn_beside_its_map() -> None:
 
 
 def test_evaluate_shows_where_the_model_looked(tmp_path: Path) -> None:
-    pytest.importorskip("captum", exc_type=ImportError)
     data = classifier_data.write(tmp_path / "data", patients=10)
     run = classifier_data.tracked(tmp_path / "training", data)
     classifier_data.train(run, epochs=1)
