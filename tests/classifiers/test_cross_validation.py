@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mammo.classifiers.cross_validation import compare_folds, summarise
+from mammo.classifiers.cross_validation import summarise
+from mammo.evaluation.families import compare_folds
 from mammo.evaluation.ranking import auc
 
 

@@ -50,27 +50,6 @@ def test_influence_equals_the_structural_components_of_delong():
     np.testing.assert_allclose(found[~positive], v01 / (~positive).sum(), atol=1e-14)
 
 
-def test_p_equals_delongs_test_by_brute_force():
-    first, second = drawn(5)
-    for frame in (first, second):
-        frame["score/malignant"] = frame["score/malignant"].round(1)  # with ties
-    positive = (first["label"] == "malignant").to_numpy()
-    components = []
-    for frame in (first, second):
-        score = frame["score/malignant"].to_numpy()
-        pairs = score[positive][:, None] - score[~positive][None]
-        components.append((pairs > 0) + 0.5 * (pairs == 0))
-    v10 = np.stack([each.mean(axis=1) for each in components])
-    v01 = np.stack([each.mean(axis=0) for each in components])
-    covariance = np.cov(v10) / positive.sum() + np.cov(v01) / (~positive).sum()
-    contrast = np.array([1, -1])
-    delta = components[0].mean() - components[1].mean()
-    z = delta / math.sqrt(contrast @ covariance @ contrast)
-    result = compare(first, second, "malignant", draws=100)
-    assert result.auc == pytest.approx(delta, abs=1e-12)
-    assert result.p == pytest.approx(math.erfc(abs(z) / math.sqrt(2)), abs=1e-10)
-
-
 def test_a_model_against_itself_differs_by_nothing():
     frame, _ = drawn(6)
     result = compare(frame, frame.sample(frac=1, random_state=0), "malignant", draws=100)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mammo.errors import ConfigError, DataError
 from mammo.evaluation.bootstrap import patient_weights
+from mammo.evaluation.comparison import compare
 from mammo.evaluation.ranking import (
     aggregate,
     auc,
@@ -192,3 +193,24 @@ def test_draws_do_not_depend_on_the_block_size(monkeypatch):
 def test_one_class_has_no_interval():
     with pytest.raises(DataError, match=r"only \['benign'\]"):
         bootstrap_auc(binary([0, 0], [0.1, 0.2]), "malignant")
+
+
+def test_p_equals_delongs_test_by_brute_force():
+    first, second = drawn(5)
+    for frame in (first, second):
+        frame["score/malignant"] = frame["score/malignant"].round(1)  # with ties
+    positive = (first["label"] == "malignant").to_numpy()
+    components = []
+    for frame in (first, second):
+        score = frame["score/malignant"].to_numpy()
+        pairs = score[positive][:, None] - score[~positive][None]
+        components.append((pairs > 0) + 0.5 * (pairs == 0))
+    v10 = np.stack([each.mean(axis=1) for each in components])
+    v01 = np.stack([each.mean(axis=0) for each in components])
+    covariance = np.cov(v10) / positive.sum() + np.cov(v01) / (~positive).sum()
+    contrast = np.array([1, -1])
+    delta = components[0].mean() - components[1].mean()
+    z = delta / math.sqrt(contrast @ covariance @ contrast)
+    result = compare(first, second, "malignant", draws=100)
+    assert result.auc == pytest.approx(delta, abs=1e-12)
+    assert result.p == pytest.approx(math.erfc(abs(z) / math.sqrt(2)), abs=1e-10)
