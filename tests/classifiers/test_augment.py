@@ -77,6 +77,16 @@ def test_only_the_flips_move_the_chest_wall_to_the_other_side(name):
         assert (after[..., :16].mean((1, 2, 3)) > after[..., 16:].mean((1, 2, 3))).all()
 
 
+def test_mirroring_turns_about_every_second_image():
+    torch.manual_seed(0)
+    images = half_bright(400)
+    after = change(images, Bundle(mirror_x=0.5)(400, 16, 32))
+    turned = after[:, 0, 0, -1] > 0
+    assert 160 < int(turned.sum()) < 240  # 200 expected, sd 10
+    assert torch.equal(after[turned], images[turned].flip(3))
+    assert torch.equal(after[~turned], images[~turned])
+
+
 @pytest.mark.parametrize(
     ("name", "axis", "share"),
     [("flip", 3, 0.5), ("u24_basic", 3, 0.5), ("u24_basic", 2, 0.3), ("jitter", 2, 0.8)],
