@@ -58,7 +58,7 @@ def test_trap_t0c_real_percentage_has_one_meaning_a_mode_and_all_counts_are_logg
 
 def test_trap_t1a_weights_of_the_sampler_change_what_is_drawn():
     labels = np.repeat([0, 1], [950, 50])
-    drawn = SAMPLERS["weighted"](labels, 0, batch_size=32)
+    drawn = SAMPLERS["weighted"](labels, 0, 0)
     # drawing all rows without replacement would give 50; binomial(1000, 0.5) is 500 +- 4 x 16
     assert abs((labels[drawn] == 1).sum() - 500) < 64
     assert len(np.unique(drawn)) < len(labels)

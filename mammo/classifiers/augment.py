@@ -1,6 +1,11 @@
-"""Random changes to a batch of training images, drawn from torch's generator on the CPU."""
+"""Random changes of training images by name: each draws, on the CPU, by how much every image moves.
+
+What is drawn follows from torch's generator; operations.py then changes the whole batch at once.
+"""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mammo.registry import Registry
@@ -9,97 +14,210 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AUGMENTS = Registry("augment")
+Amounts = dict[str, "Tensor"]  # (B,) each, by the names of operations.NEUTRAL
+# (images, height, width) to what happens to each image
+Draw = Callable[[int, int, int], Amounts]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The most that happens to an image, each way; 0 leaves it as it is."""
+
+    mirror_x: float = 0.0  # share of the images mirrored left to right
+    mirror_y: float = 0.0  # and upside down
+    turn_degrees: float = 0.0
+    zoom: float = 0.0
+    shift: float = 0.0  # of the side
+    gamma: float = 0.0
+    contrast: float = 0.0
+    brightness: float = 0.0
+    smooth: float = 0.0  # towards the mean of 3 x 3 pixels, this way only
+    noise: float = 0.0  # standard deviation, of every image
+    hole: float = 0.0  # longest side of a blanked rectangle, of the image's
+    erased: float = 0.0  # share of the images with an erased rectangle
+
+    def __call__(self, count: int, height: int, width: int) -> Amounts:
+        """Draw `count` images' amounts."""
+        import torch
+
+        found: Amounts = {}
+        for name in ("mirror_x", "mirror_y"):
+            if share := getattr(self, name):
+                found[name] = torch.rand(count) < share
+        for name, limit, middle in (
+            ("turn", math.radians(self.turn_degrees), 0),
+            ("zoom", self.zoom, 0),
+            ("shift_x", 2 * self.shift, 0),
+            ("shift_y", 2 * self.shift, 0),
+            ("gamma", self.gamma, 1),
+            ("contrast", self.contrast, 1),
+            ("brightness", self.brightness, 0),
+        ):
+            if limit:
+                found[name] = middle + between(count, limit)
+        if self.smooth:
+            found["sharpness"] = 1 - self.smooth * torch.rand(count)
+        if self.noise:
+            found["noise"] = torch.full((count,), self.noise)
+        if self.hole:
+            found |= hole(count, height, width, side=self.hole)
+        if self.erased:
+            found |= erased(count, height, width, share=self.erased)
+        return found
 
 
 @AUGMENTS.register("none")
-def unchanged(images: "Tensor") -> "Tensor":
+def unchanged() -> Draw:
     """The images as they are."""
-    return images
+    return Bundle()
 
 
 @AUGMENTS.register("basic")
-def basic(images: "Tensor") -> "Tensor":
-    """Small turns, shifts, zooms and changes of brightness of `images` (B, C, H, W) in [0, 1].
+def basic() -> Draw:
+    """Small turns, shifts, zooms and changes of brightness.
 
     No mirroring: mammograms lie with the chest wall at the left edge.
     """
-    moved = move(images, turn_degrees=10, shift=0.05, zoom=0.1)
-    return tone(moved, contrast=0.1, brightness=0.05, gamma=0.1)
+    return _BASIC
 
 
 @AUGMENTS.register("flip")
-def flip(images: "Tensor") -> "Tensor":
+def flip() -> Draw:
     """`basic` after mirroring every second image left to right, for ultrasound."""
-    return basic(mirror(images))
+    return replace(_BASIC, mirror_x=0.5)
 
 
 @AUGMENTS.register("strong")
-def strong(images: "Tensor") -> "Tensor":
+def strong() -> Draw:
     """Twice the changes of `basic` and more, with one rectangle of up to a third blanked."""
-    moved = move(images, turn_degrees=20, shift=0.1, zoom=0.2)
-    return blank(tone(moved, contrast=0.25, brightness=0.1, gamma=0.25), side=1 / 3)
+    return _STRONG
 
 
 @AUGMENTS.register("strong_flip")
-def strong_flip(images: "Tensor") -> "Tensor":
+def strong_flip() -> Draw:
     """`strong` after mirroring every second image left to right, for ultrasound."""
-    return strong(mirror(images))
+    return replace(_STRONG, mirror_x=0.5)
 
 
-def move(images: "Tensor", *, turn_degrees: float, shift: float, zoom: float) -> "Tensor":
-    """Turn, shift (share of the side) and zoom each image by its own amount; outside is 0."""
-    import torch
-    from torch.nn import functional
-
-    height, width = images.shape[2:]
-    turn = _between(len(images), math.radians(turn_degrees))
-    scale = 1 + _between(len(images), zoom)
-    cos, sin = turn.cos() * scale, turn.sin() * scale
-    # the grid runs over [-1, 1] on both sides, so a turn needs the aspect ratio
-    rows = [
-        torch.stack([cos, -sin * height / width, _between(len(images), 2 * shift)], dim=1),
-        torch.stack([sin * width / height, cos, _between(len(images), 2 * shift)], dim=1),
-    ]
-    matrices = torch.stack(rows, dim=1).to(images)
-    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, align_corners=False)
+@AUGMENTS.register("cutout")
+def cutout() -> Draw:
+    """One rectangle of up to a third of the sides blanked, and nothing else."""
+    return Bundle(hole=1 / 3)
 
 
-def tone(images: "Tensor", *, contrast: float, brightness: float, gamma: float) -> "Tensor":
-    """Change contrast, brightness and gamma of each image by its own amount; air (0) stays 0."""
-    count = len(images)
-    power = (1 + _between(count, gamma))[:, None, None, None].to(images)
-    gain = (1 + _between(count, contrast))[:, None, None, None].to(images)
-    offset = _between(count, brightness)[:, None, None, None].to(images)
-    toned = (images.clamp(0, 1) ** power * gain + offset).clamp(0, 1)
-    return toned * (images > 0)
+@AUGMENTS.register("u24_basic")
+def u24_basic() -> Draw:
+    """The bundles of the U24 classifier: half mirrored left to right, 0.3 upside down."""
+    return _U24
 
 
-def mirror(images: "Tensor") -> "Tensor":
-    """Mirror each image left to right with probability one half."""
-    import torch
-
-    turned = torch.rand(len(images))[:, None, None, None].to(images.device) < 0.5
-    return torch.where(turned, images.flip(3), images)
+@AUGMENTS.register("u24_geometric")
+def u24_geometric() -> Draw:
+    """`u24_basic`, and turned by up to 8 degrees, shifted by 2 % and zoomed by 5 %."""
+    return _U24_GEOMETRIC
 
 
-def blank(images: "Tensor", *, side: float) -> "Tensor":
-    """Set one rectangle of each image to 0, its sides up to `side` of the image's."""
-    import torch
-
-    height, width = images.shape[2:]
-    inside = []
-    for length in (height, width):
-        size = torch.rand(len(images), 1) * side * length
-        start = torch.rand(len(images), 1) * (length - size)
-        place = torch.arange(length)[None]
-        inside.append((place >= start) & (place < start + size))
-    hole = (inside[0][:, :, None] & inside[1][:, None, :])[:, None].to(images.device)
-    return images.masked_fill(hole, 0.0)
+@AUGMENTS.register("u24_intensity")
+def u24_intensity() -> Draw:
+    """`u24_geometric`, and smoothed by up to one 3 x 3 mean, with noise of 0.05."""
+    return _U24_INTENSITY
 
 
-def _between(count: int, limit: float) -> "Tensor":
+@AUGMENTS.register("u24_all")
+def u24_all() -> Draw:
+    """`u24_intensity`, and a rectangle erased in every second image."""
+    return replace(_U24_INTENSITY, erased=0.5)
+
+
+@AUGMENTS.register("turn")
+def turn() -> Draw:
+    """Turned by up to 20 degrees, as the RSNA screening classifier was trained."""
+    return Bundle(turn_degrees=20)
+
+
+@AUGMENTS.register("jitter")
+def jitter() -> Draw:
+    """Mirrored both ways by 0.8 each, turned by up to 5 degrees, brightness and contrast by 0.2."""
+    return Bundle(mirror_x=0.8, mirror_y=0.8, turn_degrees=5, contrast=0.2, brightness=0.2)
+
+
+_BASIC = Bundle(turn_degrees=10, shift=0.05, zoom=0.1, contrast=0.1, brightness=0.05, gamma=0.1)
+_STRONG = Bundle(
+    turn_degrees=20, shift=0.1, zoom=0.2, contrast=0.25, brightness=0.1, gamma=0.25, hole=1 / 3
+)
+_U24 = Bundle(mirror_x=0.5, mirror_y=0.3)
+_U24_GEOMETRIC = replace(_U24, turn_degrees=8, shift=0.02, zoom=0.05)
+_U24_INTENSITY = replace(_U24_GEOMETRIC, smooth=1.0, noise=0.05)
+
+# Largest amounts of randaugment: how far from the middle, each way.
+_LARGEST = {
+    "turn": (math.radians(30), 0),
+    "zoom": (0.3, 0),
+    "shift_x": (0.4, 0),  # of half the side
+    "shift_y": (0.4, 0),
+    "shear_x": (0.3, 0),
+    "shear_y": (0.3, 0),
+    "gamma": (0.5, 1),
+    "contrast": (0.5, 1),
+    "brightness": (0.3, 0),
+    "sharpness": (1.0, 1),
+}
+
+
+@AUGMENTS.register("randaugment")
+def randaugment(*, randaugment_ops: int, randaugment_strength: float) -> Draw:
+    """`randaugment_ops` operations of ten for each image, after Cubuk et al. 2020.
+
+    Each at `randaugment_strength` of its largest amount, one way or the other; all that an image
+    drew happen in one pass, moves before tones. Left out of the original's are inversion,
+    posterizing and equalizing, for what is bright and what is dark is what is looked at here.
+    """
+
+    def draw(count: int, height: int, width: int) -> Amounts:
+        import torch
+
+        number = len(_LARGEST)
+        drawn = torch.rand(count, number).argsort(dim=1).argsort(dim=1) < randaugment_ops
+        sign = torch.where(torch.rand(count, number) < 0.5, -1.0, 1.0)
+        size = drawn * sign * randaugment_strength
+        return {
+            name: middle + largest * size[:, index]
+            for index, (name, (largest, middle)) in enumerate(_LARGEST.items())
+        }
+
+    return draw
+
+
+def between(count: int, limit: float) -> "Tensor":
     """`count` numbers drawn evenly from [-limit, limit]."""
     import torch
 
     return (torch.rand(count) * 2 - 1) * limit
+
+
+def hole(count: int, height: int, width: int, *, side: float) -> Amounts:
+    """A rectangle somewhere in each image, its sides up to `side` of the image's."""
+    import torch
+
+    found: Amounts = {}
+    for length, size_name, start_name in ((height, "height", "top"), (width, "width", "left")):
+        found[size_name] = torch.rand(count) * side * length
+        found[start_name] = torch.rand(count) * (length - found[size_name])
+    return found
+
+
+def erased(count: int, height: int, width: int, *, share: float) -> Amounts:
+    """A rectangle in a `share` of the images (Zhong et al. 2020).
+
+    Its area is 0.02 to 0.33 of the image's, its height over its width 0.3 to 3.3, and where that
+    does not fit, it is as high or as wide as the image.
+    """
+    import torch
+
+    area = (0.02 + 0.31 * torch.rand(count)) * height * width
+    aspect = (math.log(3.3) * (torch.rand(count) * 2 - 1)).exp()
+    high = (area * aspect).sqrt().clamp(max=height)
+    wide = (area / aspect).sqrt().clamp(max=width)
+    top, left = torch.rand(count) * (height - high), torch.rand(count) * (width - wide)
+    chosen = torch.rand(count) < share
+    return {"top": top, "left": left, "height": high * chosen, "width": wide * chosen}

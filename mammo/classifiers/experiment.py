@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from mammo.classifiers.changing import make_changing
 from mammo.classifiers.cross_validation import summarise
 from mammo.classifiers.features import Features
 from mammo.classifiers.material import (
@@ -84,6 +85,7 @@ class Experiment:
         """Open what the run's inputs name, and read the weights: a broken file ends the run."""
         data = Dataset(tracked.inputs["data"][0].path)
         synthetic = [Dataset(each.path) for each in tracked.inputs.get("synthetic", [])]
+        make_changing(vars(recipe), data.classes.names)  # refuses a class that is not there
         given = [each.path for each in tracked.inputs.get("weights", [])]
         weights = read_weights(recipe.weights, recipe.model_name, *given)
         log.info("weights: %s %s", weights.source, weights.sha256)
@@ -219,7 +221,8 @@ class Experiment:
         path = tracked.folder / "partition.json"
         tracked.artifacts(write_partition(material, path, val_fraction=self.recipe.val_fraction))
         path = tracked.folder / "preview.png"
-        Image.fromarray(preview(material, self.recipe.augment, 0)).save(path)
+        change = make_changing(vars(self.recipe), self.data.classes.names)
+        Image.fromarray(preview(material, change, 0)).save(path)
         tracked.artifacts(path)
 
 

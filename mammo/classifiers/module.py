@@ -10,14 +10,18 @@ from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mammo.classifiers.activations import ACTIVATIONS
 from mammo.classifiers.backbone import Network
 from mammo.classifiers.blocks import rest
-from mammo.classifiers.losses import ACTIVATIONS, Loss
+from mammo.classifiers.losses import Loss
 from mammo.classifiers.plans import Group
 from mammo.classifiers.scores import finite
+from mammo.errors import ConfigError
 from mammo.training.optimizing import Optimizing, Schedule
 
 Judge = Callable[[NDArray[np.int64], NDArray[np.float64]], dict[str, float]]
+# images (B, C, H, W) and labels (B,) to changed images with labels, or shares (B, K) of classes
+Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class ClassifierModule(LightningModule):
@@ -32,7 +36,7 @@ class ClassifierModule(LightningModule):
         network: Network,
         loss: Loss,
         *,
-        augment: Callable[[Tensor], Tensor],
+        augment: Change,
         judge: Judge,
         optimizing: Optimizing,
         groups: list[Group],
@@ -44,13 +48,13 @@ class ClassifierModule(LightningModule):
         self._whole = [network]  # in a list, so that it is no part of the module
         self.history: list[dict[str, float]] = []  # metrics of every epoch so far
         self.loss = loss
-        self._activation = ACTIVATIONS[loss.activation]
+        self.activation = ACTIVATIONS[loss.activation]
         self._augment = augment
         self._judge = judge
         self._optimizing = optimizing
         self._groups = groups
         self._total_steps = total_steps
-        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._seen: list[tuple[Tensor, Tensor]] = []
 
     @property
     def network(self) -> Network:
@@ -70,28 +74,36 @@ class ClassifierModule(LightningModule):
         return self
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        labels = batch["label"]
-        loss = self.loss.value(self._logits(batch, self._augment), labels)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        targets = batch["label"]
+        if "features" not in batch:
+            images, targets = self._augment(batch["image"], targets)
+            batch = {"image": images}
+        loss = self.loss.value(self._outputs(batch), targets)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(targets))
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        logits, labels = self._logits(batch, _same), batch["label"]
-        loss = self.loss.value(logits, labels)
+        outputs, labels = self._outputs(batch), batch["label"]
+        loss = self.loss.value(outputs, labels)
         self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
-        self._seen.append((batch["row"].cpu(), self._activation(logits).cpu(), labels.cpu()))
+        self._seen.append((batch["row"].cpu(), outputs.float().cpu()))
 
     def on_validation_epoch_end(self) -> None:
         rows = torch.cat([each[0] for each in self._seen]).numpy()
-        scores = torch.cat([each[1] for each in self._seen]).double().numpy()
+        scores = self.activation(torch.cat([each[1] for each in self._seen])).double().numpy()
         self._seen.clear()
+        if not np.isfinite(scores).all():
+            raise ConfigError(
+                f"the scores of {int((~np.isfinite(scores)).any(axis=1).sum())} validation images "
+                f"are not finite after epoch {self.current_epoch + 1}; lower lr"
+            )
         for name, value in finite(self._judge(rows, scores)).items():
             self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64))
 
     @torch.no_grad()
-    def scores(self, batch: dict[str, Tensor]) -> NDArray[np.float64]:
-        """Probabilities (B, classes) of one batch on the network's device, as it is."""
-        return np.asarray(self._activation(self._logits(batch, _same)).cpu().double().numpy())
+    def outputs(self, batch: dict[str, Tensor]) -> Tensor:
+        """What the head says of one batch on the network's device, on the CPU; see `activation`."""
+        return self._outputs(batch).float().cpu()
 
     def on_train_epoch_end(self) -> None:
         values = self.trainer.callback_metrics
@@ -109,15 +121,11 @@ class ClassifierModule(LightningModule):
         schedule = Schedule(optimizer, self._optimizing, self._total_steps)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
-    def _logits(self, batch: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> Tensor:
+    def _outputs(self, batch: dict[str, Tensor]) -> Tensor:
         if "features" in batch:
             return self.network.classify(batch["features"])
-        logits: Tensor = self.network(change(batch["image"]))
-        return logits
-
-
-def _same(images: Tensor) -> Tensor:
-    return images
+        outputs: Tensor = self.network(batch["image"])
+        return outputs
 
 
 def curves(history: list[dict[str, float]]) -> pd.DataFrame:

@@ -11,10 +11,10 @@ import numpy as np
 from lightning.pytorch import Callback
 from numpy.typing import NDArray
 
-from mammo.classifiers.augment import AUGMENTS
 from mammo.classifiers.backbone import Network
+from mammo.classifiers.changing import make_changing
 from mammo.classifiers.features import Batches, Features, serve
-from mammo.classifiers.losses import make_loss
+from mammo.classifiers.losses import Loss, make_loss
 from mammo.classifiers.material import Material, Rows, class_counts
 from mammo.classifiers.module import ClassifierModule
 from mammo.classifiers.plans import Group
@@ -85,7 +85,7 @@ def _phase(
 
 
 class Fitting:
-    """Fits one network to phases of one run, one after the other."""
+    """Fits one network to phases of one run, one after the other; `names` are its classes'."""
 
     def __init__(
         self,
@@ -95,12 +95,14 @@ class Fitting:
         recipe: Recipe,
         features: Features,
         *,
+        names: tuple[str, ...],
         seed: int,
     ) -> None:
         self.history: list[dict[str, float]] = []
         self.epochs = 0  # of all phases so far
         self._tracked, self._network, self._groups = tracked, network, groups
         self._recipe, self._features, self._seed = recipe, features, seed
+        self._change = make_changing(vars(recipe), names)
 
     def fit(self, phase: Phase) -> tuple[ClassifierModule, Fitted, Keeping]:
         """Train, or train on, from the weights that the network has; a fresh optimizer each.
@@ -136,12 +138,11 @@ class Fitting:
     def module(self, phase: Phase, lr: float, steps: int) -> ClassifierModule:
         """What Lightning trains, an epoch being `steps` optimizer steps."""
         recipe, material = self._recipe, phase.material
-        told = {"counts": class_counts(material), "positive": material.data.classes.positive_id}
         factor = lr / recipe.lr
         return ClassifierModule(
             self._network,
-            make_loss(recipe.loss, {**vars(recipe), **told}),
-            augment=AUGMENTS[recipe.augment],
+            loss_of(material, recipe),
+            augment=self._change,
             judge=_judge(material, recipe, self._seed),
             optimizing=_optimizing(recipe, steps),
             groups=[{**group, "lr": group["lr"] * factor} for group in self._groups],
@@ -184,10 +185,11 @@ class Fitting:
         network, recipe, material = self._network, self._recipe, phase.material
         size = recipe.batch_size
         labels = material.data.label_ids()[material.train]
-        draw = SAMPLERS[recipe.sampler]
+        positive = material.data.classes.positive_id
+        draw = SAMPLERS.bound(recipe.sampler, {**vars(recipe), "positive": positive})
 
         def order(epoch: int) -> Rows:
-            positions: Rows = draw(labels, derive(phase.seed, "order", epoch), batch_size=size)
+            positions: Rows = draw(labels, phase.seed, epoch)
             return positions
 
         images = training_batches(
@@ -199,7 +201,7 @@ class Fitting:
         train = self._features.of(network, material.data, material.train, device)
         val = self._features.of(network, material.data, material.val, device)
         return (
-            serve(train, batch_size=size, order=order) if recipe.augment == "none" else images,
+            serve(train, batch_size=size, order=order) if self._change.nothing else images,
             serve(val, batch_size=size, order=lambda epoch: np.arange(len(material.val))),
         )
 
@@ -233,6 +235,12 @@ class Fitting:
             top=self._recipe.top_k,
             every=self._recipe.snapshot_every,
         )
+
+
+def loss_of(material: Material, recipe: Recipe) -> Loss:
+    """The loss of `recipe`; what it counts, it counts on the training rows."""
+    told = {"counts": class_counts(material), "positive": material.data.classes.positive_id}
+    return make_loss(recipe.loss, {**vars(recipe), **told})
 
 
 def _optimizing(recipe: Recipe, steps: int) -> Optimizing:

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mammo.classifiers.augment import AUGMENTS
+from mammo.classifiers.changing import Changing
 from mammo.classifiers.material import Material
 from mammo.seeds import derive
 
@@ -30,7 +30,7 @@ def draw_curves(history: list[dict[str, float]]) -> Any:
     return figure
 
 
-def preview(material: Material, augment: str, seed: int) -> NDArray[np.uint8]:
+def preview(material: Material, change: Changing, seed: int) -> NDArray[np.uint8]:
     """A grid (H, W) of training images, drawn by class in turn, after augmentation."""
     labels = material.data.label_ids()[material.train]
     rng = np.random.default_rng(derive(seed, "preview"))
@@ -44,7 +44,7 @@ def preview(material: Material, augment: str, seed: int) -> NDArray[np.uint8]:
     images = torch.from_numpy(material.data.images(material.train[chosen]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "preview"))
-        changed = AUGMENTS[augment](images)[:, 0].numpy()
+        changed = change(images, torch.from_numpy(labels[chosen]))[0][:, 0].numpy()
     count, height, width = changed.shape
     cells = np.zeros((GRID[0] * GRID[1], height, width), np.float32)
     cells[:count] = changed

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from mammo.classifiers.activations import ACTIVATIONS
 from mammo.classifiers.backbone import Network, build
-from mammo.classifiers.losses import ACTIVATIONS
 from mammo.data.classes import ClassMap
 from mammo.errors import CheckpointError, ConfigError, DataError
 from mammo.models import SavedModel, open_model
@@ -36,21 +36,31 @@ class Classifier:
 
     def predict(self, images: ArrayLike, *, batch_size: int = 32) -> NDArray[np.float64]:
         """Probabilities (N, classes) of `images` (N, C, H, W) in [0, 1]."""
+        outputs = self._outputs(images, batch_size)
+        return np.asarray(ACTIVATIONS[self.activation](outputs).double().numpy())
+
+    def tell(self, images: ArrayLike, *, batch_size: int = 32) -> dict[str, NDArray[np.float64]]:
+        """All it says of `images` (N, C, H, W) in [0, 1], as columns (N,) of a predictions frame.
+
+        They are `score/<class>`, `logit/<class>` and, trained with uncertainty=attenuation,
+        `uncertainty`.
+        """
+        outputs = self._outputs(images, batch_size)
+        return ACTIVATIONS[self.activation].columns(outputs, self.classes.names)
+
+    @torch.no_grad()
+    def _outputs(self, images: ArrayLike, batch_size: int) -> Tensor:
+        """What the head says of each image, on the CPU."""
         values = np.asarray(images, np.float32)
         if values.ndim != 4 or values.shape[1:] != self.shape:
             raise DataError(f"images are {values.shape}, the classifier takes (N, *{self.shape})")
         device = self.network.mean.device
         parts = [
-            self.scores(torch.from_numpy(values[start : start + batch_size]).to(device))
+            self.network(torch.from_numpy(values[start : start + batch_size]).to(device))
             for start in range(0, len(values), batch_size)
         ]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.classes.names)))
-
-    @torch.no_grad()
-    def scores(self, images: Tensor) -> NDArray[np.float64]:
-        """Probabilities (B, classes) of one batch on the network's device."""
-        found = ACTIVATIONS[self.activation](self.network(images))
-        return np.asarray(found.cpu().double().numpy())
+        width = ACTIVATIONS[self.activation].per_class * len(self.classes.names)
+        return torch.cat([torch.empty(0, width), *(each.float().cpu() for each in parts)])
 
 
 def load(folder: Path, *, device: str = "cpu") -> Classifier:
@@ -58,10 +68,11 @@ def load(folder: Path, *, device: str = "cpu") -> Classifier:
     saved = open_model(folder, "classifier")
     about: dict[str, Any] = saved.about
     try:
+        outputs = ACTIVATIONS[about["activation"]].per_class * len(saved.classes.names)
         network = build(
             about["model_name"],
             shape=saved.shape,
-            classes=len(saved.classes.names),
+            classes=outputs,
             head=about.get("head", "linear"),
         )
         network.load_state_dict(saved.weights())

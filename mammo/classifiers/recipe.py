@@ -18,8 +18,20 @@ class Recipe:
     focal_gamma: float
     focal_alpha: float
     pos_weight: str
+    eql_gamma: float
+    eql_tail: float
+    uncertainty: str
+    uncertainty_draws: int
     sampler: str
+    sampler_ratio: float
     augment: str
+    class_augment: str
+    randaugment_ops: int
+    randaugment_strength: float
+    erasing: float
+    blend: str
+    mixup_alpha: float
+    cutmix_alpha: float
     finetune: str
     optimizer: str
     lr: float

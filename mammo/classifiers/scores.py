@@ -49,8 +49,12 @@ def predictions(
     split: str,
     fold: int,
     seed: int,
+    told: "Mapping[str, NDArray[np.float64]] | None" = None,
 ) -> pd.DataFrame:
-    """One row an image of `rows`, with its `scores` (len(rows), classes) that sum to 1."""
+    """One row an image of `rows`, with its `scores` (len(rows), classes) that sum to 1.
+
+    `told` are further columns, as logits and uncertainty.
+    """
     names = data.classes.names
     frame = data.manifest.loc[rows, ["image_id", "group_id"]].reset_index(drop=True)
     frame["split"], frame["fold"], frame["seed"] = split, fold, seed
@@ -59,7 +63,7 @@ def predictions(
     for number, name in enumerate(names):
         frame[f"score/{name}"] = scores[:, number]
     frame["pred"] = np.asarray(names, object)[scores.argmax(axis=1)]
-    return frame
+    return frame.assign(**{name: each for name, each in (told or {}).items() if name not in frame})
 
 
 def judge(frame: pd.DataFrame, classes: ClassMap, how: str) -> dict[str, float]:
@@ -111,12 +115,17 @@ def _ratio(part: int, whole: int) -> float:
 
 
 def pooled(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Out-of-fold predictions of all seeds as one row an image: the mean of its scores."""
+    """Out-of-fold predictions of all seeds as one row an image: the mean of its scores.
+
+    So are its logits and its uncertainty, where there are some.
+    """
     every = pd.concat(frames, ignore_index=True)
     names = [name for name in every if str(name).startswith("score/")]
-    scores = every.groupby("image_id", sort=True)[names].mean()
+    told = [name for name in every if str(name).startswith(("logit/", "uncertainty"))]
+    averaged = [*names, *told]
+    means = every.groupby("image_id", sort=True)[averaged].mean()
     first = every.drop_duplicates("image_id").set_index("image_id")
-    out = first.drop(columns=[*names, "seed", "pred"]).join(scores).reset_index()
+    out = first.drop(columns=[*averaged, "seed", "pred"]).join(means).reset_index()
     classes = np.asarray([str(name).removeprefix("score/") for name in names], object)
     out["pred"] = classes[out[names].to_numpy().argmax(axis=1)]
     return out.sort_values("image_id", ignore_index=True)

@@ -6,12 +6,13 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mammo.classifiers.backbone import build
 from mammo.classifiers.features import Features
 from mammo.classifiers.material import Material, Rows, check_material
 from mammo.classifiers.module import ClassifierModule
-from mammo.classifiers.phases import Fitting, phases_of, said_of
+from mammo.classifiers.phases import Fitting, loss_of, phases_of, said_of
 from mammo.classifiers.plans import make_groups
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.save import save
@@ -99,7 +100,7 @@ def _prepared(
     network = build(
         recipe.model_name,
         shape=material.data.shape,
-        classes=len(material.data.classes.names),
+        classes=loss_of(material, recipe).per_class * len(material.data.classes.names),
         dropout=recipe.dropout,
         drop_path=recipe.drop_path,
         head=recipe.head,
@@ -110,7 +111,8 @@ def _prepared(
     )
     # before the batches: a plan that freezes the backbone lets its features be computed once
     groups = make_groups(recipe.finetune, network, vars(recipe))
-    fitting = Fitting(tracked, network, groups, recipe, features, seed=seed)
+    names = material.data.classes.names
+    fitting = Fitting(tracked, network, groups, recipe, features, names=names, seed=seed)
     fitting.scale(material)
     return fitting
 
@@ -146,15 +148,18 @@ def _predict(
     network = module.network.eval().to(device)
     if network.frozen:
         found = features.of(network, material.data, rows, device)["features"]
-        parts = [module.scores({"features": found.to(device)})]
+        parts = [module.outputs({"features": found.to(device)})]
     else:
         batches = ordered_batches(material.data, rows, batch_size=recipe.batch_size)
-        parts = [module.scores({"image": batch["image"].to(device)}) for batch in batches]
-    empty = np.empty((0, len(material.data.classes.names)))
+        parts = [module.outputs({"image": batch["image"].to(device)}) for batch in batches]
+    width = module.loss.per_class * len(material.data.classes.names)
+    outputs, activation = torch.cat([torch.empty(0, width), *parts]), module.activation
+    told = activation.columns(outputs, material.data.classes.names)
     return predictions(
         material.data,
         rows,
-        np.concatenate([empty, *parts]),
+        np.stack([told[f"score/{name}"] for name in material.data.classes.names], axis=1),
+        told=told,
         split=split,
         fold=material.fold_number,
         seed=seed,

@@ -32,8 +32,8 @@ class Predicts(Protocol):
     def threshold(self) -> float:
         """Chosen on the validation patients of its own training."""
 
-    def predict(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probabilities (N, classes) of `images` (N, C, H, W) in [0, 1]."""
+    def tell(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+        """Columns (N,) of `images` (N, C, H, W) in [0, 1]: `score/<class>` of each, and others."""
 
 
 def evaluated_rows(data: Dataset, split: str, about: Mapping[str, Any]) -> Rows:
@@ -175,10 +175,12 @@ def predict(
 ) -> pd.DataFrame:
     """Predictions frame of `rows`, read in batches from the memory map."""
     names = data.classes.names
-    scores = np.empty((len(rows), len(names)))
-    for start in range(0, len(rows), batch_size):
-        part = slice(start, start + batch_size)
-        scores[part] = classifier.predict(data.images(rows[part]))
+    parts = [
+        pd.DataFrame(classifier.tell(data.images(rows[start : start + batch_size])))
+        for start in range(0, max(1, len(rows)), batch_size)
+    ]
+    told = pd.concat(parts, ignore_index=True)
+    scores = told[[f"score/{name}" for name in names]]
     about = classifier.saved.about
     fold = fold_of(about)
     frame = data.manifest.loc[rows, ["image_id", "group_id"]].reset_index(drop=True)
@@ -186,10 +188,9 @@ def predict(
     frame["seed"] = int(about.get("settings", {}).get("seed", 0))
     frame["label"] = data.manifest["label"].to_numpy()[rows]
     frame["label_id"] = data.label_ids()[rows]
-    for number, name in enumerate(names):
-        frame[f"score/{name}"] = scores[:, number]
-    frame["pred"] = np.asarray(names, object)[scores.argmax(axis=1)]
-    return frame
+    frame = frame.join(scores)
+    frame["pred"] = np.asarray(names, object)[scores.to_numpy().argmax(axis=1)]
+    return frame.join(told.drop(columns=scores.columns))
 
 
 def _partition(data: Dataset, about: Mapping[str, Any]) -> Partition:

@@ -1,13 +1,7 @@
-"""Balance of classes: which training images an epoch shows, drawn anew each epoch by its number.
-
-The images of a class are dealt like cards: shuffled once, then taken in turns, so that with n
-images and k an epoch every image is seen within ceil(n / k) epochs, and none twice in an epoch
-before all were seen in it. Then they are shuffled again.
-"""
+"""Balance of classes: which training images an epoch shows, drawn anew each epoch by its number."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mammo.data.dealing import Positions, at_most, by_class
 from mammo.errors import ConfigError
-from mammo.seeds import derive
-
-Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,26 +36,9 @@ class Balance:
         """Positions in `labels` (N,) that `epoch` shows, class by class."""
         if self.how == "none":
             return np.arange(len(labels))
-        names, sizes = np.unique(labels, return_counts=True)
-        return np.concatenate(
-            [
-                _dealt(
-                    np.flatnonzero(labels == name),
-                    self._count(int(size), int(sizes.min())),
-                    seed=derive(seed, "balance", int(name)),
-                    epoch=epoch,
-                )
-                for name, size in zip(names, sizes, strict=True)
-            ]
-        )
-
-    def _count(self, size: int, smallest: int) -> int:
-        """Images an epoch shows of a class that has `size`."""
-        if self.how == "fixed":
-            return self.samples_per_class
-        return (
-            smallest if size == smallest else min(size, math.ceil(self.majority_ratio * smallest))
-        )
+        fixed = self.how == "fixed"
+        count = (lambda *_: self.samples_per_class) if fixed else at_most(self.majority_ratio)
+        return by_class(labels, count, seed=seed, epoch=epoch)
 
 
 def check_balance(settings: Mapping[str, Any]) -> None:
@@ -80,17 +55,3 @@ def check_balance(settings: Mapping[str, Any]) -> None:
             f"majority_ratio {settings['majority_ratio']:g} has no effect with balance {how!r}; "
             "use balance=ratio"
         )
-
-
-def _dealt(members: Positions, count: int, *, seed: int, epoch: int) -> Positions:
-    """`count` of `members` for `epoch`: whole rounds of all, and then the next in turn."""
-    whole, rest = divmod(count, len(members))
-    rounds = np.tile(members, whole)
-    if not rest:
-        return rounds
-    turns = -(-len(members) // rest)  # epochs until all have had theirs
-    shuffled = np.random.default_rng(derive(seed, epoch // turns)).permutation(members)
-    start = epoch % turns * rest
-    # the last turn fills up from the front, which it cannot reach itself
-    taken = np.take(shuffled, np.arange(start, start + rest), mode="wrap")
-    return np.concatenate([rounds, taken])

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mammo.classifiers.augment import AUGMENTS
-from mammo.classifiers.losses import LOSSES, POS_WEIGHTS
+from mammo.classifiers.blends import BLENDS
+from mammo.classifiers.changing import check_changing
+from mammo.classifiers.losses import LOSSES, POS_WEIGHTS, UNCERTAINTIES, check_uncertainty
 from mammo.classifiers.plans import BLOCKS, FINETUNES, LR_SCHEDULES, OPTIMIZERS, check_plan
 from mammo.classifiers.recipe import Recipe, check_folds, seeds_of
 from mammo.classifiers.weights import check_weights, weights_digest
 from mammo.data.mix_settings import BALANCES, MIXES, SHORTAGES, TRIMS, MixSettings
-from mammo.data.samplers import SAMPLERS
+from mammo.data.samplers import SAMPLERS, check_room
 from mammo.errors import ConfigError
 from mammo.loggers import LOGGERS, check_logger
 from mammo.run import Result, Run
@@ -19,7 +21,9 @@ from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveFloat, Pos
 if TYPE_CHECKING:
     LossName = str
     SamplerName = str
+    UncertaintyName = str
     AugmentName = str
+    BlendName = str
     FinetuneName = str
     OptimizerName = str
     LrSchedule = str
@@ -36,7 +40,9 @@ if TYPE_CHECKING:
 else:
     LossName = one_of(LOSSES)
     SamplerName = one_of(SAMPLERS)
+    UncertaintyName = one_of(UNCERTAINTIES)
     AugmentName = one_of(AUGMENTS)
+    BlendName = one_of(BLENDS)
     FinetuneName = one_of(FINETUNES)
     OptimizerName = one_of(OPTIMIZERS)
     LrSchedule = one_of(LR_SCHEDULES)
@@ -77,6 +83,18 @@ def check(settings: Mapping[str, Any]) -> None:
         raise ConfigError("drop_path 1 leaves no block; it must be below 1")
     if settings["label_smoothing"] == 1:
         raise ConfigError("label_smoothing 1 leaves no label; it must be below 1")
+    check_uncertainty(settings)
+    check_room(settings["sampler"], settings["batch_size"])
+    if 0 < settings["sampler_ratio"] < 1:
+        raise ConfigError(
+            f"sampler_ratio {settings['sampler_ratio']:g} would make the larger classes the "
+            "smaller ones; give 1 or more"
+        )
+    defaults = _defaults()
+    LOSSES.refuse_idle([settings["loss"]], settings, defaults)
+    del defaults["batch_size"]  # whatever the sampler, batches have it
+    SAMPLERS.refuse_idle([settings["sampler"]], settings, defaults)
+    check_changing(settings, defaults)
 
 
 def _check_phases(settings: Mapping[str, Any]) -> None:
@@ -132,8 +150,20 @@ def run(
     focal_gamma: NonNegativeFloat = 2.0,
     focal_alpha: Fraction = 0.25,
     pos_weight: PosWeight = "balanced",
+    eql_gamma: Fraction = 0.9,
+    eql_tail: Fraction = 0.0,
+    uncertainty: UncertaintyName = "none",
+    uncertainty_draws: PositiveInt = 10,
     sampler: SamplerName = "random",
+    sampler_ratio: PositiveFloat = 1.0,
     augment: AugmentName = "basic",
+    class_augment: str = "",
+    randaugment_ops: PositiveInt = 2,
+    randaugment_strength: Fraction = 0.5,
+    erasing: Fraction = 0.0,
+    blend: BlendName = "none",
+    mixup_alpha: PositiveFloat = 0.2,
+    cutmix_alpha: PositiveFloat = 1.0,
     finetune: FinetuneName = "full",
     optimizer: OptimizerName = "adamw",
     lr: PositiveFloat = 1e-3,
@@ -200,13 +230,25 @@ def run(
         model_name: backbone, a name of timm or torchvision/<name>
         weights: none, default (the hub's), the path of a state dict, or a trained classifier, whose
             backbone is the start: path, run id, runs:/<id>/model or models:/<name>@<alias>
-        loss: ce, bce (each class against the rest) or focal
+        loss: ce, bce (each class against the rest), focal, focal_counts, eql or eql_weights
         label_smoothing: share of each label spread over the classes (ce)
-        focal_gamma: how much less a well classified image counts (focal)
+        focal_gamma: how much less a well classified image counts (focal, focal_counts)
         focal_alpha: weight of the positive class, 1 - alpha of the others; 0 for equal (focal)
-        pos_weight: weight of a positive by training counts: balanced, its root sqrt, none (bce)
-        sampler: of training rows: random, weighted or balanced by class
+        pos_weight: of a positive, by training counts: balanced, sqrt, none (bce, focal_counts)
+        eql_gamma: chance that a rare class is spared (eql), or is weighed up (eql_weights)
+        eql_tail: share of the training images below which a class is rare; 0 for 1/classes (eql)
+        uncertainty: attenuation learns how uncertain each image is (ce, bce); none does not
+        uncertainty_draws: logits drawn for each image of a training step (attenuation)
+        sampler: of training rows: random, weighted, balanced, ratio, or one_positive for each batch
+        sampler_ratio: most images an epoch for each of the smallest class, drawn anew (ratio)
         augment: random changes of training images; the flips are for ultrasound
+        class_augment: other changes for single classes, as malignant=strong,benign=none
+        randaugment_ops: operations of each image (randaugment)
+        randaugment_strength: share of their largest amounts (randaugment)
+        erasing: share of training images with an erased rectangle
+        blend: training images with another of their batch: none, mixup, cutmix or mixup_cutmix
+        mixup_alpha: of the Beta from which weights are drawn (mixup)
+        cutmix_alpha: of the Beta from which areas are drawn (cutmix)
         finetune: full, head alone, partial (first blocks frozen) or gradual (block after block)
         optimizer: adamw, adam or sgd
         lr: highest learning rate

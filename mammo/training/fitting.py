@@ -16,6 +16,7 @@ from mammo.run import Run
 from mammo.training.checkpoints import WholeFiles, read_checkpoint
 from mammo.training.devices import choose_device, fast_matrices, lightning_precision
 from mammo.training.epochs import Clip, EpochEnd, KeepSigterm, Measure, Seeds
+from mammo.training.finite import FiniteLoss
 from mammo.training.processes import ALONE, Team, strategy_of
 from mammo.training.sharing import in_parts
 
@@ -75,7 +76,8 @@ def fit(
     A batch of `train` is one optimizer step of the whole `team`; each of its processes computes
     its share, in `accumulate` parts, and the gradient is that of the batch. A module that
     optimizes by hand clips by itself, and `accumulate` is 1. `before` epochs were trained before
-    this one in other calls of the run: its own are logged behind them.
+    this one in other calls of the run: its own are logged behind them. A loss that is not finite
+    ends the training with a ConfigError that names its batch.
     """
     chosen = choose_device(device)
     by_hand = not module.automatic_optimization
@@ -93,12 +95,13 @@ def fit(
     )
     clip = [Clip(gradient_clip)] if gradient_clip and not by_hand else []
     signals = [KeepSigterm()] if team.size > 1 else []
+    finite = FiniteLoss(place, accumulate=accumulate)
     with quiet(), fast_matrices(chosen):
         trainer = Trainer(
             **strategy_of(team, chosen, unused_parameters=by_hand),
             precision=lightning_precision(precision, chosen),
             max_epochs=epochs,
-            callbacks=[*signals, Seeds(seed, team.rank), *clip, *callbacks, epochs_end],
+            callbacks=[*signals, Seeds(seed, team.rank), *clip, finite, *callbacks, epochs_end],
             plugins=[WholeFiles()],
             accumulate_grad_batches=accumulate,
             logger=False,

@@ -92,3 +92,10 @@ def test_the_better_side_of_a_metric_is_known():
     ]
     with pytest.raises(ConfigError, match="unknown monitor 'val/accuracy'"):
         mode_of("val/accuracy")
+
+
+def test_the_uncertainty_of_several_seeds_is_their_mean():
+    rows = [("a", "malignant", (0.2, 0.8)), ("b", "benign", (0.6, 0.4))]
+    first = frame(rows).assign(uncertainty=[1.0, 2.0])
+    second = frame(rows, seed=1).assign(uncertainty=[3.0, 5.0])
+    assert pooled([first, second])["uncertainty"].tolist() == [2.0, 3.5]

@@ -18,7 +18,7 @@ def data(tmp_path):
 
 
 def shuffled(epoch):
-    return SAMPLERS["random"](np.zeros(len(ROWS), int), epoch, batch_size=2)
+    return SAMPLERS["random"](np.zeros(len(ROWS), int), 0, epoch)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -27,12 +27,17 @@ class Brightness:
     threshold: float = 0.5
     aggregate: str = "mean"
 
-    def predict(self, images):
+    def tell(self, images):
         mean = images.mean(axis=(1, 2, 3)) ** self.saved.about["gamma"]
         others = len(self.saved.classes.names) - 1
         shares = [(1 - mean) / others] * others
         shares.insert(self.saved.classes.positive_id, mean)
-        return np.stack(shares, axis=1)
+        told = {f"score/{name}": each for name, each in zip(self.names, shares, strict=True)}
+        return {**told, "uncertainty": 1 - mean}
+
+    @property
+    def names(self):
+        return self.saved.classes.names
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +213,9 @@ def test_predictions_carry_the_promised_columns(tmp_path):
     assert list(table) == [
         *("image_id", "group_id", "split", "fold", "seed", "label", "label_id"),
         *("score/benign", "score/malignant", "pred"),
+        "uncertainty",  # what else the classifier tells
     ]
+    np.testing.assert_allclose(table["uncertainty"], 1 - table["score/malignant"])
     assert table["split"].value_counts().to_dict() == {"val": 20, "test": 20}
     assert set(table["seed"]) == {3}
 

@@ -270,6 +270,20 @@ def test_a_frozen_backbone_stays_as_it_is_its_normalisation_included(tmp_path):
         ({"monitor": "val/auc/benign"}, "'val/auc/benign' is no metric of the classes"),
         ({"model_name": "resnot18"}, "unknown model_name 'resnot18'"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
+        (
+            {"loss": "focal", "uncertainty": "attenuation"},
+            "uncertainty 'attenuation' does not go with loss 'focal', .*; use loss bce, ce",
+        ),
+        ({"uncertainty_draws": 3}, "uncertainty_draws 3 has no effect with uncertainty none"),
+        ({"focal_gamma": 1.0}, r"focal_gamma 1\.0 has no effect with loss ce; it goes with focal,"),
+        ({"loss": "eql", "label_smoothing": 0.1}, r"label_smoothing 0\.1 has no effect with loss"),
+        ({"sampler_ratio": 2.0}, r"sampler_ratio 2\.0 has no effect with sampler random"),
+        ({"sampler": "ratio", "sampler_ratio": 0.5}, r"sampler_ratio 0\.5 would make the larger"),
+        ({"sampler": "one_positive", "batch_size": 1}, "batch_size 1 leaves no room"),
+        ({"mixup_alpha": 1.0}, r"mixup_alpha 1\.0 has no effect with blend none; it goes with mix"),
+        ({"randaugment_ops": 3}, "randaugment_ops 3 has no effect with augment none"),
+        ({"class_augment": "malignant=best"}, "class_augment 'malignant=best'"),
+        ({"class_augment": "cancer=basic"}, "class_augment names class 'cancer'; the classes are"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, settings, line):
