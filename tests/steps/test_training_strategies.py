@@ -133,20 +133,8 @@ def test_strategies_are_options_of_the_command_line_and_reach_the_evaluation(tmp
     sampled = {"sampler": "ratio", "sampler_ratio": 2, "class_augment": "malignant=strong"}
     equalized = here("train_classifier", loss="eql", eql_gamma=0.5, **sampled, **augmented, **fast)
     attenuated = here("train_classifier", loss="bce", uncertainty="attenuation", **fast)
-    here_again = here("train_classifier", loss="eql", eql_gamma=0.5, **sampled, **augmented, **fast)
-    assert here_again.run_id == equalized.run_id  # the same settings: reused
     judged = here("evaluate", model=attenuated.uri, baseline=equalized.uri, data=data, bootstrap=50)
     folder = mlflow.artifacts.download_artifacts(f"runs:/{judged.run_id}/tables")
     table = pd.read_csv(Path(folder) / "predictions.csv")
     assert (table["uncertainty"] > 0).all()
     assert "uncertainty" not in pd.read_csv(Path(folder) / "predictions_baseline.csv")
-
-
-@pytest.mark.doors
-def test_a_loss_that_cannot_tell_uncertainty_is_refused_on_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    refused = here("train_classifier", data=tmp_path, loss="focal", uncertainty="attenuation")
-    assert refused.code == 2
-    assert refused.err.splitlines()[-1].startswith(
-        "train_classifier: uncertainty 'attenuation' does not go with loss 'focal'"
-    )
