@@ -85,7 +85,7 @@ def _phase(
 
 
 class Fitting:
-    """Fits one network to phases of one run, one after the other."""
+    """Fits one network to phases of one run, one after the other; `names` are its classes'."""
 
     def __init__(
         self,
@@ -95,12 +95,14 @@ class Fitting:
         recipe: Recipe,
         features: Features,
         *,
+        names: tuple[str, ...],
         seed: int,
     ) -> None:
         self.history: list[dict[str, float]] = []
         self.epochs = 0  # of all phases so far
         self._tracked, self._network, self._groups = tracked, network, groups
         self._recipe, self._features, self._seed = recipe, features, seed
+        self._change = make_changing(vars(recipe), names)
 
     def fit(self, phase: Phase) -> tuple[ClassifierModule, Fitted, Keeping]:
         """Train, or train on, from the weights that the network has; a fresh optimizer each.
@@ -140,7 +142,11 @@ class Fitting:
         return ClassifierModule(
             self._network,
             loss_of(material, recipe),
+<<<<<<< HEAD
             augment=make_changing(vars(recipe), material.data.classes.names),
+=======
+            augment=self._change,
+>>>>>>> c02be0411464220c135a22b1bdf5c1f47ba2a96c
             judge=_judge(material, recipe, self._seed),
             optimizing=_optimizing(recipe, steps),
             groups=[{**group, "lr": group["lr"] * factor} for group in self._groups],
@@ -183,8 +189,13 @@ class Fitting:
         network, recipe, material = self._network, self._recipe, phase.material
         size = recipe.batch_size
         labels = material.data.label_ids()[material.train]
+<<<<<<< HEAD
         classes = material.data.classes
         draw = SAMPLERS.bound(recipe.sampler, {**vars(recipe), "positive": classes.positive_id})
+=======
+        positive = material.data.classes.positive_id
+        draw = SAMPLERS.bound(recipe.sampler, {**vars(recipe), "positive": positive})
+>>>>>>> c02be0411464220c135a22b1bdf5c1f47ba2a96c
 
         def order(epoch: int) -> Rows:
             positions: Rows = draw(labels, phase.seed, epoch)
@@ -200,7 +211,11 @@ class Fitting:
         train = self._features.of(network, material.data, material.train, device)
         val = self._features.of(network, material.data, material.val, device)
         return (
+<<<<<<< HEAD
             serve(train, batch_size=size, order=order) if as_they_are else images,
+=======
+            serve(train, batch_size=size, order=order) if self._change.nothing else images,
+>>>>>>> c02be0411464220c135a22b1bdf5c1f47ba2a96c
             serve(val, batch_size=size, order=lambda epoch: np.arange(len(material.val))),
         )
 
@@ -237,7 +252,11 @@ class Fitting:
 
 
 def loss_of(material: Material, recipe: Recipe) -> Loss:
+<<<<<<< HEAD
     """The loss of `recipe` with what it takes from the training rows."""
+=======
+    """The loss of `recipe`; what it counts, it counts on the training rows."""
+>>>>>>> c02be0411464220c135a22b1bdf5c1f47ba2a96c
     told = {"counts": class_counts(material), "positive": material.data.classes.positive_id}
     return make_loss(recipe.loss, {**vars(recipe), **told})
 

@@ -101,7 +101,11 @@ def _prepared(
     network = build(
         recipe.model_name,
         shape=material.data.shape,
+<<<<<<< HEAD
         classes=per_class * len(material.data.classes.names),
+=======
+        classes=loss_of(material, recipe).per_class * len(material.data.classes.names),
+>>>>>>> c02be0411464220c135a22b1bdf5c1f47ba2a96c
         dropout=recipe.dropout,
         drop_path=recipe.drop_path,
         head=recipe.head,
@@ -112,7 +116,8 @@ def _prepared(
     )
     # before the batches: a plan that freezes the backbone lets its features be computed once
     groups = make_groups(recipe.finetune, network, vars(recipe))
-    fitting = Fitting(tracked, network, groups, recipe, features, seed=seed)
+    names = material.data.classes.names
+    fitting = Fitting(tracked, network, groups, recipe, features, names=names, seed=seed)
     fitting.scale(material)
     return fitting
 
