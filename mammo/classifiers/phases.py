@@ -142,11 +142,7 @@ class Fitting:
         return ClassifierModule(
             self._network,
             loss_of(material, recipe),
-<<<<<<< HEAD
-            augment=make_changing(vars(recipe), material.data.classes.names),
-=======
             augment=self._change,
->>>>>>> c02be0411464220c135a22b1bdf5c1f47ba2a96c
             judge=_judge(material, recipe, self._seed),
             optimizing=_optimizing(recipe, steps),
             groups=[{**group, "lr": group["lr"] * factor} for group in self._groups],
@@ -189,13 +185,8 @@ class Fitting:
         network, recipe, material = self._network, self._recipe, phase.material
         size = recipe.batch_size
         labels = material.data.label_ids()[material.train]
-<<<<<<< HEAD
-        classes = material.data.classes
-        draw = SAMPLERS.bound(recipe.sampler, {**vars(recipe), "positive": classes.positive_id})
-=======
         positive = material.data.classes.positive_id
         draw = SAMPLERS.bound(recipe.sampler, {**vars(recipe), "positive": positive})
->>>>>>> c02be0411464220c135a22b1bdf5c1f47ba2a96c
 
         def order(epoch: int) -> Rows:
             positions: Rows = draw(labels, phase.seed, epoch)
@@ -207,15 +198,10 @@ class Fitting:
         if not network.frozen:
             return images, ordered_batches(material.data, material.val, batch_size=size)
         device = choose_device(recipe.device)
-        as_they_are = make_changing(vars(recipe), classes.names).nothing
         train = self._features.of(network, material.data, material.train, device)
         val = self._features.of(network, material.data, material.val, device)
         return (
-<<<<<<< HEAD
-            serve(train, batch_size=size, order=order) if as_they_are else images,
-=======
             serve(train, batch_size=size, order=order) if self._change.nothing else images,
->>>>>>> c02be0411464220c135a22b1bdf5c1f47ba2a96c
             serve(val, batch_size=size, order=lambda epoch: np.arange(len(material.val))),
         )
 
@@ -252,11 +238,7 @@ class Fitting:
 
 
 def loss_of(material: Material, recipe: Recipe) -> Loss:
-<<<<<<< HEAD
-    """The loss of `recipe` with what it takes from the training rows."""
-=======
     """The loss of `recipe`; what it counts, it counts on the training rows."""
->>>>>>> c02be0411464220c135a22b1bdf5c1f47ba2a96c
     told = {"counts": class_counts(material), "positive": material.data.classes.positive_id}
     return make_loss(recipe.loss, {**vars(recipe), **told})
 

@@ -97,15 +97,10 @@ def _prepared(
     seed: int,
 ) -> Fitting:
     """A fresh network and what its plan moves."""
-    per_class = loss_of(material, recipe).per_class
     network = build(
         recipe.model_name,
         shape=material.data.shape,
-<<<<<<< HEAD
-        classes=per_class * len(material.data.classes.names),
-=======
         classes=loss_of(material, recipe).per_class * len(material.data.classes.names),
->>>>>>> c02be0411464220c135a22b1bdf5c1f47ba2a96c
         dropout=recipe.dropout,
         drop_path=recipe.drop_path,
         head=recipe.head,
