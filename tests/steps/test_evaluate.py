@@ -477,7 +477,7 @@ def test_the_report_is_one_file_and_shows_everything(tmp_path, drawn):
     text = report_of(tracked)
     links = Links()
     links.feed(text)
-    assert len(links.found) == 9
+    assert len(links.found) == 10
     assert all(link.startswith("data:image/png;base64,") for link in links.found)
     assert "http" not in text
     for fact in (data.digest, model.digest, made.digest, tracked.id, "positive malignant"):
