@@ -485,7 +485,8 @@ def test_the_report_is_one_file_and_shows_everything(tmp_path, drawn):
     assert result.outputs == {"report": tracked.uri("report.html")}
     assert tracked.uploaded["preview.png"].read_bytes().startswith(b"\x89PNG")
     expected = ["roc", "precision_recall", "thresholds", "confusion", "reliability", "scores"]
-    assert tracked.figures == [*expected, "scores_by_outcome", "fidelity_grid", "fidelity"]
+    expected += ["scores_by_outcome", "uncertainty", "fidelity_grid", "fidelity"]
+    assert tracked.figures == expected
 
 
 def test_names_in_the_report_are_escaped(tmp_path):
