@@ -125,14 +125,15 @@ def end_with_parent() -> None:
 
 def _raise_what_failed(said: Connection, members: list[BaseProcess]) -> None:
     """Raise what a member has said went wrong, or that it was ended from outside."""
+    patience = 0
     if said.poll():
         try:
             error = said.recv()
-        except EOFError:  # all have ended without a word
-            pass
+        except EOFError:  # all end without a word; the pipe is closed before its process is gone
+            patience = 10
         else:
             raise error
-    ended = set(wait([member.sentinel for member in members], timeout=0))
+    ended = set(wait([member.sentinel for member in members], timeout=patience))
     for member in members:
         if member.sentinel in ended:
             member.join()  # or its exit code might not be known yet
