@@ -17,6 +17,8 @@ from mammo.errors import ConfigError
 from mammo.run import MemoryRun
 from mammo.training import read_checkpoint
 
+pytestmark = pytest.mark.doors  # whole trainings
+
 AUCS = [0.6, 0.9, 0.7, 0.9, 0.8]
 F1S = [0.1, 0.2, 0.3, 0.4, 0.4]
 SETTINGS = {

@@ -21,6 +21,8 @@ from mammo.errors import ConfigError, DataError
 from mammo.run import MemoryRun
 from mammo.training import read_checkpoint
 
+pytestmark = pytest.mark.doors  # whole trainings
+
 
 @pytest.fixture
 def shown(monkeypatch):

@@ -31,6 +31,8 @@ from mammo.data.release import Record
 from mammo.models import write_about
 from mammo.run import Stopped
 
+pytestmark = pytest.mark.doors  # whole trainings
+
 PATIENTS = 6
 SETTINGS: dict[str, Any] = {
     "dataset": "folder", "image_size": "40x32", "val_fraction": 0.34, "test_fraction": 0.0,

@@ -16,6 +16,8 @@ from mammo.classifiers import load_classifier
 from mammo.errors import ConfigError
 from mammo.run import MemoryRun
 
+pytestmark = pytest.mark.doors  # whole trainings
+
 
 def same(first: MemoryRun, second: MemoryRun) -> bool:
     one, other = (
