@@ -48,10 +48,10 @@ def make_loss(name: str, settings: Mapping[str, Any]) -> Loss:
     return loss
 
 
-def check_uncertainty(settings: Mapping[str, Any]) -> None:
+def check_uncertainty(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Refuse attenuation of a loss that is no likelihood, and draws of none."""
     if settings["uncertainty"] == "none":
-        if settings["uncertainty_draws"] != 10:
+        if settings["uncertainty_draws"] != defaults["uncertainty_draws"]:
             raise ConfigError(
                 f"uncertainty_draws {settings['uncertainty_draws']} has no effect with uncertainty "
                 "none; it goes with attenuation"

@@ -1,6 +1,5 @@
 """Fine-tuning plans by name: which weights move, from when on, and how fast."""
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,14 +67,6 @@ def check_plan(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
             "lr_schedule 'cosine_plateau' changes when the last block is unfrozen; use it with "
             "finetune gradual, or cosine or plateau"
         )
-
-
-def make_groups(name: str, network: "Network", settings: Mapping[str, Any]) -> list[Group]:
-    """What the plan `name` moves of `network`, with those of `settings` that it takes."""
-    plan = FINETUNES[name]
-    taken = inspect.signature(plan).parameters.keys() & settings.keys()
-    made: list[Group] = plan(network, **{each: settings[each] for each in sorted(taken)})
-    return made
 
 
 @FINETUNES.register("full")

@@ -13,7 +13,7 @@ from mammo.classifiers.features import Features
 from mammo.classifiers.material import Material, Rows, check_material
 from mammo.classifiers.module import ClassifierModule
 from mammo.classifiers.phases import Fitting, loss_of, phases_of, said_of
-from mammo.classifiers.plans import make_groups
+from mammo.classifiers.plans import FINETUNES
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.save import save
 from mammo.classifiers.scores import judge, predictions
@@ -110,7 +110,7 @@ def _prepared(
         seed=derive(seed, "weights"),
     )
     # before the batches: a plan that freezes the backbone lets its features be computed once
-    groups = make_groups(recipe.finetune, network, vars(recipe))
+    groups = FINETUNES.bound(recipe.finetune, vars(recipe))(network)
     names = material.data.classes.names
     fitting = Fitting(tracked, network, groups, recipe, features, names=names, seed=seed)
     fitting.scale(material)

@@ -13,6 +13,7 @@ from mammo.errors import ConfigError, DataError
 from mammo.evaluation import AGGREGATES
 
 PREDICTIONS = "predictions.parquet"
+TABLES = ("runs.csv", "comparison.csv", "pooled.csv")
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -42,6 +43,7 @@ def run(
         raise ConfigError(f"aggregate {aggregate!r} is not one of {', '.join(AGGREGATES)}")
     if bootstrap < 1:
         raise ConfigError(f"bootstrap {bootstrap} is no number of draws; give 1 or more")
+    _refuse_existing(output)
     ours, theirs = _family(runs), _family(baselines)
     positive = _positive(ours, theirs, positive)
     tables = [families.of_runs(each, positive, aggregate) for each in (ours, theirs)]
@@ -59,12 +61,18 @@ def run(
         place.mkdir(parents=True, exist_ok=True)
         named = zip(("model", "baseline"), tables, strict=True)
         every = pd.concat([each.assign(family=name) for name, each in named])
-        every.to_csv(place / "runs.csv", index=False)
-        table.to_csv(place / "comparison.csv", index=False)
-        pd.DataFrame([asdict(pooled)]).to_csv(place / "pooled.csv", index=False)
+        for name, each in zip(TABLES, (every, table, pd.DataFrame([asdict(pooled)])), strict=True):
+            each.to_csv(place / name, index=False)
     found = {f"delta/{name}": value for name, value in asdict(pooled).items()}
     print(json.dumps({"pairs": len(keys), **found}), flush=True)
     return 0
+
+
+def _refuse_existing(output: str) -> None:
+    """ConfigError where a table of an earlier comparison would be overwritten."""
+    there = [name for name in TABLES if output and (Path(output).expanduser() / name).exists()]
+    if there:
+        raise ConfigError(f"output {output} holds {there[0]} already; name another folder")
 
 
 def _family(text: str) -> pd.DataFrame:

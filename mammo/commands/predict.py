@@ -49,13 +49,14 @@ def run(
     """Score the images of FOLDER (DICOM, PNG, TIFF, NIfTI; or one file) with the classifier MODEL.
 
     They are prepared as those that the model was trained on. The CSV --output has a row a file: a
-    probability for each class, the decision at the model's threshold --operating (balanced, or
-    specificity_0.9), the same for the patient over all his images, and the reason where a file was
-    not scored. --patients tells whose an image is: headers (PatientID of DICOM, written as a
-    running number alone), folders (the sub-folder), none; auto takes the first that tells it of
-    every file. --channels, for a model of several, are the ends of the names of the files that are
-    one image, as _low,_subtracted. --json true prints the summary as JSON. The exit code is 0, or
-    2 when a file could not be read; the others are scored all the same.
+    probability for each class, the decision at the model's threshold --operating (balanced, f1,
+    specificity_0.9 and others that it holds), the same for the patient over all their images, and
+    the reason where a file was not scored. --patients tells whose an image is: headers (PatientID
+    of DICOM, written as a running number alone), folders (the sub-folder), none; auto takes the
+    first that tells it of every file. --channels, for a model of several, are the ends of the
+    names of the files that are one image, as _low,_subtracted. --json true prints the summary as
+    JSON. The exit code is 0, or 2 when a file could not be read; the others are scored all the
+    same.
     """
     target = _target(output)
     place = Path(folder).expanduser()

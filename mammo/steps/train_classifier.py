@@ -83,14 +83,14 @@ def check(settings: Mapping[str, Any]) -> None:
         raise ConfigError("drop_path 1 leaves no block; it must be below 1")
     if settings["label_smoothing"] == 1:
         raise ConfigError("label_smoothing 1 leaves no label; it must be below 1")
-    check_uncertainty(settings)
+    defaults = _defaults()
+    check_uncertainty(settings, defaults)
     check_room(settings["sampler"], settings["batch_size"])
     if 0 < settings["sampler_ratio"] < 1:
         raise ConfigError(
             f"sampler_ratio {settings['sampler_ratio']:g} would make the larger classes the "
             "smaller ones; give 1 or more"
         )
-    defaults = _defaults()
     LOSSES.refuse_idle([settings["loss"]], settings, defaults)
     del defaults["batch_size"]  # whatever the sampler, batches have it
     SAMPLERS.refuse_idle([settings["sampler"]], settings, defaults)

@@ -238,4 +238,11 @@ def test_attenuation_of_a_loss_that_is_no_likelihood_is_refused(name):
     settings = {**SETTINGS, "loss": name, "uncertainty": "attenuation"}
     line = f"uncertainty 'attenuation' does not go with loss '{name}', .*; use loss bce, ce"
     with pytest.raises(ConfigError, match=line):
-        check_uncertainty(settings)
+        check_uncertainty(settings, {"uncertainty_draws": 10})
+
+
+def test_draws_of_no_uncertainty_are_refused():
+    settings = {**SETTINGS, "loss": "ce", "uncertainty": "none", "uncertainty_draws": 7}
+    check_uncertainty(settings, {"uncertainty_draws": 7})
+    with pytest.raises(ConfigError, match="uncertainty_draws 7 has no effect with uncertainty"):
+        check_uncertainty(settings, {"uncertainty_draws": 10})

@@ -98,6 +98,10 @@ def test_the_command_compares_two_files_and_writes_its_tables(tmp_path, capsys):
     assert len(pd.read_csv(tmp_path / "out" / "runs.csv")) == 20
     table = pd.read_csv(tmp_path / "out" / "comparison.csv").set_index("metric")
     assert table.loc["auc", "difference"] > 0
+    before = (tmp_path / "out" / "runs.csv").read_bytes()
+    assert main(["compare", *words[::-1][2:], *words[2:], "--output", str(tmp_path / "out")]) == 2
+    assert "holds runs.csv already; name another folder" in capsys.readouterr().err
+    assert (tmp_path / "out" / "runs.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize(
