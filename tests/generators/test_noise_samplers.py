@@ -65,6 +65,7 @@ def followed(scheduler, images, clean, **extra):
         ("euler", "DDIMScheduler", {"clip_sample": False}),
         ("dpmpp", "DPMSolverMultistepScheduler", {}),
         ("unipc", "UniPCMultistepScheduler", {}),
+        ("dpmpp_sde", "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
         ("ddpm", "DDPMScheduler", {"clip_sample": False}),
     ],
 )
@@ -83,7 +84,8 @@ def test_samplers_walk_as_those_of_diffusers(sampler, theirs, extra):
         """No straight line anywhere."""
         return torch.tanh(images * (1 + step / 500)) - images**2 / 9
 
-    drawing = {"generator": torch.Generator().manual_seed(5)} if sampler == "ddpm" else {}
+    drawn = sampler in ("ddpm", "dpmpp_sde")
+    drawing = {"generator": torch.Generator().manual_seed(5)} if drawn else {}
     expected, steps = followed(scheduler, noise, clean, **drawing)
     alpha, sigma = made.signal(steps)
     path = Path(steps, (*alpha.tolist(), 1.0), (*sigma.tolist(), 0.0))

@@ -114,18 +114,19 @@ def ancestral(
 
     For any alpha and sigma: Kingma et al. 2021, appendix A.2. The reference, in 1000 steps.
     """
-    import torch
-
     for place in range(len(path)):
-        (alpha, after), (sigma, left) = (
-            each[place : place + 2] for each in (path.alpha, path.sigma)
-        )
-        fresh = sigma**2 - (alpha / after * left) ** 2  # variance added between the two
-        seen = clean(images, place)
-        images = alpha / after * left**2 / sigma**2 * images + after * fresh / sigma**2 * seen
-        if left:
-            noise = [torch.randn(images.shape[1:], generator=each) for each in generators]
-            images = images + left * math.sqrt(fresh) / sigma * torch.stack(noise).to(images)
+        images = _drawn(images, clean(images, place), path, place, generators)
+    return images
+
+
+def dpmpp_sde(
+    clean: Clean, images: Tensor, path: Path, generators: Sequence[Generator] = ()
+) -> Tensor:
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, appendix B): `ancestral` with the x_0 of `dpmpp`."""
+    seen: list[Tensor] = []
+    for place in range(len(path)):
+        seen.append(clean(images, place))
+        images = _drawn(images, _ahead(seen, path, place), path, place, generators)
     return images
 
 
@@ -137,6 +138,7 @@ SAMPLERS = {
     "heun": heun,
     "ddim": straight,
     "euler": straight,
+    "dpmpp_sde": dpmpp_sde,
     "ddpm": ancestral,
 }
 
@@ -144,6 +146,22 @@ SAMPLERS = {
 def places(sampler: str, calls: int) -> int:
     """Places of a path along which `sampler` makes at most `calls` calls: heun makes 2 K - 1."""
     return (calls + 1) // 2 if sampler == "heun" else calls
+
+
+def _drawn(
+    images: Tensor, clean: Tensor, path: Path, place: int, generators: Sequence[Generator]
+) -> Tensor:
+    """From `place` to the next, with the noise that the posterior given `clean` has there."""
+    import torch
+
+    alpha, after = path.alpha[place : place + 2]
+    sigma, left = path.sigma[place : place + 2]
+    fresh = sigma**2 - (alpha / after * left) ** 2  # variance added between the two
+    images = alpha / after * left**2 / sigma**2 * images + after * fresh / sigma**2 * clean
+    if left:
+        noise = [torch.randn(images.shape[1:], generator=each) for each in generators]
+        images = images + left * math.sqrt(fresh) / sigma * torch.stack(noise).to(images)
+    return images
 
 
 def _ahead(seen: Sequence[Tensor], path: Path, place: int) -> Tensor:
