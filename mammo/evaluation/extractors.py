@@ -49,12 +49,14 @@ class Extractor:
         """Features (len(rows), dim); `images(rows)` reads float (n, C, H, W) in [0, 1]."""
         import torch
 
-        network = self.network.to(device)
+        # the order of memory that convolutions prefer
+        network = self.network.to(device).to(memory_format=torch.channels_last)
         out = np.empty((len(rows), self.dim))
         with torch.inference_mode():
             for start in range(0, len(rows), batch_size):
                 part = slice(start, start + batch_size)
                 batch = self.prepare(quantise(images(rows[part]))).to(device)
+                batch = batch.contiguous(memory_format=torch.channels_last)
                 out[part] = network(batch).double().cpu().numpy()
         return out
 
