@@ -34,7 +34,15 @@ _TONES = ("gamma", "contrast", "brightness")
 
 
 def change(images: Tensor, amounts: Mapping[str, Tensor]) -> Tensor:
-    """`images` changed by `amounts`, of NEUTRAL's names; what none of them touches stays exact."""
+    """`images` changed by `amounts`, of NEUTRAL's names; what none of them touches stays exact.
+
+    In float32, autocast or not: in bf16 the coordinates of a 512-pixel side are a pixel apart.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        return _changed(images, amounts)
+
+
+def _changed(images: Tensor, amounts: Mapping[str, Tensor]) -> Tensor:
     full = {name: images.new_full((len(images),), value) for name, value in NEUTRAL.items()}
     if amounts:  # in one transfer
         moved = torch.stack([each.float() for each in amounts.values()]).to(images)

@@ -26,6 +26,14 @@ def test_neutral_amounts_leave_every_bit():
     assert torch.equal(after(images, **NEUTRAL), images)
 
 
+def test_mixed_precision_changes_no_pixel():
+    images = picture(2, 1, 48, 64)
+    given = {"turn": 0.1, "zoom": 0.05, "shift_x": 0.02, "shear_y": 0.1, "sharpness": 0.3}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = after(images, **given)
+    assert torch.equal(under, after(images, **given))
+
+
 def test_a_mirror_is_torchs_flip():
     images = picture(3, 1, 7, 10)
     assert torch.equal(after(images, mirror_x=1), images.flip(3))
