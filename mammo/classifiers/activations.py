@@ -1,4 +1,7 @@
-"""What the outputs of a classifier's head mean: how they become logits, scores, uncertainty."""
+"""What the outputs of a classifier's head mean: how they become logits, scores, uncertainty.
+
+Scores are float64: in float32 all from log-odds of 17 on are 1, and who is surer is lost.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,12 +43,12 @@ class Activation:
 
 def softmax(logits: "Tensor") -> "Tensor":
     """Scores (B, K) that sum to 1."""
-    return logits.float().softmax(dim=1)
+    return logits.double().softmax(dim=1)
 
 
 def one_vs_rest(logits: "Tensor") -> "Tensor":
     """Each class's own probability, scaled so that a row (B, K) sums to 1."""
-    return _summing_to_one(logits.float().sigmoid())
+    return _summing_to_one(logits.double().sigmoid())
 
 
 def gaussian_softmax(outputs: "Tensor") -> "Tensor":
@@ -78,7 +81,7 @@ def top_sd(outputs: "Tensor") -> "Tensor":
 
 def _summing_to_one(each: "Tensor") -> "Tensor":
     total: Tensor = each.sum(dim=1, keepdim=True)
-    return each / total.clamp_min(1e-12)
+    return each / total.clamp_min(1e-300)
 
 
 ACTIVATIONS: dict[str, Activation] = {

@@ -70,7 +70,21 @@ def test_focal_loss_has_the_value_of_its_formula():
 def test_one_against_the_rest_scales_the_probabilities_to_sum_to_one():
     # sigmoids 1/2, 3/4 and 3/4
     scores = ACTIVATIONS["one_vs_rest"](torch.tensor([[0.0, math.log(3), math.log(3)]]))
-    torch.testing.assert_close(scores, torch.tensor([[0.25, 0.375, 0.375]]))
+    torch.testing.assert_close(scores, torch.tensor([[0.25, 0.375, 0.375]]).double())
+
+
+@pytest.mark.parametrize("name", list(ACTIVATIONS))
+def test_of_two_sure_scores_the_surer_one_is_higher(name):
+    means = torch.tensor([[-10.0, 10.0], [-12.0, 12.0]])  # in float32 both scores are 1
+    certain = torch.full((2, 2 * (ACTIVATIONS[name].per_class - 1)), -10.0)
+    sure, surer = ACTIVATIONS[name](torch.cat([means, certain], dim=1))[:, 1].tolist()
+    assert sure < surer < 1
+
+
+def test_an_image_of_no_class_still_has_scores_that_sum_to_one():
+    # far below 0 a sigmoid is the exponential: e^-50 / (e^-50 + e^-60)
+    scores = ACTIVATIONS["one_vs_rest"](torch.tensor([[-60.0, -50.0]]))[0].tolist()
+    assert scores == pytest.approx([1 / (1 + math.exp(10)), 1 / (1 + math.exp(-10))])
 
 
 @pytest.mark.parametrize("name", list(LOSSES))
@@ -89,7 +103,7 @@ def test_scores_follow_the_logits(name):
     made = make_loss(name, SETTINGS)
     scores = ACTIVATIONS[made.activation](torch.tensor([[0.0, 4.0], [4.0, 0.0]]))
     assert scores[0, 1] > 0.6 and scores[1, 1] < 0.4
-    torch.testing.assert_close(scores.sum(dim=1), torch.ones(2))
+    torch.testing.assert_close(scores.sum(dim=1), torch.ones(2).double())
 
 
 @pytest.mark.parametrize("uncertainty", ["none", "attenuation"])
