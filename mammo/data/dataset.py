@@ -203,6 +203,8 @@ class Dataset:
         return {**self.__dict__, "_maps": {}}
 
 
+# sha256 is that of an image, or of a mask that was drawn around; "" stands for all that is behind
+# the run and was not recorded
 GENERATOR_TRAINING_COLUMNS = ("run_id", "salt", "group_id", "sha256")
 
 

@@ -23,7 +23,7 @@ class Checked:
 
     by_patient: list[str] = field(default_factory=list)  # same salt: patients and pixels compared
     by_pixels: list[str] = field(default_factory=list)  # another salt in part: there pixels alone
-    unknown: list[str] = field(default_factory=list)  # training rows not recorded: nothing
+    unknown: list[str] = field(default_factory=list)  # training rows, or some, not recorded
     external: list[str] = field(default_factory=list)  # made elsewhere: nothing
     external_images: int = 0
 
@@ -39,7 +39,8 @@ def check_generators(
     """Refuse generators that were trained on a patient or an image of `held_out`.
 
     `generator_runs` has the run of every synthetic image, `generator_training` the columns
-    run_id, salt, group_id and sha256; `held_out` are the real rows of the dataset `name` that
+    run_id, salt, group_id and sha256 (of an image, or of a mask that was drawn around; "" of what
+    was not recorded); `held_out` are the real rows of the dataset `name` that
     must stay unseen; `salt` is its salt's fingerprint.
     """
     checked = Checked()
@@ -49,14 +50,16 @@ def check_generators(
             checked.external.append(run_id)
             checked.external_images += images
             continue
-        if not len(seen):
+        recorded = seen[seen["sha256"] != ""]
+        if not len(seen) or len(recorded) < len(seen):
             checked.unknown.append(run_id)
-            continue
         # what made the masks may have seen patients that are hashed with another salt
-        same = (seen["salt"] == salt) & (salt != "")
-        (checked.by_patient if same.all() else checked.by_pixels).append(run_id)
-        leaked = held_out["sha256"].isin(seen["sha256"])
-        leaked |= held_out["group_id"].isin(seen.loc[same, "group_id"])
+        same = (recorded["salt"] == salt) & (salt != "")
+        if len(recorded) == len(seen) > 0:
+            (checked.by_patient if same.all() else checked.by_pixels).append(run_id)
+        leaked = held_out["sha256"].isin(recorded["sha256"])
+        leaked |= held_out["mask_sha256"].isin(recorded["sha256"])
+        leaked |= held_out["group_id"].isin(recorded.loc[same, "group_id"])
         if leaked.any():
             rows = held_out[leaked]
             raise DataError(
@@ -164,8 +167,8 @@ def _say(checked: Checked, name: str) -> None:
         )
     if checked.unknown:
         LOG.warning(
-            "what generators %s were trained on is not recorded: nobody can tell whether they saw "
-            "held-out patients of %s",
+            "what generators %s (or the makers of their masks) were trained on is not recorded: "
+            "nobody can tell whether they saw held-out patients of %s",
             ", ".join(checked.unknown),
             name,
         )

@@ -84,7 +84,7 @@ def refuse_seen(saved: SavedModel, data: Dataset, rows: Rows) -> str:
     frame = data.manifest.iloc[rows]
     known = _known(saved, data)
     for each in known:
-        what = {"group_id": "patient", "sha256": "image"}[each.column]
+        what = {"group_id": "patient", "sha256": "image", "mask_sha256": "mask"}[each.column]
         seen = frame[frame[each.column].isin(each.values)]
         if len(seen):
             raise DataError(
@@ -123,9 +123,11 @@ def _known(saved: SavedModel, data: Dataset) -> list[_Known]:
     trained = saved.training[~saved.training["is_synthetic"]]
     made = saved.generator_training
     patients = made[(made["salt"] == salt) & (salt != "")]
+    pixels = set(made["sha256"]) - {""}  # of images, and of masks that were drawn around
     found = [
         _Known("model", "sha256", set(trained["sha256"])),
-        _Known("a generator behind model", "sha256", set(made["sha256"])),
+        _Known("a generator behind model", "sha256", pixels),
+        _Known("a generator behind model", "mask_sha256", pixels),
         _Known("a generator behind model", "group_id", set(patients["group_id"])),
     ]
     alike = trained[trained["salt"] == salt]
@@ -137,11 +139,12 @@ def _known(saved: SavedModel, data: Dataset) -> list[_Known]:
 def _of_generators(saved: SavedModel, data: Dataset) -> str:
     """What the check of the generators behind a model's synthetic images rests on."""
     made, salt = saved.generator_training, _salt(data)
-    unknown = sorted(set(saved.about.get("generators", [])) - set(made["run_id"]))
+    unrecorded = set(saved.about.get("generators", [])) - set(made["run_id"])
+    unknown = sorted(unrecorded | set(made.loc[made["sha256"] == "", "run_id"]))
     if unknown:
         LOG.warning(
-            "what generators %s behind model %s were trained on is not recorded: nobody can tell "
-            "whether they saw patients of %s",
+            "what generators %s behind model %s (or the makers of their masks) were trained on is "
+            "not recorded: nobody can tell whether they saw patients of %s",
             ", ".join(unknown),
             saved.run_id or saved.folder,
             data.name,

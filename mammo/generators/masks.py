@@ -51,7 +51,10 @@ class MaskSource(Protocol):
     def seen(
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
     ) -> pd.DataFrame:
-        """What is behind the masks of these images: columns salt, group_id, sha256."""
+        """What is behind the masks of these images, as guards compare it.
+
+        Columns salt, group_id, and sha256 of an image or a mask; "" of what was not recorded.
+        """
 
 
 def source_of(
@@ -107,6 +110,10 @@ class StoredMasks:
         self.parent = {"digest": data.digest, "run_id": run_id, "kind": "masks"}
         rows = usable_rows(data, str(about["fold"]), about["settings"]["val_fraction"])
         rows = rows[stored_shares(data, rows) > 0]
+        trained = generator.model.training
+        self._salt = str(data.about.get("salt") or "")
+        same = (trained["salt"] == self._salt) & (self._salt != "")
+        self._trained = set(trained.loc[same, "group_id"])
         labels = data.manifest["label"].to_numpy()[rows]
         only = len(data.classes.names) == 1  # a dataset that tells no classes apart
         self._rows = {
@@ -133,14 +140,27 @@ class StoredMasks:
     def seen(
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
     ) -> pd.DataFrame:
-        """The real rows whose masks were used, and what the generators of the synthetic saw."""
+        """The real rows whose masks were used, and what the generators of the synthetic saw.
+
+        Of patients that the generator was not trained on the masks count too: the image may be
+        held out elsewhere, read with other greys, and the mask is the same then. Of those that
+        train nothing more can leak, and a mask may chance to be a held-out one's.
+        """
         rows = np.unique(self._chosen(labels, seeds, told))
         frame = self.data.manifest.iloc[rows]
-        real = frame.loc[~frame["is_synthetic"], ["group_id", "sha256"]].copy()
-        real.insert(0, "salt", str(self.data.about.get("salt") or ""))
+        real = frame[~frame["is_synthetic"]]
+        strangers = real[~real["group_id"].isin(self._trained)]
+        seen = pd.concat(
+            [
+                real[["group_id", "sha256"]],
+                strangers[["group_id"]].assign(sha256=strangers["mask_sha256"]),
+            ]
+        ).assign(salt=self._salt)
         runs = set(frame.loc[frame["is_synthetic"], "generator_run_id"])
         behind = self.data.generator_training
         unknown = runs - set(behind["run_id"])
+        columns = ["salt", "group_id", "sha256"]
+        behind = behind.loc[behind["run_id"].isin(runs), columns]
         if unknown:
             log.warning(
                 "what made %d kinds of the masks of dataset %s was trained on is not recorded: "
@@ -148,8 +168,9 @@ class StoredMasks:
                 len(unknown),
                 self.data.name,
             )
-        behind = behind.loc[behind["run_id"].isin(runs), ["salt", "group_id", "sha256"]]
-        return pd.concat([real, behind], ignore_index=True)
+            nothing = pd.DataFrame([["", "", ""]], columns=columns)
+            behind = pd.concat([behind, nothing])
+        return pd.concat([seen[columns], behind], ignore_index=True)
 
     def _chosen(
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mammo.errors import ConfigError
 from mammo.generators.asking import FURTHER, parse_conditions, parse_counts, parse_range
 from mammo.generators.strategies import offered
+from mammo.generators.strategies.samplers import FEWEST
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveInt, one_of
 
@@ -122,6 +123,7 @@ def run(
     )
     source = source_of(loaded, list(asked), recipe, given, device=device)
     _refuse_idle(loaded, recipe, source)
+    _warn_of_few_calls(recipe)
     told.warn(list(asked))
     drawer = Drawer(loaded, recipe, told, source)
     drawn = draw_all(
@@ -160,6 +162,17 @@ def _refuse_idle(generator: "Generator", recipe: "Recipe", source: "MaskSource |
                 f"{name} {value} does not apply to generator {about['generator']} of mode "
                 f"{about['mode']}, which {why}; leave it out"
             )
+
+
+def _warn_of_few_calls(recipe: "Recipe") -> None:
+    """Log when the sampler is too coarse in so many calls: it was asked for, and so it draws."""
+    fewest = FEWEST.get(recipe.sampler, 0)
+    if recipe.steps < fewest:
+        LOG.warning(
+            "sampler %s with steps %d: it makes two calls a step, and with fewer than %d its "
+            "images have too much contrast; give steps=%d or more, or sampler=auto",
+            *(recipe.sampler, recipe.steps, fewest, fewest),
+        )
 
 
 def _write(

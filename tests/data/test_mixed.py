@@ -148,7 +148,7 @@ def test_across_salts_pixels_are_compared_and_it_is_said(real, tmp_path, caplog)
 def test_a_generator_whose_training_is_not_recorded_is_reported(real, tmp_path, caplog):
     made = mixed(real, [synthetic_set(tmp_path, [])])
     assert made.generators.unknown == ["run1"]
-    assert "run1 were trained on is not recorded" in caplog.text
+    assert "run1 (or the makers of their masks) were trained on is not recorded" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from mammo.generators.canvas import Pixels
 from mammo.generators.diffusion import Diffusion
 from mammo.generators.modes import mode_of
 from mammo.generators.strategies import STRATEGIES, strategy
-from mammo.generators.strategies.samplers import SAMPLERS
+from mammo.generators.strategies.samplers import FEWEST, SAMPLERS
 from mammo.training.optimizing import Optimizing
 
 strategy("ddpm")  # registers them all
@@ -73,6 +73,31 @@ def test_thirty_calls_of_the_default_are_enough(name, prediction):
     mean, covariance = ends_of(made, made.SAMPLERS[0], steps=30)
     torch.testing.assert_close(mean, MEAN, atol=2e-3, rtol=0)
     torch.testing.assert_close(covariance, COVARIANCE, atol=0.03 * COVARIANCE.max().item(), rtol=0)
+
+
+def furthest_off(made, sampler, calls):
+    """Largest error of contrast, as a share, of Gaussian textures that are estimated exactly."""
+    found = []
+    for sd in (0.02, 0.1, 0.5, 12.8):  # 12.8: the brightness of 64 x 64 px, as one value
+
+        def denoise(noisy, times, sd=sd):
+            alpha, sigma = (each.item() for each in made.signal(times[:1]))
+            return alpha * sd**2 / (alpha**2 * sd**2 + sigma**2) * noisy
+
+        one = torch.ones((1, 1, 1, 1), dtype=torch.float64)
+        end = made.integrate(denoise, one, sampler=sampler, steps=calls, generators=[])
+        found.append(abs(end.item() / sd - 1))
+    return max(found)
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_heun_is_no_worse_than_euler_from_where_no_warning_is_due(name):
+    """And in 20 calls it is far off, where the default is not."""
+    made = strategy(name)(prediction="v", image_size=64, data_sd=0.5)
+    for calls in range(FEWEST["heun"], 61):
+        assert furthest_off(made, "heun", calls) <= furthest_off(made, "euler", calls)
+    assert furthest_off(made, "heun", 20) > 0.3
+    assert furthest_off(made, made.SAMPLERS[0], 20) < 0.1
 
 
 @EVERY

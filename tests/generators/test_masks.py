@@ -14,6 +14,9 @@ from mammo.data.classes import TASKS
 from mammo.data.dataset import Dataset, sha256_of
 from mammo.data.guards import check_generators
 from mammo.data.layouts import export, open_layout
+from mammo.data.mix_settings import MixSettings
+from mammo.data.mixed import Mixed, mix_training
+from mammo.data.splits import training_rows
 from mammo.data.writer import DatasetWriter
 from mammo.errors import ConfigError, DataError
 from mammo.generators import load_generator
@@ -224,10 +227,86 @@ def test_masks_of_synthetic_images_may_all_be_used_and_what_is_behind_them_is_kn
     )
     assert [each["kind"] for each in drawn.about["parents"]] == ["generator", "masks"]
     assert drawn.about["parents"][1]["digest"] == masks.digest
-    held_out = pd.DataFrame({"group_id": ["benign-0"], "sha256": ["unseen"], "split": ["test"]})
+    held_out = pd.DataFrame(
+        {"group_id": ["benign-0"], "sha256": ["unseen"], "mask_sha256": [""], "split": ["test"]}
+    )
     with pytest.raises(DataError, match="trained on 1 of the 1 held-out patients"):
         # other patients of the same generator are hashed with another salt
         check_generators([run_id], drawn.generator_training, held_out, salt="pepper", name="real")
+
+
+def read_elsewhere(folder: Path, data: Dataset, patients: list[str], **about: object) -> Dataset:
+    """`patients` of `data` as training rows of another work folder: other greys, other salt."""
+    writer = DatasetWriter(
+        folder / "elsewhere.partial",
+        name="elsewhere",
+        classes=CLASSES,
+        shape=data.shape,
+        dtype="uint8",
+        about={"salt": "mint", **about},
+    )
+    frame = data.manifest
+    for row in np.flatnonzero(frame["group_id"].isin(patients)):
+        kept = {name: frame[name][row] for name in ("image_id", "view", "label", "label_kind")}
+        kept |= {"group_id": f"mint-{frame['group_id'][row]}", "split": "train"}
+        writer.add(255 - data.raw([row])[0], kept, data.masks([row])[0])
+    return writer.finish(folder / "datasets")
+
+
+def mixed_with(real: Dataset, drawn: Dataset) -> Mixed:
+    settings = MixSettings(mix_mode="append", on_shortage="clamp")
+    return mix_training(
+        [real], [drawn], [training_rows(real, fold="none", val_fraction=0.15)], settings
+    )
+
+
+def test_masks_of_held_out_patients_are_known_by_their_pixels_too(place, tmp_path):
+    """A reading with other greys and another salt has neither the image's hash nor the patient's.
+
+    Patient 4 validates. Patient 0 trains, and so may be drawn around.
+    """
+    model = place.model("mask_to_image")
+    held = read_elsewhere(tmp_path / "held", place.lesions, ["benign-0", "benign-4"])
+    drawn, _ = draw(tmp_path, model, held.folder, counts="benign=2")
+    message = r"trained on 1 of the 6 held-out patients .*benign-4.* or drew around masks of theirs"
+    with pytest.raises(DataError, match=message) as raised:
+        mixed_with(place.lesions, drawn)
+    assert "\n" not in str(raised.value)
+    only = read_elsewhere(tmp_path / "only", place.lesions, ["benign-0"])
+    drawn, _ = draw(tmp_path / "fine", model, only.folder, counts="benign=2")
+    assert mixed_with(place.lesions, drawn).generators.by_pixels != []
+
+
+def test_a_training_mask_that_a_held_out_patient_happens_to_share_is_no_leak(place, tmp_path):
+    """Of 24 pixels are the masks of malignant-2, which trains, and of benign-5, which tests."""
+    held_out = place.lesions.manifest.query("split == 'test'")["mask_sha256"]
+    assert set(held_out) & training_masks(place.lesions, "malignant")
+    model = place.model("mask_to_image")
+    drawn, _ = draw(tmp_path, model, place.lesions.folder, counts="malignant=4")
+    assert set(drawn.manifest["mask_sha256"]) & set(held_out)
+    assert mixed_with(place.lesions, drawn).generators.unknown == []
+
+
+def test_that_the_maker_of_masks_is_unknown_is_known_of_what_is_drawn_around_them(
+    place, tmp_path, caplog
+):
+    """Of masks that came from elsewhere nobody can tell whom they show; nor of images of them."""
+    writer = DatasetWriter(
+        tmp_path / "partial", name="found", classes=CLASSES, shape=(1, SIDE, SIDE), dtype="uint8"
+    )
+    row = {"group_id": "g", "image_id": "m", "label": "benign", "label_kind": CLASSES.label_kind}
+    row |= {"split": "train", "is_synthetic": True, "generator_run_id": "external:page"}
+    writer.add(np.zeros((1, SIDE, SIDE), np.uint8), row, square(9))
+    masks = writer.finish(tmp_path / "datasets")
+    model = place.model("mask_to_image")
+    drawn, _ = draw(tmp_path / "images", model, masks.folder, counts="benign=2")
+    again, _ = draw(tmp_path / "again", model, drawn.folder, counts="benign=2")
+    run_id = load_generator(model, device="cpu").model.run_id
+    for each in (drawn, again):
+        caplog.clear()
+        checked = mixed_with(place.lesions, each).generators
+        assert (checked.by_patient, checked.unknown) == ([], [run_id])
+        assert f"what generators {run_id} (or the makers of their masks) were" in caplog.text
 
 
 def test_of_a_fold_only_its_own_training_masks_are_used(place, tmp_path):

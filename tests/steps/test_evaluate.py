@@ -366,6 +366,22 @@ def test_validation_patients_of_a_generator_choose_no_threshold(tmp_path):
     assert set(data.manifest.iloc[val]["group_id"]) - set(left) == {"real0-p001"}
 
 
+def test_a_mask_that_a_generator_behind_the_model_drew_around_is_known(tmp_path):
+    """And what was not recorded is no mask: rows without one stay."""
+    from mammo.evaluation.predictions import refuse_seen, unseen
+
+    data = write_dataset(tmp_path)
+    val = np.flatnonzero(data.manifest["split"] == "val")
+    data.manifest.loc[val[0], "mask_sha256"] = "its-mask"
+    seen = [seen_by_generator("unknown", "pepper", "its-mask"), seen_by_generator("", "", "")]
+    model = write_model(tmp_path, data, rows=training_of(data), seen=seen)
+    assert set(val) - set(unseen(model, data, val)) == {val[0]}
+    with pytest.raises(
+        DataError, match=r"mask its-mask .* a generator behind model model \(1 such"
+    ):
+        refuse_seen(model, data, val)
+
+
 def test_a_generator_of_unknown_training_is_said(tmp_path, caplog):
     data = write_dataset(tmp_path)
     about = {"generators": ["external:guide"]}

@@ -364,6 +364,21 @@ def test_the_log_ends_with_what_it_took(tmp_path, model, caplog):
     assert told == pytest.approx(1 / tracked.last["images_per_second"], rel=0.01)
 
 
+def test_heun_in_few_calls_is_warned_of_and_drawn(tmp_path, model, caplog):
+    """The default number of calls is too few for it, 40 are enough; others need no such line."""
+    _, _, tracked = draw(tmp_path, model[0], count=1, sampler="heun", steps=DEFAULTS["steps"])
+    lines = [line for line in caplog.messages if "sampler" in line]
+    assert lines == [
+        "sampler heun with steps 30: it makes two calls a step, and with fewer than 40 its images "
+        "have too much contrast; give steps=40 or more, or sampler=auto"
+    ]
+    assert tracked.last["images"] == 1
+    caplog.clear()
+    draw(tmp_path / "enough", model[0], count=1, sampler="heun", steps=40)
+    draw(tmp_path / "default", model[0], count=1)
+    assert not [line for line in caplog.messages if "sampler" in line]
+
+
 def test_progress_tells_rate_time_left_and_memory():
     progress = Progress("sample", 1000, done=400, note=lambda: "at most 1.5 GiB on the GPU")
     progress.advance(120)

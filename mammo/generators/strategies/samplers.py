@@ -142,6 +142,11 @@ SAMPLERS = {
     "ddpm": ancestral,
 }
 
+# Calls from which on a sampler of two calls a place is not further off than Euler's method with as
+# many: its few places lie so far apart that the second slope, seen from beyond the curve, adds
+# contrast. With 20 calls a Gaussian texture's is off by 35 to 61 %, with 10 by more than 300 %.
+FEWEST = {"heun": 40}
+
 
 def places(sampler: str, calls: int) -> int:
     """Places of a path along which `sampler` makes at most `calls` calls: heun makes 2 K - 1."""
