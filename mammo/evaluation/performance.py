@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mammo.data.dataset import Dataset
 from mammo.errors import DataError
-from mammo.evaluation import comparison, distributions, figures, ranking, sections
+from mammo.evaluation import comparison, decision, distributions, figures, ranking, sections
 from mammo.evaluation.evidence import Evidence
 from mammo.evaluation.groups import by_group, interactions
 from mammo.evaluation.panel import Asked, Panel
@@ -72,10 +72,15 @@ def classifier_evidence(
     if split == "train":
         verdict.notes.append("These are the rows the model was trained on: no measure of quality.")
     drawn = _figures(verdict, against, chosen.choice, data, plan)
+    curve = decision.decision_curve(
+        verdict.patients, asked.positive, temperature=chosen.choice.temperature, seed=plan.seed
+    )
+    drawn["decision"] = decision.decision_figure(curve, asked.positive)
     found = sections.of_verdict(
         verdict, data, drawn, split=split, source=chosen.source, prevalence=plan.prevalence
     )
     found.rows = len(rows)
+    found.tables["decision_curve"] = curve
     found.tables["predictions"] = pd.concat([images, *chosen.validation], ignore_index=True)
     found.facts = {
         "Split": f"{split}: {len(rows)} images of {verdict.metrics['patients']:.0f} patients",

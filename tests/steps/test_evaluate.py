@@ -477,7 +477,7 @@ def test_the_report_is_one_file_and_shows_everything(tmp_path, drawn):
     text = report_of(tracked)
     links = Links()
     links.feed(text)
-    assert len(links.found) == 10
+    assert len(links.found) == 11
     assert all(link.startswith("data:image/png;base64,") for link in links.found)
     assert "http" not in text
     for fact in (data.digest, model.digest, made.digest, tracked.id, "positive malignant"):
@@ -485,7 +485,7 @@ def test_the_report_is_one_file_and_shows_everything(tmp_path, drawn):
     assert result.outputs == {"report": tracked.uri("report.html")}
     assert tracked.uploaded["preview.png"].read_bytes().startswith(b"\x89PNG")
     expected = ["roc", "precision_recall", "thresholds", "confusion", "reliability", "scores"]
-    expected += ["scores_by_outcome", "uncertainty", "fidelity_grid", "fidelity"]
+    expected += ["scores_by_outcome", "uncertainty", "decision", "fidelity_grid", "fidelity"]
     assert tracked.figures == expected
 
 
