@@ -40,10 +40,13 @@ class Asked:
     temperature: float = 0.0  # 0: none was fitted
 
 
+Thresholds = Mapping[str, float | Floats]  # by rule; one for all rows, or one a row (rows,)
+
+
 class Panel:
     """Metrics of `frame`, which has a row an image, breast or patient of the patients group_id."""
 
-    def __init__(self, frame: pd.DataFrame, asked: Asked, thresholds: Mapping[str, float]) -> None:
+    def __init__(self, frame: pd.DataFrame, asked: Asked, thresholds: Thresholds) -> None:
         self.asked, self.classes = asked, ranking.classes_of(frame)
         self._codes, self._strata = patient_strata(frame)
         self._positive = (frame["label"] == asked.positive).to_numpy(bool)
@@ -110,7 +113,7 @@ class Panel:
             found |= {f"auc/{name}": one["auc"] for name, one in each.items()}
         return found
 
-    def _calling(self, thresholds: Mapping[str, float]) -> dict[str, Floats]:
+    def _calling(self, thresholds: Thresholds) -> dict[str, Floats]:
         """Columns that count what is called what."""
         columns: dict[str, Floats] = {}
         for rule, threshold in thresholds.items():
@@ -178,7 +181,7 @@ def measured(
     return values, {name: interval(drawn[name]) for name in values}
 
 
-def _called(frame: pd.DataFrame, asked: Asked, threshold: float | None) -> Codes | None:
+def _called(frame: pd.DataFrame, asked: Asked, threshold: float | Floats | None) -> Codes | None:
     """Class id that each row is called: by the threshold of two classes, else the most probable."""
     classes = ranking.classes_of(frame)
     if len(classes) > 2:
