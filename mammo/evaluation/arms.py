@@ -40,7 +40,8 @@ def against_baseline(
     for name, predictions in arms.items():
         mine = families.of_runs(predictions, positive, how)
         runs.append(mine.assign(arm=name))
-        metrics.append(families.paired(mine, theirs).assign(arm=name))
+        table = families.paired(mine, theirs)
+        metrics.append(table.assign(arm=name))
         keys = mine.merge(theirs, on=families.RUN)[families.RUN]
         ours, others = (each.merge(keys, on=families.RUN) for each in (predictions, baseline))
         found = families.pooled(ours, others, positive, how, draws=draws, seed=seed)
@@ -54,6 +55,7 @@ def against_baseline(
                 "high": found.high,
                 "p": found.p,
                 "p_equivalent": equivalence_p(found.auc, found.error, margin),
+                "p_folds": float(table.set_index("metric")["p"].get("auc", np.nan)),
                 "detectable": detectable(found.error, tests=len(arms)),
             }
         )
@@ -78,9 +80,10 @@ def verdict(difference: float, p: float, p_equivalent: float, *, level: float = 
 def told(row: Mapping[str, Any], *, margin: float, several: bool) -> str:
     """The verdict of a row of Arms.pooled in a sentence."""
     corrected = f" (Holm {row['p_holm']:.2g})" if several else ""
+    folds = f", over the folds p = {row['p_folds']:.2g}" if row["p_folds"] >= 0 else ""
     words = (
         f"AUC of the pooled patients: {row['auc']:+.4f} (95 % {row['low']:+.4f} to "
-        f"{row['high']:+.4f}), p = {row['p']:.2g}{corrected}: {row['verdict']}"
+        f"{row['high']:+.4f}), p = {row['p']:.2g}{corrected}{folds}: {row['verdict']}"
     )
     if row["verdict"] == "inconclusive":
         return f"{words}; {_missed(row['detectable'])}"

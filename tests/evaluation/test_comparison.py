@@ -209,7 +209,15 @@ def test_the_detectable_difference_of_two_tests_is_at_half_the_level():
 )
 def test_the_verdict_follows_from_both_tests(difference, p, p_equivalent, word):
     assert verdict(difference, p, p_equivalent) == word
-    row = {"auc": difference, "low": 0, "high": 0, "p": p, "p_holm": p, "detectable": 0.031}
+    row = {
+        "auc": difference,
+        "low": 0,
+        "high": 0,
+        "p": p,
+        "p_holm": p,
+        "detectable": 0.031,
+        "p_folds": math.nan,
+    }
     row |= {"p_equivalent_holm": p_equivalent, "verdict": word}
     words = told(row, margin=0.01, several=False)
     assert word in words

@@ -132,6 +132,7 @@ def test_several_arms_share_one_baseline_and_one_error_rate(tmp_path, capsys):
         assert row.detectable == pytest.approx(power * error)
     metrics = pd.read_csv(tmp_path / "out" / "comparison.csv")
     p = metrics[metrics["metric"] == "auc"].set_index("arm")
+    assert table["p_folds"].to_dict() == pytest.approx(p["p"].to_dict())
     assert sorted(p["p_t_holm"])[0] == pytest.approx(2 * sorted(p["p_t"])[0])
     assert set(pd.read_csv(tmp_path / "out" / "runs.csv")["arm"]) == {*p.index, "baseline"}
     page = (tmp_path / "out" / "report.html").read_text()
