@@ -108,6 +108,36 @@ class Tracking:
     def children(self, run_id: str) -> list[MlflowRun]:
         return self.find(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'")
 
+    def measured(self, run_id: str) -> dict[str, float]:
+        """Last metrics of a run, with those of the evaluations of its model."""
+        run = self.get(run_id)
+        values, places = dict(run.data.metrics), {self.experiment_id, run.info.experiment_id}
+        query = f"tags.`mammo.input.model` = '{run_id}' and attributes.status = 'FINISHED'"
+        found = self.find(query, experiments=sorted(places))
+        for each in reversed(found):  # the newest evaluation has the last word
+            values |= each.data.metrics
+        return values
+
+    def history(self, run_id: str, metric: str) -> dict[int, float]:
+        """Values of a metric by step; of a step logged twice the later one."""
+        logged = self.client.get_metric_history(run_id, metric)
+        ordered = sorted(logged, key=lambda each: (each.step, each.timestamp))
+        return {each.step: each.value for each in ordered}
+
+    def experiment(self, name: str) -> list[MlflowRun]:
+        """Every run of a step in the experiment of that name, oldest first; TrackingError for none.
+
+        Runs that only point to another one are left out.
+        """
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            raise TrackingError(
+                f"{name!r} is neither a run nor an experiment at {self.address}; check it and "
+                "MLFLOW_TRACKING_URI"
+            )
+        runs = self.find("tags.`mammo.step` != ''", experiments=[found.experiment_id])
+        return [run for run in reversed(runs) if not run.data.tags.keys() & _LINKS]
+
     def set_status(self, run_id: str, status: str, **tags: str) -> None:
         """Write `tags` (without their prefix `mammo.`, but `error` as it is), then the status.
 
@@ -361,11 +391,7 @@ class TrackedRun:
         return place
 
     def measured(self, run_id: str) -> dict[str, float]:
-        values = dict(self.tracking.get(run_id).data.metrics)
-        query = f"tags.`mammo.input.model` = '{run_id}' and attributes.status = 'FINISHED'"
-        for run in reversed(self.tracking.find(query)):  # the newest evaluation has the last word
-            values |= run.data.metrics
-        return values
+        return self.tracking.measured(run_id)
 
     def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
         return self.tracking.register(run_id, name, alias, tags)

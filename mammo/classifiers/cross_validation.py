@@ -5,8 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from mammo.classifiers.scores import pooled
+from mammo.data.classes import ClassMap
+from mammo.evaluation import operating
 from mammo.evaluation.families import standard_error
+from mammo.evaluation.panel import Asked, Panel, measured
+from mammo.evaluation.ranking import aggregate
+
+DRAWS = 2000  # of patients, behind each interval
 
 
 @dataclass(frozen=True)
@@ -36,3 +44,43 @@ def summarise(folds: Sequence[Sequence[float]], *, level: float = 0.95) -> Summa
         return Summary(mean, sd, math.nan, math.nan)
     half = float(t.ppf((1 + level) / 2, len(folds) - 1)) * standard_error(folds)
     return Summary(mean, sd, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def out_of_fold(
+    scored: list[pd.DataFrame],
+    validation: list[pd.DataFrame],
+    classes: ClassMap,
+    how: str,
+) -> pd.DataFrame:
+    """Every metric of the patients of all folds together: metric, value, low and high (95 %).
+
+    `scored` and `validation` are the predictions of every run; a fold's seeds are averaged. A
+    patient is called by the thresholds that the validation patients of its own fold choose.
+    """
+    positive = classes.positive
+    patients = aggregate(pooled(scored), positive, how)
+    chosen = pd.DataFrame(
+        {
+            fold: _thresholds(aggregate(pooled([rows]), positive, how), positive)
+            for fold, rows in pd.concat(validation, ignore_index=True).groupby("fold")
+        }
+    )  # a column a fold, a row a rule
+    mine = {str(rule): patients["fold"].map(row).to_numpy() for rule, row in chosen.iterrows()}
+    panel = Panel(patients, Asked(positive, scale=classes.scale), mine)
+    values, intervals = measured(panel, draws=DRAWS, seed=0)
+    rows = [(name, value, *intervals[name]) for name, value in values.items()]
+    return pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
+
+
+def metrics_of(table: pd.DataFrame) -> dict[str, float]:
+    """oof/<metric> with its _low and _high, of a table of `out_of_fold`; classes without."""
+    found = {}
+    for name, value, low, high in table.itertuples(index=False):
+        found[f"oof/{name}"] = value
+        if "/" not in name:
+            found |= {f"oof/{name}_low": low, f"oof/{name}_high": high}
+    return found
+
+
+def _thresholds(patients: pd.DataFrame, positive: str) -> dict[str, float]:
+    return operating.chosen(patients["label"] == positive, patients[f"score/{positive}"])

@@ -16,11 +16,12 @@ import pandas as pd
 from PIL import Image
 
 from mammo.classifiers.changing import make_changing
-from mammo.classifiers.cross_validation import summarise
+from mammo.classifiers.cross_validation import metrics_of, out_of_fold, summarise
 from mammo.classifiers.features import Features
 from mammo.classifiers.material import (
     Material,
     check_ground,
+    check_held_out,
     limited,
     overfitting,
     rows_digest,
@@ -28,7 +29,7 @@ from mammo.classifiers.material import (
 )
 from mammo.classifiers.pictures import draw_curves, preview
 from mammo.classifiers.recipe import Recipe
-from mammo.classifiers.scores import finite, pooled
+from mammo.classifiers.scores import finite
 from mammo.classifiers.train import Trained, train_classifier
 from mammo.classifiers.weights import Weights, read_weights
 from mammo.data.dataset import Dataset
@@ -37,13 +38,13 @@ from mammo.data.mixed import mix_training, write_mix
 from mammo.data.mixing import counts
 from mammo.data.splits import fold_numbers, training_rows
 from mammo.errors import ConfigError
-from mammo.evaluation.ranking import aggregate, bootstrap_auc, class_aucs, frame_auc
 from mammo.loggers import logged_by
 from mammo.run import Result, Run
 from mammo.training.children import Task, in_processes
 from mammo.training.devices import device_of
 
 log = logging.getLogger("mammo")
+HEADLINE = ("cv/", "oof/auc")  # what the last line of a family's run says
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Outcome:
     train_images: int
     metrics: dict[str, float]
     predictions: pd.DataFrame
+    validation: pd.DataFrame  # predictions of the rows that choose the thresholds
 
 
 @dataclass(frozen=True)
@@ -113,23 +115,28 @@ class Experiment:
 
         A child that was finished before a kill is not computed again.
         """
+        for fold in dict.fromkeys(fold for fold, _ in runs):  # told now, and not when it is due
+            rows = training_rows(self.data, fold=fold, val_fraction=self.recipe.val_fraction)
+            check_held_out(Material(self.data, rows.train, rows.val, rows.scored, fold))
         jobs = self.settings["jobs"]
         (self._children if jobs == 1 else partial(self._children_at_once, jobs))(tracked, runs)
-        done, frames = [], []
+        done, frames, validation = [], [], []
         for kept in (_kept(tracked, *each) for each in runs):
             done.append(Done(**json.loads((kept / "done.json").read_text())))
             frames.append(pd.read_parquet(kept / "predictions.parquet"))
+            validation.append(pd.read_parquet(kept / "validation.parquet"))
         tracked.table("runs", pd.DataFrame([_row(each) for each in done]))
         _log_predictions(tracked, pd.concat(frames, ignore_index=True))
-        positive, how = self.data.classes.positive, self.recipe.aggregate
         if runs[0][0] == "none":
-            found = _over_seeds(done)
+            found = headline = finite(_over_seeds(done))
         else:
-            found = over_folds(done) | out_of_fold(pooled(frames), positive, how)
-        found = finite(found)
+            table = out_of_fold(frames, validation, self.data.classes, self.recipe.aggregate)
+            tracked.table("out_of_fold", table)
+            found = finite(over_folds(done) | metrics_of(table))
+            headline = {name: found[name] for name in found if name.startswith(HEADLINE)}
         tracked.metrics(found)
         digest = hashlib.sha256(",".join(each.digest for each in done).encode()).hexdigest()[:32]
-        return Result({"predictions": tracked.uri("predictions.parquet")}, found, digest)
+        return Result({"predictions": tracked.uri("predictions.parquet")}, headline, digest)
 
     def _children(self, tracked: Run, runs: list[tuple[str, int]]) -> None:
         """Train those of `runs` that are not finished, one after the other."""
@@ -166,6 +173,7 @@ class Experiment:
             int(trained.saved.about["train_images"]),
             trained.metrics,
             trained.scored if fold != "none" else trained.val,
+            trained.val,
         )
 
     def _train(self, tracked: Run, fold: str, seed: int) -> Trained:
@@ -235,15 +243,6 @@ def over_folds(done: list[Done]) -> dict[str, float]:
     return {f"cv/auc_{name}": value for name, value in asdict(said).items()}
 
 
-def out_of_fold(frame: pd.DataFrame, positive: str, how: str) -> dict[str, float]:
-    """oof/auc of pooled predictions with its bootstrap interval, and of each of several classes."""
-    patients = aggregate(frame, positive, how)
-    low, high = bootstrap_auc(patients, positive)
-    found = {"oof/auc": frame_auc(patients, positive), "oof/auc_low": low, "oof/auc_high": high}
-    each = class_aucs(patients)
-    return found | ({f"oof/auc/{name}": each[name] for name in each} if len(each) > 2 else {})
-
-
 def _over_seeds(done: list[Done]) -> dict[str, float]:
     """Mean of the validation metrics; a hold-out's test rows are read by evaluate alone."""
     names = done[0].metrics
@@ -277,6 +276,7 @@ def _keep(folder: Path, outcome: Outcome, child: Run, fold: str, seed: int) -> N
     shutil.rmtree(partial_folder, ignore_errors=True)
     partial_folder.mkdir(parents=True)
     outcome.predictions.to_parquet(partial_folder / "predictions.parquet", index=False)
+    outcome.validation.to_parquet(partial_folder / "validation.parquet", index=False)
     record = json.dumps(asdict(Done(fold, seed, *about)))
     (partial_folder / "done.json").write_text(record + "\n")
     partial_folder.replace(folder)

@@ -53,9 +53,16 @@ def check_material(material: Material, monitors: Sequence[str], how: str) -> Non
             )
     labels = material.data.manifest["label"].iloc[material.train]
     check_labels(labels, classes.positive, "training", "preprocess more images")
+    check_held_out(material)
+
+
+def check_held_out(material: Material) -> None:
+    """Refuse validation and scored rows that cannot judge."""
+    classes, fold = material.data.classes, material.fold_number
+    scored = "scored" if fold < 0 else f"scored (fold {fold})"
     for rows, what, remedy in (
         (material.val, "validation", "raise val_fraction"),
-        (material.scored, "scored", "preprocess with fewer folds"),
+        (material.scored, scored, "preprocess with fewer folds"),
     ):
         if len(rows) or what == "validation":
             labels = material.data.manifest["label"].iloc[rows]

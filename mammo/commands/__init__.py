@@ -13,7 +13,8 @@ from typing import Any, get_args
 from mammo.errors import ConfigError
 
 COMMANDS: Mapping[str, str] = {
-    "compare": "two classifiers over the same folds, seeds and patients",
+    "best": "the best epoch of each training, and the settings that differ, as one table",
+    "compare": "classifiers against a baseline over the same folds, seeds and patients",
     "data": "public collections, and the layouts of other systems",
     "doctor": "what is wrong with a dataset, as a page with pictures",
     "lineage": "what a run was made from, and what was made from it",

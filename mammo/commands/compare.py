@@ -1,10 +1,12 @@
-"""`mammo compare RUNS BASELINES`: two families of runs over the same folds, seeds and patients."""
+"""`mammo compare RUNS ... BASELINE`: families of runs over the same folds, seeds and patients."""
 
 import json
+import math
+import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -12,8 +14,12 @@ from mammo.commands import call
 from mammo.errors import ConfigError, DataError
 from mammo.evaluation import AGGREGATES
 
+if TYPE_CHECKING:
+    from mammo.evaluation.arms import Arms
+
 PREDICTIONS = "predictions.parquet"
-TABLES = ("runs.csv", "comparison.csv", "pooled.csv")
+TABLES, REPORT = ("runs.csv", "comparison.csv", "pooled.csv"), "report.html"
+_NAME = re.compile(r"([\w .-]+)=(.+)")
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -21,56 +27,107 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def run(
-    runs: str,
-    baselines: str,
-    *,
+    *runs: str,
     output: str = "",
     positive: str = "",
     aggregate: str = "mean",
+    margin: float = 0.01,
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> int:
-    """Compare RUNS with BASELINES: runs of train_classifier or evaluate, several with commas.
+    """Compare RUNS, one arm or several, with the baseline that is named last.
 
-    Each may also be a folder with predictions.parquet, or such a file. Prints every metric over
-    the folds and seeds of both, and the AUC of the pooled patients; --output also gets runs.csv,
-    comparison.csv and pooled.csv. --positive names the positive class where it is not malignant
-    and not the last one; --aggregate makes a patient's score: mean, max or none.
+    Each is a run of train_classifier or evaluate, several with commas (name=RUN,RUN gives an arm
+    its name), or a folder with predictions.parquet, or such a file. Prints every metric over the
+    folds and seeds of both, and for the AUC of the pooled patients whether an arm is superior,
+    inferior, equivalent within --margin, or whether nothing follows; p is corrected for several
+    arms (Holm). --output also gets runs.csv, comparison.csv, pooled.csv and report.html.
+    --positive names the positive class where it is not malignant and not the last one;
+    --aggregate makes a patient's score: mean, max or none.
     """
-    from mammo.evaluation import families
+    from mammo import __version__
+    from mammo.evaluation.arms import against_baseline
 
+    if len(runs) < 2:
+        raise ConfigError(f"there is no baseline beside {runs[0]!r}; name it last, after the runs")
     if aggregate not in AGGREGATES:
         raise ConfigError(f"aggregate {aggregate!r} is not one of {', '.join(AGGREGATES)}")
     if bootstrap < 1:
         raise ConfigError(f"bootstrap {bootstrap} is no number of draws; give 1 or more")
+    if not 0 < margin < 1:
+        raise ConfigError(f"margin {margin:g} is no difference of AUCs; give one, as 0.01")
     _refuse_existing(output)
-    ours, theirs = _family(runs), _family(baselines)
-    positive = _positive(ours, theirs, positive)
-    tables = [families.of_runs(each, positive, aggregate) for each in (ours, theirs)]
-    table = families.paired(*tables)
-    keys = tables[0].merge(tables[1], on=families.RUN)[families.RUN]
-    mine, others = (each.merge(keys, on=families.RUN) for each in (ours, theirs))
-    pooled = families.pooled(mine, others, positive, aggregate, draws=bootstrap, seed=seed)
-    if (mine["split"] == "val").all():
-        print("these are validation rows, which chose the epoch: both look too good")
-    print(table.to_string(index=False, float_format="%.4g"))
-    told = f"{pooled.auc:+.4f} (95 % {pooled.low:+.4f} to {pooled.high:+.4f})"
-    print(f"AUC of the pooled patients: {told}, p = {pooled.p:.2g}")
+    *named, (_, last) = _named(runs)
+    arms, baseline = {name: _family(text) for name, text in named}, _family(last)
+    positive = _positive(arms, baseline, positive)
+    draws = {"draws": bootstrap, "seed": seed}
+    found = against_baseline(arms, baseline, positive, aggregate, margin=margin, **draws)
+    if any((each["split"] == "val").all() for each in arms.values()):
+        print("these are validation rows, which chose the epoch: all look too good")
     if output:
-        place = Path(output).expanduser()
-        place.mkdir(parents=True, exist_ok=True)
-        named = zip(("model", "baseline"), tables, strict=True)
-        every = pd.concat([each.assign(family=name) for name, each in named])
-        for name, each in zip(TABLES, (every, table, pd.DataFrame([asdict(pooled)])), strict=True):
-            each.to_csv(place / name, index=False)
-    found = {f"delta/{name}": value for name, value in asdict(pooled).items()}
-    print(json.dumps({"pairs": len(keys), **found}), flush=True)
+        facts = {**dict(named), "baseline": last, "Margin": f"{margin:g}"}
+        facts |= {"Intervals": f"95 %, {bootstrap} draws", "mammo": __version__}
+        _write(found, Path(output).expanduser(), margin, positive, facts)
+    _print(found, margin)
     return 0
+
+
+def _print(found: "Arms", margin: float) -> None:
+    """Every metric, the verdicts, and both as JSON in the last line."""
+    from mammo.evaluation.arms import told
+
+    rows = found.pooled.to_dict("records")
+    several = len(rows) > 1
+    shown = found.metrics if several else found.metrics.filter(regex="^(?!arm|.*_holm)")
+    print(shown.to_string(index=False, float_format="%.4g"))
+    for row in rows:
+        start = f"{row['arm']}: " if several else ""
+        print(start + told(row, margin=margin, several=several))
+    lines = {row.pop("arm"): _line(row) for row in rows}
+    print(json.dumps({"arms": lines} if several else next(iter(lines.values()))), flush=True)
+
+
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    """What the last line of stdout says of an arm."""
+    plain = {name: row.pop(name) for name in ("pairs", "patients", "verdict")}
+    known = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    return plain | {f"delta/{name}": value for name, value in known.items()}
+
+
+def _write(found: "Arms", place: Path, margin: float, positive: str, facts: dict[str, str]) -> None:
+    from mammo.evaluation.forest import page
+    from mammo.evaluation.report import render
+
+    text = render(page(found, margin=margin, positive=positive, provenance=facts))
+    place.mkdir(parents=True, exist_ok=True)
+    for name, each in zip(TABLES, (found.runs, found.metrics, found.pooled), strict=True):
+        each.to_csv(place / name, index=False)
+    (place / REPORT).write_text(text)
+
+
+def _named(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Name and runs of every arm, then of the baseline."""
+    found = []
+    for word in words:
+        match = None if Path(word).expanduser().exists() else _NAME.fullmatch(word)
+        short = word if len(word) <= 24 else f"{word[:23]}…"
+        found.append((match[1], match[2]) if match else (short, word))
+    if len(words) == 2 and "=" not in words[0]:
+        found[0] = ("model", words[0])
+    names = [name for name, _ in found[:-1]]
+    for name in names:
+        if names.count(name) > 1 or name == "baseline":
+            raise ConfigError(
+                f"two arms are called {name!r}; give each a name of its own: NAME=RUN"
+            )
+    return found
 
 
 def _refuse_existing(output: str) -> None:
     """ConfigError where a table of an earlier comparison would be overwritten."""
-    there = [name for name in TABLES if output and (Path(output).expanduser() / name).exists()]
+    there = [
+        name for name in (*TABLES, REPORT) if output and (Path(output).expanduser() / name).exists()
+    ]
     if there:
         raise ConfigError(f"output {output} holds {there[0]} already; name another folder")
 
@@ -125,16 +182,17 @@ def _checked(frame: pd.DataFrame, whose: str) -> pd.DataFrame:
     return frame
 
 
-def _positive(ours: pd.DataFrame, theirs: pd.DataFrame, given: str) -> str:
-    """The positive class; DataError where the two have other classes."""
+def _positive(arms: Mapping[str, pd.DataFrame], baseline: pd.DataFrame, given: str) -> str:
+    """The positive class; DataError where an arm has other classes than the baseline."""
     from mammo.evaluation.ranking import classes_of
 
-    names = classes_of(ours)
-    if names != classes_of(theirs):
-        raise DataError(
-            f"the runs' classes are {'/'.join(names)}, the baselines' "
-            f"{'/'.join(classes_of(theirs))}; they must be the same"
-        )
+    names = classes_of(baseline)
+    for arm, frame in arms.items():
+        if classes_of(frame) != names:
+            raise DataError(
+                f"the classes of {arm} are {'/'.join(classes_of(frame))}, the baseline's "
+                f"{'/'.join(names)}; they must be the same"
+            )
     if given and given not in names:
         raise ConfigError(f"positive {given!r} is not one of {', '.join(names)}")
     return given or ("malignant" if "malignant" in names else names[-1])

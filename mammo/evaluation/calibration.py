@@ -24,6 +24,24 @@ def brier(positive: ArrayLike, probability: ArrayLike) -> float:
     return float(np.mean((np.asarray(probability, np.float64) - outcome) ** 2))
 
 
+def brier_parts(
+    positive: ArrayLike, probability: ArrayLike, *, bins: int = BINS, binning: str = "equal_mass"
+) -> dict[str, float]:
+    """Reliability, resolution and uncertainty (Murphy 1973) over the bins of `reliability`.
+
+    reliability - resolution + uncertainty is the Brier score of forecasts that are each the mean
+    of their bin. That of the forecasts themselves differs by what lies within the bins.
+    """
+    table = reliability(positive, probability, bins=bins, binning=binning)
+    shares = table["rows"] / table["rows"].sum()
+    base = float((shares * table["observed"]).sum())
+    return {
+        "reliability": float((shares * (table["predicted"] - table["observed"]) ** 2).sum()),
+        "resolution": float((shares * (table["observed"] - base) ** 2).sum()),
+        "uncertainty": base * (1 - base),
+    }
+
+
 def losses(label_ids: ArrayLike, probability: ArrayLike) -> Floats:
     """Negative log probability (N,) of the true class, of `probability` (N, classes)."""
     probability = np.asarray(probability, np.float64)

@@ -25,6 +25,7 @@ class Comparison:
     low: float  # 95 % interval of the paired bootstrap
     high: float
     p: float  # two-sided, DeLong's test by patient
+    error: float  # DeLong's standard error of the difference; inf with too few patients to say
 
 
 def compare(
@@ -35,7 +36,8 @@ def compare(
     drawn = bootstrap_aucs([first, second], positive, draws=draws, seed=seed)
     low, high = interval(drawn[0] - drawn[1])
     delta = frame_auc(first, positive) - frame_auc(second, positive)
-    return Comparison(delta, low, high, delong_p(first, second, positive))
+    variance = delong_variance(first, second, positive)
+    return Comparison(delta, low, high, _two_sided(delta, variance), math.sqrt(variance))
 
 
 def paired(frame: pd.DataFrame, baseline: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -124,23 +126,57 @@ def auc_covariance(positive: ArrayLike, scores: Sequence[ArrayLike], codes: Code
 
 def delong(positive: ArrayLike, score: ArrayLike, other: ArrayLike, codes: Codes) -> float:
     """Two-sided p of equal AUCs of two scores (N,) of the same rows, of patients `codes` (N,)."""
-    covariance = auc_covariance(positive, [score, other], codes)
-    if np.isinf(covariance).any():  # too few patients to say
-        return 1.0
-    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    variance = _paired_variance(positive, score, other, codes)
     return _two_sided(auc(positive, score) - auc(positive, other), variance)
 
 
 def delong_p(first: pd.DataFrame, second: pd.DataFrame, positive: str) -> float:
     """Two-sided p of no difference in `frame_auc` of two frames with the same rows."""
+    delta = frame_auc(first, positive) - frame_auc(second, positive)
+    return _two_sided(delta, delong_variance(first, second, positive))
+
+
+def delong_variance(first: pd.DataFrame, second: pd.DataFrame, positive: str) -> float:
+    """Variance of the difference in `frame_auc` of two frames with the same rows."""
     codes, strata = patient_strata(first)
     pairs = list(zip(sides(first, positive), sides(second, positive), strict=True))
     if len(pairs) == 1:
         (is_positive, score), (_, other) = pairs[0]
-        return delong(is_positive, score, other, codes)
+        return _paired_variance(is_positive, score, other, codes)
     effects = [influence(*one) - influence(*other) for one, other in pairs]
-    delta = frame_auc(first, positive) - frame_auc(second, positive)
-    return _two_sided(delta, _macro_variance(np.mean(effects, axis=0), codes, strata))
+    return _macro_variance(np.mean(effects, axis=0), codes, strata)
+
+
+def equivalence_p(delta: float, error: float, margin: float) -> float:
+    """p that a normal estimate `delta` with standard error `error` lies within +-`margin`.
+
+    The larger of two one-sided tests, that it is not at least -margin and not at most margin
+    (Schuirmann 1987).
+    """
+    room = margin - abs(delta)
+    if error < 1e-9:
+        return 0.0 if room > 0 else 1.0
+    return math.erfc(room / (error * math.sqrt(2))) / 2
+
+
+def detectable(error: float, *, tests: int = 1) -> float:
+    """Difference that is found with 80 % power where its standard error is `error`.
+
+    Two-sided at 5 %, by Bonferroni where `tests` share it: what Holm asks of the first of them.
+    """
+    from scipy.stats import norm
+
+    return float(norm.isf(0.025 / tests) + norm.isf(0.2)) * error
+
+
+def _paired_variance(
+    positive: ArrayLike, score: ArrayLike, other: ArrayLike, codes: Codes
+) -> float:
+    covariance = auc_covariance(positive, [score, other], codes)
+    if np.isinf(covariance).any():  # too few patients to say
+        return math.inf
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    return max(0.0, float(variance))  # where the scores agree, rounding may leave less than none
 
 
 def _two_sided(delta: float, variance: float) -> float:

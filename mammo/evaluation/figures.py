@@ -34,7 +34,7 @@ def roc_figure(
     `interval` is that of the AUC; `point` the (sensitivity, specificity) of the operating point;
     `baseline` the same patients scored by another model.
     """
-    figure, axes = _axes(5.2, 4.8)
+    figure, axes = framed(5.2, 4.8)
     is_positive, score = patients["label"] == positive, patients[f"score/{positive}"]
     low, high = roc_band(patients, positive, LEVELS, draws=draws, seed=seed)
     axes.fill_between(LEVELS, low, high, color=BLUE, alpha=0.15, lw=0, label="95 % band")
@@ -65,7 +65,7 @@ def roc_figure(
 
 def pr_figure(patients: pd.DataFrame, positive: str, *, draws: int = 500, seed: int = 0) -> Figure:
     """Precision against recall of the positive class with its 95 % band and its floor."""
-    figure, axes = _axes(5.2, 4.8)
+    figure, axes = framed(5.2, 4.8)
     low, high = pr_band(patients, positive, LEVELS[1:], draws=draws, seed=seed)
     axes.fill_between(LEVELS[1:], low, high, color=BLUE, alpha=0.15, lw=0, label="95 % band")
     is_positive, score = patients["label"] == positive, patients[f"score/{positive}"]
@@ -85,7 +85,7 @@ def pr_figure(patients: pd.DataFrame, positive: str, *, draws: int = 500, seed: 
 def confusion_figure(table: NDArray[np.int64], names: Sequence[str], *, title: str) -> Figure:
     """Counts of `table` (true class by row), shaded by the share of the true class."""
     side = 2.6 + 0.9 * len(names)
-    figure, axes = _axes(side + 0.4, side)
+    figure, axes = framed(side + 0.4, side)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(table):
@@ -105,7 +105,7 @@ def confusion_figure(table: NDArray[np.int64], names: Sequence[str], *, title: s
 
 def threshold_figure(patients: pd.DataFrame, positive: str, *, threshold: float) -> Figure:
     """Sensitivity and specificity of calling a score positive, at every threshold from 0 to 1."""
-    figure, axes = _axes(5.2, 4.0)
+    figure, axes = framed(5.2, 4.0)
     is_positive = (patients["label"] == positive).to_numpy()
     score = patients[f"score/{positive}"].to_numpy()
     for side, colour, name in ((True, BLUE, "sensitivity"), (False, ORANGE, "specificity")):
@@ -134,7 +134,7 @@ def reliability_figure(
 
     With a temperature also what the scaled scores would show; `metrics` has brier and ece.
     """
-    figure, axes = _axes(5.2, 4.8)
+    figure, axes = framed(5.2, 4.8)
     is_positive, classes = patients["label"] == positive, classes_of(patients)
     table = reliability(is_positive, patients[f"score/{positive}"])
     low, high = _wilson(table["observed"].to_numpy(), table["rows"].to_numpy())
@@ -198,7 +198,8 @@ def grid_figure(rows: Sequence[tuple[str, NDArray[np.float32]]]) -> Figure:
     return figure
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def framed(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of this size in inches with one pair of axes, as all of these look."""
     roomy = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
     figure = Figure(figsize=(width, height), layout=roomy, facecolor="white")
     axes = figure.add_subplot()

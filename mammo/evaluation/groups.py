@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 from mammo.evaluation import comparison, operating, ranking
 
-GROUPS = ("dataset", "subset", "vendor", "view", "laterality", "density")
+GROUPS = (
+    *("dataset", "subset", "vendor", "view", "laterality", "density"),
+    *("age", "race", "ethnicity"),  # age by AGES; a dataset has the others where its release does
+)
+AGES = {"under 50": (0, 50), "50 to 69": (50, 70), "70 and over": (70, math.inf)}  # years
 COLUMNS = (
     *("group", "value", "images", "patients", "positives", "negatives"),
     *("auc", "auc_low", "auc_high"),
@@ -127,11 +131,23 @@ def metrics_of(table: pd.DataFrame, split: str) -> dict[str, float]:
 
 def _parts(images: pd.DataFrame, manifest: pd.DataFrame, name: str) -> dict[str, pd.DataFrame]:
     """Predictions by the value of column `name`; empty where there are not two values."""
-    values = manifest.set_index("image_id").loc[images["image_id"], name].to_numpy(str)
+    if name not in manifest:
+        return {}
+    values = _values(manifest.set_index("image_id").loc[images["image_id"], name])
     known = sorted(set(values) - {""})
     if len(known) < 2:
         return {}
     return {value: images[values == value].reset_index(drop=True) for value in known}
+
+
+def _values(column: pd.Series) -> NDArray[np.str_]:
+    """Group of each row as text, empty where it is not told; of ages the band."""
+    if column.name != "age":
+        return column.fillna("").to_numpy(str)
+    found = np.full(len(column), "", f"<U{max(map(len, AGES))}")
+    for band, (first, end) in AGES.items():
+        found[((column >= first) & (column < end)).to_numpy()] = band
+    return found
 
 
 def _sides(patients: pd.DataFrame, positive: str) -> tuple[int, int]:

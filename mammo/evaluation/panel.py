@@ -40,10 +40,13 @@ class Asked:
     temperature: float = 0.0  # 0: none was fitted
 
 
+Thresholds = Mapping[str, float | Floats]  # by rule; one for all rows, or one a row (rows,)
+
+
 class Panel:
     """Metrics of `frame`, which has a row an image, breast or patient of the patients group_id."""
 
-    def __init__(self, frame: pd.DataFrame, asked: Asked, thresholds: Mapping[str, float]) -> None:
+    def __init__(self, frame: pd.DataFrame, asked: Asked, thresholds: Thresholds) -> None:
         self.asked, self.classes = asked, ranking.classes_of(frame)
         self._codes, self._strata = patient_strata(frame)
         self._positive = (frame["label"] == asked.positive).to_numpy(bool)
@@ -55,7 +58,7 @@ class Panel:
             name: Ranking(side, score, self._codes)
             for name, (side, score) in ranking.sides_by_class(frame, asked.positive).items()
         }
-        self._errors = {"ece": Calibration(self._positive, self._score, self._codes)}
+        self._errors = {"": Calibration(self._positive, self._score, self._codes)}
         columns = {
             "rows": np.ones(len(frame)),
             "positives": self._positive,
@@ -66,7 +69,7 @@ class Panel:
             scaled = calibration.scaled(self._scores, asked.temperature)
             columns |= self._losses("_scaled", scaled)
             score = scaled[:, self.classes.index(asked.positive)]
-            self._errors["ece_scaled"] = Calibration(self._positive, score, self._codes)
+            self._errors["_scaled"] = Calibration(self._positive, score, self._codes)
         self._fits = calibration.slope_and_intercept(self._positive, self._score)
         self._odds = calibration.logit(self._score)
         self._level = calibration.level_at(self._positive, self._odds, self._fits[0])
@@ -98,7 +101,6 @@ class Panel:
             found = self._ranked(weights)
             found |= _rates(sums, self.asked)
             found |= self._agreement(sums)
-            found |= {name: each.ece(weights) for name, each in self._errors.items()}
             return found | self._calibrated(weights, sums)
 
     def _ranked(self, weights: Floats) -> dict[str, Floats]:
@@ -111,7 +113,7 @@ class Panel:
             found |= {f"auc/{name}": one["auc"] for name, one in each.items()}
         return found
 
-    def _calling(self, thresholds: Mapping[str, float]) -> dict[str, Floats]:
+    def _calling(self, thresholds: Thresholds) -> dict[str, Floats]:
         """Columns that count what is called what."""
         columns: dict[str, Floats] = {}
         for rule, threshold in thresholds.items():
@@ -151,6 +153,11 @@ class Panel:
     def _calibrated(self, weights: Floats, sums: Mapping[str, Floats]) -> dict[str, Floats]:
         losses = ("brier", "nll", "brier_scaled", "nll_scaled")
         found = {name: sums[name] / sums["rows"] for name in losses if name in sums}
+        binned = {name: each.measure(weights) for name, each in self._errors.items()}
+        found |= {f"ece{name}": each["ece"] for name, each in binned.items()}
+        base = sums["positives"] / sums["rows"]
+        parts = binned[""] | {"uncertainty": base * (1 - base)}
+        found |= {f"brier_{name}": each for name, each in parts.items() if name != "ece"}
         slope, intercept = self._fits
         found["calibration_intercept"] = intercept + sums["own/g"] / sums["own/h"]
         steps = [sums[f"both/{name}"] for name in ("g0", "g1", "h00", "h01", "h11")]
@@ -174,7 +181,7 @@ def measured(
     return values, {name: interval(drawn[name]) for name in values}
 
 
-def _called(frame: pd.DataFrame, asked: Asked, threshold: float | None) -> Codes | None:
+def _called(frame: pd.DataFrame, asked: Asked, threshold: float | Floats | None) -> Codes | None:
     """Class id that each row is called: by the threshold of two classes, else the most probable."""
     classes = ranking.classes_of(frame)
     if len(classes) > 2:

@@ -7,14 +7,16 @@ from matplotlib.figure import Figure
 
 from mammo.data.dataset import Dataset
 from mammo.errors import DataError
-from mammo.evaluation import comparison, distributions, figures, ranking, sections
+from mammo.evaluation import comparison, decision, distributions, figures, ranking, sections
 from mammo.evaluation.evidence import Evidence
 from mammo.evaluation.groups import by_group, interactions
 from mammo.evaluation.panel import Asked, Panel
 from mammo.evaluation.predictions import (
     Predicts,
+    Rows,
     evaluated_rows,
     predict,
+    refuse_one_side,
     refuse_other_classes,
     refuse_seen,
     unseen,
@@ -52,12 +54,7 @@ def classifier_evidence(
     data: Dataset, classifier: Predicts, baseline: Predicts | None, plan: Plan
 ) -> Evidence:
     """Judge `classifier` on `plan.split` of `data`, and against `baseline` on the same patients."""
-    rows = evaluated_rows(data, plan.split, classifier.saved.about)
-    guards = []
-    for each in (classifier, baseline):
-        if each is not None:
-            refuse_other_classes(each.saved, data)
-            guards += [refuse_seen(each.saved, data, rows)] if plan.split != "train" else []
+    rows, seen = _judging_rows(data, [classifier, *([baseline] if baseline else [])], plan)
     how = plan.aggregate or classifier.aggregate
     split, asked = plan.split, _asked(data, plan)
     images = predict(classifier, data, rows, split=split, batch_size=plan.batch_size)
@@ -72,16 +69,21 @@ def classifier_evidence(
     if split == "train":
         verdict.notes.append("These are the rows the model was trained on: no measure of quality.")
     drawn = _figures(verdict, against, chosen.choice, data, plan)
+    curve = decision.decision_curve(
+        verdict.patients, asked.positive, temperature=chosen.choice.temperature, seed=plan.seed
+    )
+    drawn["decision"] = decision.decision_figure(curve, asked.positive)
     found = sections.of_verdict(
         verdict, data, drawn, split=split, source=chosen.source, prevalence=plan.prevalence
     )
     found.rows = len(rows)
+    found.tables["decision_curve"] = curve
     found.tables["predictions"] = pd.concat([images, *chosen.validation], ignore_index=True)
     found.facts = {
         "Split": f"{split}: {len(rows)} images of {verdict.metrics['patients']:.0f} patients",
         "From images to patient": how,
         "Intervals": f"95 %, {plan.draws} draws of patients within each label",
-        "Seen in training": f"none; compared {guards[0]}" if guards else "yes: the training rows",
+        "Seen in training": seen,
     }
     found.add(_apart(images, verdict, data, how, plan))
     if baseline is not None and other is not None and against is not None:
@@ -89,6 +91,16 @@ def classifier_evidence(
         theirs = _chosen(data, baseline, how, plan).choice
         found.add(_compared(verdict, against, chosen.choice, theirs, asked, plan))
     return found
+
+
+def _judging_rows(data: Dataset, models: list[Predicts], plan: Plan) -> tuple[Rows, str]:
+    """Rows that may judge the models, the first of which says them; how that was compared."""
+    rows, guards = evaluated_rows(data, plan.split, models[0].saved.about), []
+    for each in models:
+        refuse_other_classes(each.saved, data)
+        refuse_one_side(data, rows, plan.split)
+        guards += [refuse_seen(each.saved, data, rows)] if plan.split != "train" else []
+    return rows, f"none; compared {guards[0]}" if guards else "yes: the training rows"
 
 
 def _asked(data: Dataset, plan: Plan) -> Asked:

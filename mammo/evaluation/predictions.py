@@ -174,6 +174,17 @@ def refuse_other_classes(saved: SavedModel, data: Dataset) -> None:
         )
 
 
+def refuse_one_side(data: Dataset, rows: Rows, split: str) -> None:
+    """Refuse rows that are all positive or none, before any of them is predicted."""
+    positive = data.classes.positive
+    found = int((data.manifest["label"].iloc[rows] == positive).sum())
+    if found in (0, len(rows)):
+        raise DataError(
+            f"{found} of the {len(rows)} {split} images of dataset {data.name} are {positive}; "
+            f"both {positive} and other patients are needed: name another split"
+        )
+
+
 def predict(
     classifier: Predicts, data: Dataset, rows: Rows, *, split: str, batch_size: int
 ) -> pd.DataFrame:

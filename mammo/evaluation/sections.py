@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from mammo.data.dataset import Dataset
 from mammo.evaluation import groups
+from mammo.evaluation.calibration import BINS
 from mammo.evaluation.comparison import Comparison
 from mammo.evaluation.evidence import Evidence
 from mammo.evaluation.report import Section, Tile
@@ -21,12 +22,19 @@ CAPTIONS = {
     "scores_by_outcome": "Scores of patients by what their call came to",
     "thresholds": "Sensitivity and specificity at every threshold",
     "reliability": "Observed share against predicted probability",
+    "decision": "Net benefit a patient at the prevalence here, by when one would act",
     "uncertainty": "The model's uncertainty by what the call came to",
 }
 SECTION = (
     "Numbers are by patient unless they say otherwise. The thresholds were {source}, never on the "
     "rows they are judged by. PPV and NPV are those at a prevalence of {prevalence:.3g}; among the "
     "patients here it is {observed:.3g}."
+)
+PARTS = (
+    " The Brier score of {brier:.3g} is a reliability of {brier_reliability:.3g} (0 is calibrated) "
+    "less a resolution of {brier_resolution:.3g} plus an uncertainty of {brier_uncertainty:.3g}, "
+    "which is that of the prevalence, over {bins} bins of equal mass (Murphy 1973); {rest:+.2g} "
+    "lies within the bins."
 )
 SCALED = (
     " The temperature of {temperature:.3g} that fits the validation patients best divides the log "
@@ -59,6 +67,7 @@ def of_verdict(
     ]
     observed = float((verdict.patients["label"] == positive).mean())
     text = SECTION.format(source=source, prevalence=prevalence, observed=observed)
+    text += _parts_of_brier(values)
     if "temperature" in values:
         text += SCALED.format(**values)
     metrics = {f"{split}/{name}": value for name, value in values.items()}
@@ -156,6 +165,11 @@ def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
         )
     wide = pd.DataFrame(columns).reindex(table["metric"].drop_duplicates())
     return wide.fillna("").reset_index()
+
+
+def _parts_of_brier(values: dict[str, float]) -> str:
+    parts = values["brier_reliability"] - values["brier_resolution"] + values["brier_uncertainty"]
+    return PARTS.format(**values, bins=BINS, rest=values["brier"] - parts)
 
 
 def _rate(name: str, values: dict[str, float], note: str) -> Tile:

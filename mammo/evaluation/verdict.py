@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mammo.errors import DataError
-from mammo.evaluation import calibration, operating, ranking
+from mammo.evaluation import calibration, comparison, operating, ranking
 from mammo.evaluation.operating import Outcome
 from mammo.evaluation.panel import Asked, Panel, measured
 
@@ -121,7 +121,7 @@ def temperature_of(patients: pd.DataFrame) -> float:
 
 def detectable_difference(low: float, high: float) -> float:
     """Difference found with 80 % power at the two-sided 5 % level, from a 95 % interval's width."""
-    return (1.960 + 0.842) * (high - low) / (2 * 1.960)
+    return comparison.detectable((high - low) / (2 * 1.959964))
 
 
 def each_class(patients: pd.DataFrame) -> pd.DataFrame:

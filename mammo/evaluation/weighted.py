@@ -65,7 +65,7 @@ class Ranking:
 
 
 class Calibration:
-    """Calibration error of a probability (rows,) over bins of equal mass."""
+    """Calibration of a probability (rows,) over bins of equal mass."""
 
     def __init__(
         self, positive: ArrayLike, probability: ArrayLike, codes: Codes, *, bins: int = BINS
@@ -74,26 +74,33 @@ class Calibration:
         order = np.argsort(probability, kind="stable")
         ordered = probability[order]
         self._rows = codes[order]
+        self._positive = np.asarray(positive, np.float64)[order]
         # observed minus predicted: what the error adds up
-        self._excess = np.asarray(positive, np.float64)[order] - ordered
+        self._excess = self._positive - ordered
         starts = np.append(True, np.diff(ordered) != 0)
         self._starts = np.append(np.flatnonzero(starts), len(ordered))
         self._tied = not starts.all()
         self._bins = bins
 
-    def ece(self, weights: Floats) -> Floats:
-        """As calibration.ece, of every draw (draws,)."""
+    def measure(self, weights: Floats) -> dict[str, Floats]:
+        """ece, and the reliability and resolution of calibration.brier_parts, each (draws,)."""
         mine = np.take(weights, self._rows, axis=1)
         counts = _running(mine)
         if self._tied:
             counts = counts[:, self._starts]
-        excess = mine * self._excess
-        out = np.empty(len(weights))
+        excess, positive = mine * self._excess, mine * self._positive
+        out = np.empty((3, len(weights)))
         for draw, count in enumerate(counts):
-            cuts = self._starts[_bin_starts(count, self._bins)]
-            cuts = np.unique(np.append(0, cuts[cuts < len(self._rows)]))
-            out[draw] = np.abs(np.add.reduceat(excess[draw], cuts)).sum() / count[-1]
-        return out
+            levels = _bin_starts(count, self._bins)
+            levels = np.unique(np.append(0, levels[levels < len(count) - 1]))
+            cuts = self._starts[levels]
+            rows = np.maximum(np.diff(count[levels], append=count[-1]), 1e-300)  # 0: no excess
+            gap = np.add.reduceat(excess[draw], cuts)
+            seen = np.add.reduceat(positive[draw], cuts)
+            base = seen.sum() / count[-1]
+            parts = np.abs(gap), gap**2 / rows, rows * (seen / rows - base) ** 2
+            out[:, draw] = [each.sum() / count[-1] for each in parts]
+        return dict(zip(("ece", "reliability", "resolution"), out, strict=True))
 
 
 def _bin_starts(count: Floats, bins: int) -> NDArray[np.intp]:

@@ -74,7 +74,7 @@ def run(
     operating: OperatingName = "balanced_accuracy",
     specificity: Fraction = 0.9,
     prevalence: Fraction = 0.005,
-    groups: str = "dataset,subset",
+    groups: str = "dataset,subset,age,race,ethnicity",
     saliency: Count = 0,
     min_group: Count = 10,
     bootstrap: PositiveInt = 2000,
@@ -97,7 +97,7 @@ def run(
         operating: what the threshold is chosen for, always on validation patients.
         specificity: specificity that the threshold keeps on validation with operating=specificity.
         prevalence: share of positives where PPV and NPV are to hold; 0.005 is screening.
-        groups: columns whose values are judged apart, with commas; empty for none.
+        groups: columns whose values are judged apart where the data has them; empty for none.
         saliency: Grad-CAM maps of so many right and wrong calls of each class; 0 for none.
         min_group: fewest patients of a side that a group's numbers may rest on.
         bootstrap: draws of patients behind every interval.

@@ -3,9 +3,11 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from mammo.classifiers.cross_validation import summarise
+from mammo.classifiers.cross_validation import metrics_of, out_of_fold, summarise
+from mammo.data.classes import TASKS
 from mammo.evaluation.families import compare_folds
 from mammo.evaluation.ranking import auc
 
@@ -65,6 +67,48 @@ def test_a_recipe_does_not_differ_from_itself():
     same = {fold: {0: 0.5 + fold / 10} for fold in range(3)}
     found = compare_folds(same, same)
     assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def told(split, fold, scores, *, seed=0):
+    """Predictions of a run: `scores` by patient, whose number tells the class: odd ones have it."""
+    names = [f"{split}{fold}-{each}" for each in scores]
+    frame = pd.DataFrame({"image_id": names, "group_id": names, "dataset": "d", "split": split})
+    frame["fold"], frame["seed"] = fold, seed
+    frame["label_id"] = [each % 2 for each in scores]
+    frame["label"] = np.where(frame["label_id"], "malignant", "benign")
+    high = np.array([*scores.values()])
+    return frame.assign(**{"score/benign": 1 - high, "score/malignant": high, "pred": "benign"})
+
+
+def test_each_fold_is_called_by_the_threshold_of_its_own_validation():
+    # fold 0 scores low and fold 1 high: their thresholds are 0.2 and 0.8, one for both is neither
+    scored = [told("s", 0, {0: 0.1, 1: 0.3, 2: 0.25}), told("s", 1, {0: 0.7, 1: 0.9})]
+    validation = [told("v", 0, {0: 0.1, 1: 0.3}), told("v", 1, {0: 0.7, 1: 0.9})]
+    found = metrics_of(out_of_fold(scored, validation, TASKS["malignancy2"], "mean"))
+    assert (found["oof/sensitivity"], found["oof/specificity"]) == pytest.approx((1, 2 / 3))
+    assert found["oof/balanced_accuracy"] == pytest.approx(5 / 6)
+    assert found["oof/sensitivity_at_specificity_90"] == 1
+    # of the pairs of a malignant 0.3 or 0.9 with 0.1, 0.25 and 0.7, one is the wrong way round
+    assert found["oof/auc"] == pytest.approx(5 / 6)
+    brier = (0.1**2 + 0.7**2 + 0.25**2 + 0.7**2 + 0.1**2) / 5
+    assert found["oof/brier"] == pytest.approx(brier)
+    # from the highest score on: 1 of 1 and 2 of 3 are malignant, each with half of the recall
+    assert found["oof/pr_auc"] == pytest.approx((1 + 2 / 3) / 2)
+    for name in ("auc", "pr_auc", "ece", "sensitivity_at_specificity_95"):
+        assert found[f"oof/{name}_low"] <= found[f"oof/{name}"] <= found[f"oof/{name}_high"]
+
+
+def test_seeds_are_averaged_before_their_fold_chooses_its_threshold():
+    # the means of validation are 0.4 and 0.6, between which nothing lies
+    seeds = [{0: 0.1, 1: 0.2}, {0: 0.7, 1: 1.0}]
+    validation = [told("v", 0, scores, seed=seed) for seed, scores in enumerate(seeds)]
+    tested = [{0: 0.2, 1: 0.1, 2: 0.1, 3: 0.2}, {0: 0.76, 1: 0.94, 2: 0.8, 3: 0.9}]
+    scored = [told("s", 0, scores, seed=seed) for seed, scores in enumerate(tested)]
+    # means 0.48, 0.52, 0.45 and 0.55 against 0.5
+    table = out_of_fold(scored, validation, TASKS["malignancy2"], "mean").set_index("metric")
+    assert table.loc[["sensitivity", "specificity", "balanced_accuracy"], "value"].tolist() == [
+        *(1, 1, 1)
+    ]
 
 
 def learned(features, labels, train, seed):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mammo.errors import ConfigError
 from mammo.evaluation.calibration import (
     brier,
+    brier_parts,
     ece,
     fit_temperature,
     nll,
@@ -31,6 +32,29 @@ def drawn(seed, rows=4000, slope=1.0, intercept=0.0):
 
 def test_brier_of_a_hand_example():
     assert brier([True, False], [0.8, 0.4]) == pytest.approx((0.04 + 0.16) / 2)
+
+
+def test_the_parts_of_brier_of_a_hand_example():
+    # two bins: predicted 0.2 and 0.8, observed 0.5 and 1, base rate 0.75
+    parts = brier_parts([False, True, True, True], [0.1, 0.3, 0.7, 0.9], bins=2)
+    assert parts["reliability"] == pytest.approx((2 * 0.3**2 + 2 * 0.2**2) / 4)
+    assert parts["resolution"] == pytest.approx(0.25**2)
+    assert parts["uncertainty"] == pytest.approx(0.75 * 0.25)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 60), st.sampled_from(["equal_mass", "equal_width"]))
+def test_the_parts_of_brier_add_up_to_that_of_the_binned_forecasts(seed, rows, binning):
+    rng = np.random.default_rng(seed)
+    outcome, score = rng.random(rows) < 0.5, rng.integers(0, 21, rows) / 20
+    bins = int(rng.integers(1, 9))
+    table = reliability(outcome, score, bins=bins, binning=binning)
+    seen, said, count = table["observed"], table["predicted"], table["rows"]
+    # within a bin the same forecast meets `seen` of ones and the rest of zeros
+    binned = (count * (seen * (said - 1) ** 2 + (1 - seen) * said**2)).sum() / count.sum()
+    parts = brier_parts(outcome, score, bins=bins, binning=binning)
+    total = parts["reliability"] - parts["resolution"] + parts["uncertainty"]
+    assert total == pytest.approx(binned, abs=1e-12)
 
 
 def test_the_log_likelihood_equals_that_of_scikit_learn():

@@ -7,12 +7,15 @@ import pandas as pd
 import pytest
 
 from mammo.errors import DataError
+from mammo.evaluation.arms import told, verdict
 from mammo.evaluation.comparison import (
     auc_covariance,
     compare,
     delong,
     delong_p,
+    detectable,
     differences,
+    equivalence_p,
     holm,
     influence,
     mcnemar_p,
@@ -176,6 +179,59 @@ def test_holms_correction_of_a_hand_example():
     found = holm(np.array([0.01, 0.04, np.nan, 0.03]))
     assert found[[0, 1, 3]] == pytest.approx([0.03, 0.06, 0.06])
     assert math.isnan(found[2])
+
+
+def test_two_one_sided_tests_of_a_hand_example():
+    # 0.005 from the nearer margin, half a standard error: P(Z > 0.5); at the margin one half
+    assert equivalence_p(0.005, 0.01, 0.01) == pytest.approx(0.308538, abs=1e-6)
+    assert equivalence_p(-0.005, 0.01, 0.01) == equivalence_p(0.005, 0.01, 0.01)
+    assert equivalence_p(0.01, 0.01, 0.01) == 0.5
+    # it is below 5 % exactly where the 90 % interval lies within the margin
+    assert equivalence_p(0.0, 0.01 / 1.644854, 0.01) == pytest.approx(0.05, abs=1e-6)
+    assert equivalence_p(0.0, math.inf, 0.01) == 0.5  # nothing is known
+    assert (equivalence_p(0.0, 0.0, 0.01), equivalence_p(0.02, 0.0, 0.01)) == (0, 1)
+
+
+def test_the_detectable_difference_of_two_tests_is_at_half_the_level():
+    assert detectable(0.01) == pytest.approx(0.01 * (1.959964 + 0.841621), abs=1e-7)
+    assert detectable(0.01, tests=2) == pytest.approx(0.01 * (2.241403 + 0.841621), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "p_equivalent", "word"),
+    [
+        (0.03, 0.01, 0.9, "superior"),
+        (-0.03, 0.01, 0.9, "inferior"),
+        (0.003, 0.2, 0.01, "equivalent"),
+        (0.003, 0.04, 0.01, "superior"),  # no chance, and of no weight
+        (0.02, 0.2, 0.6, "inconclusive"),
+    ],
+)
+def test_the_verdict_follows_from_both_tests(difference, p, p_equivalent, word):
+    assert verdict(difference, p, p_equivalent) == word
+    row = {
+        "auc": difference,
+        "low": 0,
+        "high": 0,
+        "p": p,
+        "p_holm": p,
+        "detectable": 0.031,
+        "p_folds": math.nan,
+    }
+    row |= {"p_equivalent_holm": p_equivalent, "verdict": word}
+    words = told(row, margin=0.01, several=False)
+    assert word in words
+    assert ("below 0.031 would usually be missed" in words) == (word == "inconclusive")
+    assert ("by less than the margin of 0.01" in words) == (difference == 0.003 and p < 0.05)
+
+
+def test_the_standard_error_of_a_comparison_is_delongs():
+    one, other = drawn(3)
+    found = compare(one, other, "malignant", draws=20)
+    scores = [each["score/malignant"].to_numpy() for each in (one, other)]
+    covariance = by_the_book((one["label"] == "malignant").to_numpy(), scores, np.arange(60))
+    expected = math.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    assert found.error == pytest.approx(expected)
 
 
 def test_every_metric_is_compared_in_the_same_draws():

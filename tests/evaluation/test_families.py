@@ -95,6 +95,7 @@ def test_the_command_compares_two_files_and_writes_its_tables(tmp_path, capsys):
     label = ours.drop_duplicates("image_id").set_index("image_id")["label"] == "malignant"
     expected = auc(label, means[0]) - auc(label, means[1])
     assert said["delta/auc"] == pytest.approx(expected)
+    assert said["verdict"] in ("superior", "inconclusive")
     assert len(pd.read_csv(tmp_path / "out" / "runs.csv")) == 20
     table = pd.read_csv(tmp_path / "out" / "comparison.csv").set_index("metric")
     assert table.loc["auc", "difference"] > 0
@@ -104,11 +105,63 @@ def test_the_command_compares_two_files_and_writes_its_tables(tmp_path, capsys):
     assert (tmp_path / "out" / "runs.csv").read_bytes() == before
 
 
+def test_several_arms_share_one_baseline_and_one_error_rate(tmp_path, capsys):
+    from statistics import NormalDist
+
+    effects = {"base": 0.5, "strong": 2.5, "other": 0.6}
+    for name, effect in effects.items():
+        family(effect).to_parquet(tmp_path / f"{name}.parquet")
+    strong, other, base = (tmp_path / f"{name}.parquet" for name in ("strong", "other", "base"))
+    words = [f"strong={strong}", str(other), str(base), "--bootstrap", "50", "--margin", "0.3"]
+    assert main(["compare", *words, "--output", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    said = json.loads(told.splitlines()[-1])["arms"]
+    assert said["strong"]["verdict"] == "superior"
+    assert "strong: AUC of the pooled patients: +0." in told
+    table = pd.read_csv(tmp_path / "out" / "pooled.csv").set_index("arm")
+    assert table.index[0] == "strong" and table["pairs"].tolist() == [10, 10]
+    smaller, larger = sorted(table["p"])
+    assert sorted(table["p_holm"]) == pytest.approx([2 * smaller, max(2 * smaller, larger)])
+    # the interval of a normal estimate: p tells the standard error, and that the other two
+    normal = NormalDist()
+    for row in table.itertuples():
+        error = abs(row.auc) / normal.inv_cdf(1 - row.p / 2)
+        one_sided = 1 - normal.cdf((0.3 - abs(row.auc)) / error)
+        assert row.p_equivalent == pytest.approx(one_sided, rel=1e-6)
+        power = normal.inv_cdf(1 - 0.025 / 2) + normal.inv_cdf(0.8)
+        assert row.detectable == pytest.approx(power * error)
+    metrics = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    p = metrics[metrics["metric"] == "auc"].set_index("arm")
+    assert table["p_folds"].to_dict() == pytest.approx(p["p"].to_dict())
+    assert sorted(p["p_t_holm"])[0] == pytest.approx(2 * sorted(p["p_t"])[0])
+    assert set(pd.read_csv(tmp_path / "out" / "runs.csv")["arm"]) == {*p.index, "baseline"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "data:image/png;base64," in page and "superior" in page and "http" not in page
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["one"], "there is no baseline beside 'one'"),
+        (["a=x", "a=y", "z"], "two arms are called 'a'"),
+        (["x", "y", "--margin", "0"], "margin 0 is no difference of AUCs"),
+        (["x", "y", "--bootstrap", "0"], "bootstrap 0 is no number of draws"),
+    ],
+)
+def test_words_that_make_no_comparison_are_refused_in_one_line(capsys, words, line):
+    assert main(["compare", *words]) == 2
+    told = capsys.readouterr().err
+    assert line in told and told.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
         ({"group_id": None}, "lack the columns group_id"),
-        ({"score/malignant": None, "score/other": 0.5}, "the runs' classes are benign/malignant"),
+        (
+            {"score/malignant": None, "score/other": 0.5},
+            "the classes of model are benign/malignant, the baseline's",
+        ),
     ],
 )
 def test_predictions_that_cannot_be_compared_are_refused_in_one_line(

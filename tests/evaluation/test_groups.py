@@ -44,6 +44,30 @@ def test_a_column_of_one_value_is_no_group():
     assert not len(judged(["vendor"]))
 
 
+def test_a_column_that_the_dataset_lacks_is_no_group():
+    assert not len(judged(["race", "age"]))
+
+
+def test_ages_are_grouped_in_bands_and_unknown_ones_left_out():
+    frame, manifest = frames()
+    ages = {"0": 49.9, "1": 50.0, "2": 69.9, "3": 70.0}
+    manifest["age"] = manifest["image_id"].str[0].map(ages)
+    manifest.loc[manifest["image_id"] == "3-cview", "age"] = math.nan
+    manifest["race"] = pd.Series(["b", None, "a", "", "a", "b", "a", "b"], dtype="str")
+    settings = {"positive": "p", "threshold": 0.5, "aggregate": "mean", "draws": 20, "seed": 0}
+    table = by_group(frame, manifest, ["age", "race"], least=1, **settings)
+    ages = table[table["group"] == "age"].set_index("value")
+    assert ages["images"].to_dict() == {"under 50": 2, "50 to 69": 4, "70 and over": 1}
+    assert ages.loc["50 to 69", ["positives", "negatives"]].tolist() == [1, 1]
+    assert ages.loc["under 50", "note"] == "fewer than 1 positive patients"
+    assert math.isnan(ages.loc["70 and over", "auc"])  # only a positive patient
+    assert table[table["group"] == "race"].set_index("value")["images"].to_dict() == {
+        "a": 3,
+        "b": 3,
+    }
+    assert "test/age/50_to_69/sensitivity" in metrics_of(table, "test")
+
+
 def test_a_group_of_one_side_has_no_auc_and_no_metric_of_it():
     frame, _ = frames()
     kept = frame[(frame["label"] == "p") | frame["image_id"].str.endswith("2d")]

@@ -54,6 +54,8 @@ def test_every_ranking_and_probability_metric_equals_scikit_learn():
     assert found["brier"] == pytest.approx(theirs.brier_score_loss(positive, score))
     assert found["nll"] == pytest.approx(theirs.log_loss(positive, score))
     assert found["ece"] == pytest.approx(calibration.ece(positive, score), abs=1e-12)
+    for name, part in calibration.brier_parts(positive, score).items():
+        assert found[f"brier_{name}"] == pytest.approx(part, abs=1e-12)
     slope, intercept = calibration.slope_and_intercept(positive, score)
     assert found["calibration_slope"] == pytest.approx(slope)
     assert found["calibration_intercept"] == pytest.approx(intercept)

@@ -1,6 +1,6 @@
 """The evaluate step on tiny datasets whose right answers are known beforehand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -415,6 +415,50 @@ def test_a_model_of_other_classes_is_refused(tmp_path):
         run(tmp_path, data, model=write_model(tmp_path, other))
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"names": ("malignant", "benign")}, "malignant/benign"),
+        ({"positive": "benign"}, "positive benign, by pathology"),
+        ({"label_kind": "birads"}, "positive malignant, by birads"),
+    ],
+)
+def test_a_class_map_that_differs_in_order_positive_or_kind_of_label_is_refused(
+    tmp_path, changed, told
+):
+    data = write_dataset(tmp_path)
+    other = write_dataset(tmp_path, seed=5, classes=replace(CLASSES, **changed))
+    model = write_model(tmp_path, data, rows=training_of(data))
+    for real, judged in ((data, write_model(tmp_path, other, name="other")), (other, model)):
+        with pytest.raises(DataError, match=told) as caught:
+            run(tmp_path, real, model=judged)
+        assert "\n" not in str(caught.value) and "must be the same" in str(caught.value)
+
+
+def test_rows_of_one_class_only_are_refused_before_any_is_predicted(tmp_path, monkeypatch):
+    data = write_dataset(tmp_path, patients=6)  # one test patient of each class
+    frame = data.manifest
+    benign = frame[(frame["split"] == "test") & (frame["label"] == "benign")]
+    writer = DatasetWriter(
+        tmp_path / "one.partial",
+        name="one",
+        classes=CLASSES,
+        shape=(1, SIDE, SIDE),
+        dtype="uint8",
+        about={"salt": "s", "split_seed": 0},
+    )
+    for number, row in enumerate(benign.to_dict("records")):
+        writer.add(np.full((1, SIDE, SIDE), number, np.uint8), row)
+    alone = writer.finish(tmp_path / "datasets")
+    model = write_model(tmp_path, data, rows=training_of(data))
+    monkeypatch.setattr(Brightness, "tell", None)  # nothing is predicted
+    with pytest.raises(
+        DataError, match="0 of the 2 test images of dataset one are malignant; both"
+    ):
+        run(tmp_path, alone, model=model)
+    assert not list(tmp_path.glob("eval*/run/*"))
+
+
 def test_three_classes_have_a_macro_auc_and_each_their_own(tmp_path):
     classes = TASKS["normal_benign_malignant"]
     data = write_dataset(tmp_path, classes=classes, patients=54)
@@ -493,7 +537,7 @@ def test_the_report_is_one_file_and_shows_everything(tmp_path, drawn):
     text = report_of(tracked)
     links = Links()
     links.feed(text)
-    assert len(links.found) == 10
+    assert len(links.found) == 11
     assert all(link.startswith("data:image/png;base64,") for link in links.found)
     assert "http" not in text
     for fact in (data.digest, model.digest, made.digest, tracked.id, "positive malignant"):
@@ -501,7 +545,7 @@ def test_the_report_is_one_file_and_shows_everything(tmp_path, drawn):
     assert result.outputs == {"report": tracked.uri("report.html")}
     assert tracked.uploaded["preview.png"].read_bytes().startswith(b"\x89PNG")
     expected = ["roc", "precision_recall", "thresholds", "confusion", "reliability", "scores"]
-    expected += ["scores_by_outcome", "uncertainty", "fidelity_grid", "fidelity"]
+    expected += ["scores_by_outcome", "uncertainty", "decision", "fidelity_grid", "fidelity"]
     assert tracked.figures == expected
 
 

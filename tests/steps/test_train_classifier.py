@@ -145,6 +145,15 @@ def test_all_folds_are_children_and_the_parent_pools_them_without_a_model(family
     expected = frame_auc(aggregate(pooled, "malignant"), "malignant")
     assert result.metrics["oof/auc"] == expected
     assert result.metrics["oof/auc_low"] <= expected <= result.metrics["oof/auc_high"]
+    table = run.tables["out_of_fold"].set_index("metric")
+    assert table.loc["auc", "value"] == expected
+    called = []
+    for fold, child in enumerate(run.children.values()):
+        keeps = json.loads((child.folder / "model" / "model.json").read_text())["thresholds"]
+        mine = aggregate(pooled[pooled["fold"] == fold].reset_index(drop=True), "malignant")
+        score = mine.loc[mine["label"] == "malignant", "score/malignant"]
+        called += score.ge(keeps["balanced"]).tolist()
+    assert run.last["oof/sensitivity"] == pytest.approx(np.mean(called))
     folds = [child.last["fold/auc"] for child in run.children.values()]
     assert result.metrics["cv/auc_mean"] == pytest.approx(np.mean(folds))
     assert result.metrics["cv/auc_sd"] == pytest.approx(np.std(folds, ddof=1))
@@ -331,6 +340,19 @@ def test_a_label_of_images_and_not_of_patients_is_judged_by_image(tmp_path):
     scored = pd.read_parquet(run.folder / "predictions.parquet")
     assert scored.groupby("group_id")["label"].nunique().eq(2).all()
     assert run.last["fold/auc"] == run.last["fold/auc_image"] == frame_auc(scored, "malignant")
+
+
+def test_a_fold_without_positives_is_told_before_another_fold_is_trained(tmp_path):
+    rows = small.real_rows({"benign": [1] * 12, "malignant": [1] * 8}, split="train")
+    for place, row in enumerate(rows):
+        row["fold"] = place % 3
+        if row["label"] == "malignant" and row["fold"] == 2:
+            row["fold"] = 0
+    data = small.dataset(tmp_path / "datasets", rows, shape=(1, 32, 32))
+    run = tracked(tmp_path, data)
+    with pytest.raises(DataError, match=r"scored \(fold 2\) rows hold only benign; .* fewer folds"):
+        train(run, folds="all")
+    assert not run.children
 
 
 def test_choices_are_shown_on_the_command_line():

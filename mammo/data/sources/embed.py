@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mammo.data.classes import TASKS, class_of_birads, class_of_density
@@ -32,7 +32,8 @@ OFFERS = (
 OPTIONS: tuple[str, ...] = ()
 _CLINICAL, _METADATA = "EMBED_OpenData_clinical", "EMBED_OpenData_metadata"
 _FINDING = ("acc_anon", "side", "asses")
-_FINDING_MORE = ("path_severity", "tissueden", "bside", "age_at_study")
+_PERSON = ("RACE_DESC", "ETHNICITY_DESC", "ETHNIC_GROUP_DESC")
+_FINDING_MORE = ("path_severity", "tissueden", "bside", "age_at_study", *_PERSON)
 _NEEDED_BY = {
     "malignancy2": "path_severity", "density2": "tissueden", "density4": "tissueden",
 }  # fmt: skip
@@ -49,6 +50,15 @@ _MALE = "5"
 # that is not of the breast; gravest first
 _PATHOLOGY = ("0", "1", "6", "2", "3", "4", "5")
 _PROVEN = {"0": "malignant", "1": "malignant", "4": "benign", "5": "benign"}
+# What the columns of _PERSON say, which holds whichever of them says it: word -> race
+_RACES = {
+    "american indian": "American Indian",
+    "pacific islander": "Pacific Islander",
+    "asian": "Asian",
+    "black": "Black",
+    "white": "White",
+    "multiple": "multiple",
+}
 _MODIFIERS = {
     "spot compression": "spot",
     "magnification": "magnification",
@@ -67,6 +77,7 @@ class Finding:
     pathology: str  # path_severity
     density: str  # tissueden
     age: float
+    person: Mapping[str, str]  # race and ethnicity, empty where the table has no such column
 
 
 def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
@@ -76,6 +87,8 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
     alone where the table has no other file of that name.
     """
     findings = _findings(_table(folder, _CLINICAL), task)
+    asked = {name for exam in findings.values() for each in exam for name in each.person}
+    unknown = dict.fromkeys(sorted(asked), "")
     inside, files = Inside(folder), Files(folder)
     root = "images/" if (folder / "images").is_dir() else ""
     release = Release(
@@ -106,6 +119,7 @@ def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
         try:
             path = files.find(*("/".join(parts[-length:]) for length in lengths), at=usual)
             record = _record(path, name, row, exam, label)
+            record = replace(record, extra=exam[0].person if exam else unknown)
         except DataError as error:
             release.rejected.append((name, str(error)))
             continue
@@ -250,9 +264,21 @@ def _findings(table: Path, task: str) -> dict[str, list[Finding]]:
                 pathology=_whole(row.get("path_severity", "")),
                 density=_whole(row.get("tissueden", "")),
                 age=number(row.get("age_at_study", "")),
+                person=_person(row),
             )
         )
     return dict(findings)
+
+
+def _person(row: Mapping[str, str]) -> dict[str, str]:
+    """Race and ethnicity in words of this file, so that no other text of the table is kept."""
+    if not any(name in row for name in _PERSON):
+        return {}
+    said = " ".join(row.get(name, "") for name in _PERSON).lower()
+    race = next((_RACES[word] for word in _RACES if word in said), "")
+    other = re.search(r"\bno[nt][ -]hispanic", said)
+    ethnicity = "Hispanic" if "hispanic" in said else ""
+    return {"race": race, "ethnicity": f"not {ethnicity}" if other else ethnicity}
 
 
 def _whole(text: str) -> str:

@@ -114,6 +114,24 @@ def test_density_is_of_the_examination(tmp_path: Path) -> None:
     assert labels(tmp_path, "density2")["8.14.dcm"] == "dense"
 
 
+def test_race_and_ethnicity_are_told_in_words_of_our_own(tmp_path: Path) -> None:
+    embed(tmp_path)
+    assert not any(each.extra for each in read(tmp_path).records)  # the table does not tell
+    people = {
+        "0": "African American  or Black,Non-Hispanic or Latino",
+        "2": "Caucasian or White,Hispanic or Latino",
+        "3": "Unreported,Mrs Example of Some Street",
+    }
+    first, *lines = EMBED_CLINICAL.splitlines()
+    lines = [f"{line},{people.get(line.partition(',')[0], ',')}" for line in lines]
+    head = f"{first},ETHNICITY_DESC,ETHNIC_GROUP_DESC"
+    (tmp_path / CLINICAL).write_text("\n".join([head, *lines]) + "\n")
+    found = {each.exam: dict(each.extra) for each in read(tmp_path, "view").records}
+    assert found["5001"] == {"race": "Black", "ethnicity": "not Hispanic"}
+    assert found["5002"] == {"race": "White", "ethnicity": "Hispanic"}
+    assert found["5003"] == {"race": "", "ethnicity": ""}
+
+
 def test_no_date_of_the_release_is_kept(tmp_path: Path) -> None:
     embed(tmp_path)
     rows = told(read(tmp_path).records, tmp_path)
