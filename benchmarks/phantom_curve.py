@@ -1,6 +1,6 @@
 """AUC of a trained classifier by the contrast of its lesions, beside the ideal observer's.
 
-    python benchmarks/phantom_curve.py [--contrasts 0 0.25 0.5 1 2]
+    python benchmarks/phantom_curve.py [--contrasts 0 0.5 1 2 3]
 
 Phantoms of variant `known` (a signal known exactly, in Gaussian noise of known spectrum) go through
 the steps of a user: preprocess, train_classifier, evaluate. The ideal observer, whose AUC nothing
@@ -37,7 +37,7 @@ SPLITS = {"test_fraction": 0.3, "val_fraction": 0.1}
 RECIPE = {
     "model_name": "test_resnet",
     "augment": "u24_basic",
-    "epochs": 12,
+    "epochs": 8,
     "lr": 2e-3,
     "batch_size": 64,
     "patience": 0,
@@ -70,8 +70,8 @@ class Point:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--contrasts", type=float, nargs="+", default=[0, 0.25, 0.5, 1, 2])
-    parser.add_argument("--patients", type=int, default=6000, help="of each contrast")
+    parser.add_argument("--contrasts", type=float, nargs="+", default=[0, 0.5, 1, 2, 3])
+    parser.add_argument("--patients", type=int, default=8000, help="of each contrast")
     parser.add_argument("--seed", type=int, default=0, help="of phantoms, splits and training")
     parser.add_argument("--figure", default="phantom_curve.png")
     asked = parser.parse_args()
