@@ -37,8 +37,11 @@ class Material:
         return -1 if self.fold == "none" else int(self.fold)
 
 
-def check_material(material: Material, monitors: Sequence[str]) -> None:
-    """Refuse rows that cannot train or cannot be judged, before the network is built."""
+def check_material(material: Material, monitors: Sequence[str], how: str) -> None:
+    """Refuse rows that cannot train or cannot be judged, before the network is built.
+
+    `how` a patient's images become one score: mean, max or none.
+    """
     classes = material.data.classes
     for monitor in monitors:
         mode_of(monitor)
@@ -57,6 +60,12 @@ def check_material(material: Material, monitors: Sequence[str]) -> None:
         if len(rows) or what == "validation":
             labels = material.data.manifest["label"].iloc[rows]
             check_labels(labels, classes.positive, what, remedy)
+            patients = material.data.manifest["group_id"].iloc[rows]
+            if how != "none" and (labels == classes.positive).groupby(patients).any().all():
+                raise DataError(
+                    f"every patient of the {what} rows has an image of class "
+                    f"{classes.positive!r}, which is no label of a patient then; use aggregate none"
+                )
     held_out = material.data.manifest.iloc[np.concatenate([material.val, material.scored])]
     if held_out["is_synthetic"].any():
         raise DataError("synthetic images among the validation or scored rows; preprocess again")

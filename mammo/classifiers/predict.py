@@ -27,7 +27,7 @@ class Classifier:
     classes: ClassMap
     shape: tuple[int, int, int]  # channels, height and width of an image
     thresholds: dict[str, float]  # operating points by name, of a patient's positive score
-    aggregate: str  # how a patient's images become one score: mean or max
+    aggregate: str  # how a patient's images become one score: mean, max or none
     saved: SavedModel
 
     @property

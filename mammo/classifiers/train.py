@@ -53,7 +53,7 @@ def train_classifier(
     `features` remembers those of a frozen backbone from one run of the recipe to the next.
     """
     classes = material.data.classes
-    check_material(material, recipe.monitors)
+    check_material(material, recipe.monitors, recipe.aggregate)
     phases = phases_of(material, recipe, seed)
     if recipe.find_lr:
         recipe = _with_rate_found(tracked, material, recipe, weights, features, seed=seed)

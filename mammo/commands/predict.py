@@ -136,7 +136,8 @@ def _decided(frame: "pd.DataFrame", classifier: "Classifier", threshold: float) 
     known = told[(told["reason"] == "") & (told["patient"] != "")]
     # `aggregate` also joins the labels, which nobody knows here
     rows = known.assign(group_id=known["patient"], image_id=known["file"], label=names[0])
-    joined = aggregate(rows, positive, classifier.aggregate) if len(rows) else pd.DataFrame()
+    how = classifier.aggregate if len(rows) else "none"  # which says nothing of a patient
+    joined = aggregate(rows, positive, how) if how != "none" else pd.DataFrame()
     columns = [f"patient_{name}" for name in [*scores, "decision"]]
     if len(joined):
         joined["decision"] = _decisions(joined, classifier, threshold)

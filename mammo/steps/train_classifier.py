@@ -14,6 +14,7 @@ from mammo.classifiers.weights import check_weights, weights_digest
 from mammo.data.mix_settings import BALANCES, MIXES, SHORTAGES, TRIMS, MixSettings
 from mammo.data.samplers import SAMPLERS, check_room
 from mammo.errors import ConfigError
+from mammo.evaluation import AGGREGATES
 from mammo.loggers import LOGGERS, check_logger
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, one_of
@@ -53,7 +54,7 @@ else:
     OnShortage = one_of(SHORTAGES)
     Trim = one_of(TRIMS)
     PosWeight = one_of(POS_WEIGHTS)
-    Aggregate = one_of(("mean", "max"))
+    Aggregate = one_of(AGGREGATES)
     PrecisionName = one_of(("auto", "32", "bf16"))
     LoggerName = one_of(LOGGERS)
 
@@ -290,7 +291,7 @@ def run(
         val_fraction: share of the other folds' patients that validate a fold
         limit: patients to train on, the class shares kept; 0 for all
         overfit: share of the training patients to learn by heart, a check and no result; 0 for off
-        aggregate: a patient's score is the mean or the max of the images'
+        aggregate: a patient's score is the mean or the max of the images', or none judges images
         seed: of weights, order, augmentation and mixing
         device: auto, cpu, cuda or cuda:<number>
         precision: auto is bf16 where the device computes in it, else 32

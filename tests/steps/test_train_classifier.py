@@ -320,6 +320,19 @@ def test_validation_rows_of_one_class_are_refused(tmp_path):
         train(run)
 
 
+def test_a_label_of_images_and_not_of_patients_is_judged_by_image(tmp_path):
+    rows = small.real_rows({"benign": [2] * 12})
+    for row in rows[1::2]:
+        row["label"] = "malignant"
+    run = tracked(tmp_path, write(tmp_path / "datasets", folds=2, rows=rows))
+    with pytest.raises(DataError, match="which is no label of a patient then; use aggregate none"):
+        train(run, folds="0")
+    train(run, folds="0", aggregate="none")
+    scored = pd.read_parquet(run.folder / "predictions.parquet")
+    assert scored.groupby("group_id")["label"].nunique().eq(2).all()
+    assert run.last["fold/auc"] == run.last["fold/auc_image"] == frame_auc(scored, "malignant")
+
+
 def test_choices_are_shown_on_the_command_line():
     import inspect
     from typing import get_args
