@@ -7,9 +7,7 @@ run. A side's speed is the median of its turns; each ratio is of one turn, then 
 import argparse
 import inspect
 import logging
-import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback
+from _turns import OURS, Clock, Sides, Speeds, autocast, in_turns, now, of_the_peak, report
 from torch.utils.data import DataLoader, Dataset
 
 from mammo.data.classes import TASKS
@@ -29,9 +27,6 @@ from mammo.generators.unet import build_unet
 from mammo.run import MemoryRun
 from mammo.steps import train_generator
 from mammo.training import fit
-
-PEAK = {"H200": 790e12}  # operations a second, dense bf16; the presets predict with it too
-OURS = "mammo"
 
 
 def main() -> None:
@@ -51,20 +46,9 @@ def main() -> None:
     print(f"{asked}\n{torch.get_num_threads()} threads, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), asked)
-        report("training, images/s", bench.training(), bench)
+        report("training, images/s", bench.training(), bench.of_the_peak())
         if asked.sampled:
-            report("sampling with 50 steps, images/s", bench.sampling(), bench)
-
-
-def report(title: str, speeds: dict[str, list[float]], bench: "Bench") -> None:
-    print(f"\n{title}")
-    for name, values in speeds.items():
-        ratio = statistics.median(a / b for a, b in zip(speeds[OURS], values, strict=True))
-        line = f"{name:36} {statistics.median(values):9.2f}"
-        line += "" if name == OURS else f"   mammo / this = {ratio:.3f}"
-        if title.startswith("training"):
-            line += bench.utilisation(statistics.median(values))
-        print(line)
+            report("sampling with 50 steps, images/s", bench.sampling())
 
 
 class Bench:
@@ -99,43 +83,23 @@ class Bench:
             network.compile()
         return network
 
-    def training(self) -> dict[str, list[float]]:
-        sides: dict[str, Callable[[], float]] = {
+    def training(self) -> Speeds:
+        sides: Sides = {
             OURS: self._mammo,
             "a bare PyTorch loop": self._bare(),
             "MONAI, as its tutorial": self._monai(),
             "diffusers, as its example": self._diffusers(),
         }
-        return self._in_turns(sides, self.asked.images)
+        return in_turns(sides, images=self.asked.images, turns=self.asked.turns)
 
-    def sampling(self) -> dict[str, list[float]]:
-        return self._in_turns(
-            {OURS: self._draw(), "diffusers, DDIMPipeline": self._pipeline()}, self.asked.sampled
-        )
+    def sampling(self) -> Speeds:
+        sides = {OURS: self._draw(), "diffusers, DDIMPipeline": self._pipeline()}
+        return in_turns(sides, images=self.asked.sampled, turns=self.asked.turns)
 
-    def utilisation(self, images_per_second: float) -> str:
-        """Share of the device's peak, where that is known: three forwards a training step."""
-        peak = next((p for n, p in PEAK.items() if n in device_name(self.device)), 0.0)
-        if not peak:
-            return ""
-        from torch.utils.flop_counter import FlopCounterMode
-
+    def of_the_peak(self) -> Callable[[float], str]:
         side = self.asked.side
-        network, images = self.network(), torch.zeros(1, 1, side, side, device=self.device)
-        with FlopCounterMode(display=False) as counter:
-            network(images, torch.zeros(1, device=self.device, dtype=torch.long))
-        return f"   {3 * counter.get_total_flops() * images_per_second / peak:.1%} of the peak"
-
-    def _in_turns(
-        self, sides: dict[str, Callable[[], float]], images: int
-    ) -> dict[str, list[float]]:
-        for side in sides.values():
-            side()  # warm-up: caches, compilation
-        speeds: dict[str, list[float]] = {name: [] for name in sides}
-        for turn in range(self.asked.turns):
-            for name in list(sides)[:: 1 if turn % 2 else -1]:
-                speeds[name].append(images / sides[name]())
-        return speeds
+        image = torch.zeros(1, 1, side, side, device=self.device)
+        return of_the_peak(self.network(), image, image.new_zeros(1, dtype=torch.long))
 
     def _plan(self) -> dict[str, Any]:
         return pixel.plan(self._material(), self.settings)
@@ -302,7 +266,7 @@ class Bench:
         return draw
 
     def _autocast(self) -> Any:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        return autocast(self.device)
 
     def _now(self) -> float:
         return now(self.device)
@@ -353,29 +317,6 @@ class Pictures(Dataset[torch.Tensor]):
         with Image.open(self._paths[place]) as picture:
             image: torch.Tensor = self._prepare(picture.convert("L"))
         return image
-
-
-class Clock(Callback):
-    """Seconds from the start of the epoch to the end of its last batch."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self.seconds = device, 0.0
-
-    def on_train_epoch_start(self, *_: Any) -> None:
-        self._start = now(self._device)
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.seconds = now(self._device) - self._start
-
-
-def now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def written(folder: Path, images: int, side: int) -> Scans:

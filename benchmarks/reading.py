@@ -83,11 +83,7 @@ def _sides(
         return np.stack(each)[:, None].astype(np.float32) / FULL
 
     def volumes(rows: np.ndarray) -> np.ndarray:
-        """As system 0 reads a sample: the first .nii.gz of its folder, as nibabel's floats."""
-        import nibabel
-
-        firsts = [sorted((folder / "nifti" / str(row)).glob("*.nii.gz"))[0] for row in rows]
-        each = [np.asarray(nibabel.load(path).get_fdata(), np.float32) for path in firsts]
+        each = [read_volume(folder / "nifti" / str(row)) for row in rows]
         return np.stack(each)[:, None] / FULL
 
     raw, floats = "mammo, stored uint16", "mammo loader, float32 tensors"
@@ -103,22 +99,34 @@ def _sides(
     }
 
 
-def written(folder: Path, images: int, side: int) -> Dataset:
-    """Half ellipses full of noise of 12 bits on black, as a dataset, as PNG and as NIfTI."""
+def read_volume(folder: Path) -> np.ndarray:
+    """As system 0 reads a sample: the first .nii.gz of its folder, as nibabel's floats (H, W)."""
+    import nibabel
+
+    first = sorted(folder.glob("*.nii.gz"))[0]
+    return np.asarray(nibabel.load(first).get_fdata(), np.float32)
+
+
+def written(folder: Path, images: int, side: int, *, dtype: str = "uint16") -> Dataset:
+    """Half ellipses full of noise on black, as a dataset, as PNG and as NIfTI.
+
+    The noise has 12 bits, or 8 where `dtype` is uint8.
+    """
     import nibabel
     from PIL import Image
 
     shape = (1, side, side)
     writer = DatasetWriter(
         folder / "new.partial", name="reading", classes=TASKS["malignancy2"], shape=shape,
-        dtype="uint16",
+        dtype=dtype,
     )  # fmt: skip
     rng = np.random.default_rng(0)
     rows, columns = np.ogrid[:side, :side]
     breast = ((rows / side - 0.5) / 0.45) ** 2 + (columns / side / 0.6) ** 2 < 1
     (folder / "png").mkdir()
     for number in range(images):
-        image = np.where(breast, 16 * rng.integers(1000, 4096, shape), 0).astype(np.uint16)
+        image = np.where(breast, 16 * rng.integers(1000, 4096, shape), 0)
+        image = (image // (256 if dtype == "uint8" else 1)).astype(dtype)
         row = {"group_id": f"p{number}", "image_id": f"i{number}", "split": "train"}
         writer.add(image, {**row, "label": ("benign", "malignant")[number % 2]})
         Image.fromarray(image[0]).save(folder / "png" / f"{number}.png")
