@@ -10,7 +10,11 @@ from mammo.models import open_model
 
 
 class Scorer:
-    """A classifier for MLflow: images (N, C, H, W) in [0, 1] to probabilities (N, classes)."""
+    """A classifier for MLflow: images (N, C, H, W) in [0, 1] to probabilities (N, classes).
+
+    One of several views takes `sets` as a param of the request: a number (N,) for each image, the
+    same for images of one patient, or of one breast. Without it each image is scored alone.
+    """
 
     def __init__(self, folder: Path) -> None:
         from mammo.classifiers import load_classifier
@@ -19,7 +23,8 @@ class Scorer:
 
     def predict(self, images: Any, params: dict[str, Any] | None = None) -> NDArray[np.float32]:
         values = images["images"] if isinstance(images, dict) else images
-        scores = self._classifier.predict(np.asarray(values, np.float32))
+        keys = (params or {}).get("sets") or None
+        scores = self._classifier.predict(np.asarray(values, np.float32), keys=keys)
         return np.asarray(scores, np.float32)
 
 

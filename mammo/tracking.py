@@ -537,11 +537,17 @@ def _write_mlmodel(folder: Path, about: Mapping[str, Any], run_id: str) -> None:
 def _scores(about: Mapping[str, Any]) -> tuple["ModelSignature", Any]:
     """What a classifier takes and gives, and an image to ask of: black, for it shows nobody."""
     from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
     image = TensorSpec(np.dtype(np.float32), (-1, *about["shape"]), "images")
     scores = TensorSpec(np.dtype(np.float32), (-1, len(about["classes"]["names"])), "scores")
-    signature = ModelSignature(inputs=Schema([image]), outputs=Schema([scores]))
+    # of a model that looks at several images at once: which of them belong together
+    sets = ParamSchema([ParamSpec("sets", "long", [], shape=(-1,))])
+    signature = ModelSignature(
+        inputs=Schema([image]),
+        outputs=Schema([scores]),
+        params=sets if about.get("views", "none") != "none" else None,
+    )
     return signature, {"images": np.zeros((1, *about["shape"]), np.float32)}
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mammo.classifiers.pooling import Pool, laid
+from mammo.classifiers.views import VIEWS
 from mammo.errors import CheckpointError, ConfigError
 
 TORCHVISION = "torchvision/"
@@ -30,6 +32,7 @@ class Network(nn.Module):
     """Images (B, C, H, W) in [0, 1] to logits (B, K); whatever normalises them lies inside.
 
     Kept in channels_last, the order that convolutions prefer on a CPU and on a GPU.
+    One with `views` gives the logits (S, K) of sets of images too.
     """
 
     mean: Tensor
@@ -47,9 +50,11 @@ class Network(nn.Module):
         sd: Sequence[float],
         dropout: float = 0.0,
         head: str = "linear",
+        views: str = "none",
     ) -> None:
         super().__init__()
         self.body = body
+        self.pool: Pool | None = VIEWS[views](features)
         self.frozen = False  # whether nothing of the backbone is ever trained; a plan says so
         self.dropout = nn.Dropout(dropout if head == "linear" else 0.0)
         self.head = make_head(head, features, classes, dropout)
@@ -58,6 +63,11 @@ class Network(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_sd", torch.ones(features))
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def top(self) -> nn.Module:
+        """All that is learned behind the features."""
+        return self.head if self.pool is None else nn.ModuleList([self.pool, self.head])
 
     @property
     def last_layer(self) -> nn.Linear:
@@ -70,11 +80,27 @@ class Network(nn.Module):
         found: Tensor = self.body(normal)
         return found
 
-    def classify(self, features: Tensor) -> Tensor:
-        """Logits (B, K) of `features` (B, F)."""
-        scaled = (features - self.feature_mean) / self.feature_sd
+    def classify(self, features: Tensor, held: Tensor | None = None) -> Tensor:
+        """Logits (B, K) of `features` (B, F), each image by itself.
+
+        With `held` (S, M) they are those (S, K) of the sets that the images are in, one after the
+        other; see `Sets.pick`.
+        """
+        scaled = self._scaled(features)
+        if held is not None and self.pool is not None:
+            scaled = self.pool(laid(scaled, held), held)
         logits: Tensor = self.head(self.dropout(scaled))
         return logits
+
+    def attention(self, features: Tensor, held: Tensor) -> Tensor | None:
+        """Weight (n,) of each image in its set; None where none is learned."""
+        if self.pool is None:
+            return None
+        weights = self.pool.weights(laid(self._scaled(features), held), held)
+        return None if weights is None else weights[held]
+
+    def _scaled(self, features: Tensor) -> Tensor:
+        return (features - self.feature_mean) / self.feature_sd
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classify(self.features(images))
@@ -109,6 +135,7 @@ def build(
     dropout: float = 0.0,
     drop_path: float = 0.0,
     head: str = "linear",
+    views: str = "none",
     weights: dict[str, Tensor] | None = None,
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
     source: str = "",
@@ -141,6 +168,7 @@ def build(
             sd=for_channels(sd, channels),
             dropout=dropout,
             head=head,
+            views=views,
         )
 
 

@@ -117,7 +117,9 @@ class Experiment:
         """
         for fold in dict.fromkeys(fold for fold, _ in runs):  # told now, and not when it is due
             rows = training_rows(self.data, fold=fold, val_fraction=self.recipe.val_fraction)
-            check_held_out(Material(self.data, rows.train, rows.val, rows.scored, fold))
+            check_held_out(
+                Material(self.data, rows.train, rows.val, rows.scored, fold), self.recipe.aggregate
+            )
         jobs = self.settings["jobs"]
         (self._children if jobs == 1 else partial(self._children_at_once, jobs))(tracked, runs)
         done, frames, validation = [], [], []

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mammo.classifiers.backbone import Network
 from mammo.data.dataset import Dataset
-from mammo.data.loading import EpochOrder, ordered_batches
+from mammo.data.loading import EpochOrder, in_sets, ordered_batches
+from mammo.data.sets import Sets
 
 Rows = NDArray[np.int64]
 Batches = DataLoader[Any]
@@ -33,7 +34,7 @@ class Features:
     def of(
         self, network: Network, data: Dataset, rows: Rows, device: torch.device
     ) -> dict[str, Tensor]:
-        """Columns features (N, F), label (N,) and row (N,) of `rows` of `data`, on the CPU."""
+        """Columns features (N, F) and row (N,) of `rows` of `data`, on the CPU."""
         if self._known is None:
             open_rows = np.flatnonzero((self._data.manifest["split"] != "test").to_numpy())
             found = compute(network, self._data, open_rows, device)
@@ -44,11 +45,7 @@ class Features:
         features[own] = self._known[rows[own]]
         if not own.all():
             features[~own] = compute(network, data, rows[~own], device)
-        return {
-            "features": features,
-            "label": torch.from_numpy(data.label_ids()[rows]),
-            "row": torch.from_numpy(rows),
-        }
+        return {"features": features, "row": torch.from_numpy(rows)}
 
 
 @torch.no_grad()
@@ -60,10 +57,20 @@ def compute(network: Network, data: Dataset, rows: Rows, device: torch.device) -
     return torch.cat(parts)
 
 
-def serve(columns: dict[str, Tensor], *, batch_size: int, order: Callable[[int], Rows]) -> Batches:
-    """Batches of `columns` in the order that `order(epoch)` gives, as positions."""
+def serve(
+    columns: dict[str, Tensor],
+    *,
+    batch_size: int,
+    order: Callable[[int], Rows],
+    sets: Sets | None,
+    labels: Rows,
+) -> Batches:
+    """Batches in the order that `order(epoch)` gives, as positions of samples with `labels`.
+
+    A sample is a row of `columns`, or one of the `sets` of rows.
+    """
     return DataLoader(
-        _Columns(columns),
+        _Columns(columns, sets, labels),
         batch_size=batch_size,
         sampler=EpochOrder(order),
         collate_fn=_as_it_is,
@@ -72,14 +79,16 @@ def serve(columns: dict[str, Tensor], *, batch_size: int, order: Callable[[int],
 
 
 class _Columns(TorchDataset[Any]):
-    def __init__(self, columns: dict[str, Tensor]) -> None:
-        self._columns = columns
+    def __init__(self, columns: dict[str, Tensor], sets: Sets | None, labels: Rows) -> None:
+        self._columns, self._sets, self._labels = columns, sets, torch.from_numpy(labels)
 
     def __len__(self) -> int:
-        return len(self._columns["row"])
+        return len(self._labels)
 
     def __getitems__(self, positions: list[int]) -> dict[str, Tensor]:
-        return {name: each[positions] for name, each in self._columns.items()}
+        images, more = in_sets(self._sets, np.asarray(positions, np.int64))
+        picked = {name: each[images] for name, each in self._columns.items()}
+        return {**picked, "label": self._labels[positions], **more}
 
 
 def _as_it_is(batch: Any) -> Any:

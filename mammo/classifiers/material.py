@@ -4,16 +4,17 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.scores import CLASS_AUC, check_labels, mode_of
 from mammo.data.dataset import Dataset
 from mammo.data.partition import draw_patients
+from mammo.data.sets import Sets, set_keys
 from mammo.errors import ConfigError, DataError
 from mammo.evaluation.predictions import unseen
 from mammo.models import SavedModel
@@ -37,13 +38,10 @@ class Material:
         return -1 if self.fold == "none" else int(self.fold)
 
 
-def check_material(material: Material, monitors: Sequence[str], how: str) -> None:
-    """Refuse rows that cannot train or cannot be judged, before the network is built.
-
-    `how` a patient's images become one score: mean, max or none.
-    """
+def check_material(material: Material, recipe: Recipe) -> None:
+    """Refuse rows that cannot train or cannot be judged, before the network is built."""
     classes = material.data.classes
-    for monitor in monitors:
+    for monitor in recipe.monitors:
         mode_of(monitor)
         named = monitor.removeprefix(CLASS_AUC)
         if monitor.startswith(CLASS_AUC) and (named not in classes.names or len(classes.names) < 3):
@@ -51,13 +49,15 @@ def check_material(material: Material, monitors: Sequence[str], how: str) -> Non
                 f"monitor {monitor!r} is no metric of the classes {', '.join(classes.names)}; "
                 "monitor val/auc"
             )
-    labels = material.data.manifest["label"].iloc[material.train]
-    check_labels(labels, classes.positive, "training", "preprocess more images")
-    check_held_out(material)
+    check_training(material, recipe, "training", "preprocess more images")
+    check_held_out(material, recipe.aggregate)
 
 
-def check_held_out(material: Material) -> None:
-    """Refuse validation and scored rows that cannot judge."""
+def check_held_out(material: Material, how: str) -> None:
+    """Refuse validation and scored rows that cannot judge.
+
+    `how` a patient's images become one score: mean, max or none.
+    """
     classes, fold = material.data.classes, material.fold_number
     scored = "scored" if fold < 0 else f"scored (fold {fold})"
     for rows, what, remedy in (
@@ -76,6 +76,13 @@ def check_held_out(material: Material) -> None:
     held_out = material.data.manifest.iloc[np.concatenate([material.val, material.scored])]
     if held_out["is_synthetic"].any():
         raise DataError("synthetic images among the validation or scored rows; preprocess again")
+
+
+def check_training(material: Material, recipe: Recipe, what: str, remedy: str) -> None:
+    """Refuse training rows whose samples are not of the positive class and of another."""
+    data, rows = material.data, material.train
+    ids = sample_labels(data, rows, sets_of(data, rows, recipe))
+    check_labels(np.asarray(data.classes.names)[ids], data.classes.positive, what, remedy)
 
 
 def check_ground(model: SavedModel, material: Material) -> None:
@@ -124,10 +131,24 @@ def overfitting(material: Material, share: float, seed: int) -> Material:
     return replace(material, train=rows, val=rows)
 
 
-def class_counts(material: Material) -> list[int]:
-    """Training images of each class, in the order of the class ids."""
-    ids = material.data.label_ids()[material.train]
-    counts: list[int] = np.bincount(ids, minlength=len(material.data.classes.names)).tolist()
+def sets_of(data: Dataset, rows: Rows, recipe: Recipe) -> Sets | None:
+    """Which positions in `rows` are a sample together; None where each is one by itself."""
+    if recipe.views == "none":
+        return None
+    return Sets.of(set_keys(data.manifest.iloc[rows], recipe.views_of))
+
+
+def sample_labels(data: Dataset, rows: Rows, sets: Sets | None) -> Rows:
+    """Class ids of the samples that `rows` make."""
+    ids: Rows = data.label_ids()[rows]
+    return ids if sets is None else sets.labels(ids, data.classes)
+
+
+def class_counts(material: Material, recipe: Recipe) -> list[int]:
+    """Training samples of each class, in the order of the class ids."""
+    data, rows = material.data, material.train
+    ids = sample_labels(data, rows, sets_of(data, rows, recipe))
+    counts: list[int] = np.bincount(ids, minlength=len(data.classes.names)).tolist()
     return counts
 
 

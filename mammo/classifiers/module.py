@@ -15,6 +15,7 @@ from mammo.classifiers.backbone import Network
 from mammo.classifiers.blocks import rest
 from mammo.classifiers.losses import Loss
 from mammo.classifiers.plans import Group
+from mammo.classifiers.pooling import over_images
 from mammo.classifiers.scores import finite
 from mammo.errors import ConfigError
 from mammo.training.optimizing import Optimizing, Schedule
@@ -28,7 +29,8 @@ class ClassifierModule(LightningModule):
     """Trains `network`; `judge(rows, scores)` gives the metrics of the validation rows.
 
     A batch has `label` (B,), `row` (B,) and either `image` (B, C, H, W) in [0, 1] or, where the
-    backbone is frozen and nothing is augmented, its `features` (B, F).
+    backbone is frozen and nothing is augmented, its `features` (B, F). One of sets of images has
+    `held` too, and a label for each set; see `mammo.data.loading`.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class ClassifierModule(LightningModule):
     ) -> None:
         super().__init__()
         # What a checkpoint holds: a frozen backbone is the same in every one.
-        self.trained = network.head if network.frozen else network
+        self.trained = network.top if network.frozen else network
         self._whole = [network]  # in a list, so that it is no part of the module
         self.history: list[dict[str, float]] = []  # metrics of every epoch so far
         self.loss = loss
@@ -75,7 +77,11 @@ class ClassifierModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         targets = batch["label"]
-        if "features" not in batch:
+        if "held" in batch and "features" not in batch:
+            # of a set's label, for what is changed may depend on it; sets are never blended
+            images, _ = self._augment(batch["image"], over_images(targets, batch["held"]))
+            batch = {**batch, "image": images}
+        elif "features" not in batch:
             images, targets = self._augment(batch["image"], targets)
             batch = {"image": images}
         loss = self.loss.value(self._outputs(batch), targets)
@@ -86,6 +92,8 @@ class ClassifierModule(LightningModule):
         outputs, labels = self._outputs(batch), batch["label"]
         loss = self.loss.value(outputs, labels)
         self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        if "held" in batch:
+            outputs = over_images(outputs, batch["held"])
         self._seen.append((batch["row"].cpu(), outputs.float().cpu()))
 
     def on_validation_epoch_end(self) -> None:
@@ -99,11 +107,6 @@ class ClassifierModule(LightningModule):
             )
         for name, value in finite(self._judge(rows, scores)).items():
             self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64))
-
-    @torch.no_grad()
-    def outputs(self, batch: dict[str, Tensor]) -> Tensor:
-        """What the head says of one batch on the network's device, on the CPU; see `activation`."""
-        return self._outputs(batch).float().cpu()
 
     def on_train_epoch_end(self) -> None:
         values = self.trainer.callback_metrics
@@ -122,10 +125,9 @@ class ClassifierModule(LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def _outputs(self, batch: dict[str, Tensor]) -> Tensor:
-        if "features" in batch:
-            return self.network.classify(batch["features"])
-        outputs: Tensor = self.network(batch["image"])
-        return outputs
+        network = self.network
+        features = batch["features"] if "features" in batch else network.features(batch["image"])
+        return network.classify(features, batch.get("held"))
 
 
 def curves(history: list[dict[str, float]]) -> pd.DataFrame:

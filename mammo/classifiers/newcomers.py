@@ -132,22 +132,44 @@ def told_apart(images: Sequence[Newcomer], how: str) -> tuple[list[str], str]:
     return [""] * len(images), "none"
 
 
+def joined(images: Sequence[Newcomer], patients: Sequence[str], unit: str) -> list[str]:
+    """The set of each image that a model pools by the `unit` of mammo.data.sets.UNITS.
+
+    An image of nobody known, or of neither breast, is a set of its own.
+    """
+    sides = [_laterality(image.paths[0]) for image in images] if unit == "breast" else patients
+    return [
+        f"of {patient} {side}" if patient and side else f"image {place}"
+        for place, (patient, side) in enumerate(zip(patients, sides, strict=True))
+    ]
+
+
 def score(
     classifier: "Classifier",
     images: Sequence[Newcomer],
     recipe: Recipe,
     *,
+    keys: Sequence[str],
     workers: int,
     batch_size: int,
 ) -> pd.DataFrame:
-    """Columns file, score/<class> of each class (nan where there is none), reason and refused.
+    """Columns file, what the classifier tells (nan where it does not), reason and refused.
 
-    A batch holds the images in their order, so that no score depends on `workers`.
+    A batch holds the images in their order, so that no score depends on `workers`. Images with the
+    same of `keys` are a set, for a model of several views.
     """
-    names = [f"score/{name}" for name in classifier.classes.names]
-    scores = np.full((len(images), len(names)), np.nan)
+    import torch
+
     reasons, refused = [""] * len(images), [False] * len(images)
     waiting: dict[int, NDArray[np.float32]] = {}
+    scored: list[int] = []
+    seen = [classifier.see(np.empty((0, *classifier.shape)))]
+
+    def look() -> None:
+        seen.append(classifier.see(np.stack(list(waiting.values())), batch_size=batch_size))
+        scored.extend(waiting)
+        waiting.clear()
+
     with Progress("predict", len(images)) as progress:
         for number, found in _in_order(Reader(recipe), images, workers or cores()):
             progress.advance(1)
@@ -156,13 +178,13 @@ def score(
             else:
                 waiting[number] = found
             if len(waiting) == batch_size:
-                scores[list(waiting)] = classifier.predict(np.stack(list(waiting.values())))
-                waiting.clear()
+                look()
     if waiting:
-        scores[list(waiting)] = classifier.predict(np.stack(list(waiting.values())))
+        look()
+    told = classifier.told(torch.cat(seen), [keys[number] for number in scored])
     # objects, for pandas' own texts hold no name that is not UTF-8
     frame = pd.DataFrame({"file": pd.Series(_names(images), dtype=object)})
-    frame[names] = scores
+    frame = frame.join(pd.DataFrame(told, index=scored))
     return frame.assign(reason=reasons, refused=refused)
 
 
@@ -223,8 +245,20 @@ def _names(images: Sequence[Newcomer]) -> list[str]:
 def _patient_id(path: Path) -> str | None:
     """PatientID of a DICOM file; "" of any other and where there is none, None if unreadable."""
     try:
-        if not is_dicom(path):
-            return ""
-        return str(read_header(path, ["PatientID"]).get("PatientID") or "").strip()
+        return _said(path, "PatientID")
     except DataError:
         return None
+
+
+def _laterality(path: Path) -> str:
+    """L or R of a DICOM file; "" of any other, and where there is none."""
+    try:
+        side = _said(path, "ImageLaterality") or _said(path, "Laterality")
+    except DataError:
+        return ""
+    return side if side in ("L", "R") else ""
+
+
+def _said(path: Path, tag: str) -> str:
+    """What a DICOM file says under `tag`; "" of any other file and where it says nothing."""
+    return str(read_header(path, [tag]).get(tag) or "").strip() if is_dicom(path) else ""

@@ -15,11 +15,18 @@ from mammo.classifiers.backbone import Network
 from mammo.classifiers.changing import make_changing
 from mammo.classifiers.features import Batches, Features, serve
 from mammo.classifiers.losses import Loss, make_loss
-from mammo.classifiers.material import Material, Rows, class_counts
+from mammo.classifiers.material import (
+    Material,
+    Rows,
+    check_training,
+    class_counts,
+    sample_labels,
+    sets_of,
+)
 from mammo.classifiers.module import ClassifierModule
 from mammo.classifiers.plans import Group
 from mammo.classifiers.recipe import Recipe
-from mammo.classifiers.scores import check_labels, judge, mode_of, predictions
+from mammo.classifiers.scores import judge, mode_of, predictions
 from mammo.classifiers.unfreezing import Patience, Unfreezing
 from mammo.data.loading import ordered_batches, training_batches
 from mammo.data.samplers import SAMPLERS
@@ -62,7 +69,7 @@ def phases_of(material: Material, recipe: Recipe, seed: int) -> list[Phase]:
                 f"subset_epochs {recipe.subset_epochs} needs a warm-up subset, dataset "
                 f"{material.data.name} has none; preprocess it with --warmup_negatives 3"
             )
-        found.insert(0, _phase("subset", material, marked, recipe.subset_epochs, 1.0, seed))
+        found.insert(0, _phase("subset", material, marked, recipe, 1.0, seed))
     if recipe.real_epochs:
         real = rows[~data["is_synthetic"].to_numpy()[rows]]
         if len(real) in (0, len(rows)):
@@ -72,16 +79,17 @@ def phases_of(material: Material, recipe: Recipe, seed: int) -> list[Phase]:
                 "synthetic; mix both, or leave real_epochs at 0"
             )
         factor = recipe.real_lr_factor
-        found.append(_phase("real", material, real, recipe.real_epochs, factor, seed))
+        found.append(_phase("real", material, real, recipe, factor, seed))
     return found
 
 
 def _phase(
-    name: str, material: Material, rows: Rows, epochs: int, lr_factor: float, seed: int
+    name: str, material: Material, rows: Rows, recipe: Recipe, lr_factor: float, seed: int
 ) -> Phase:
-    labels = material.data.manifest["label"].iloc[rows]
-    check_labels(labels, material.data.classes.positive, name, "give it more images, or 0 epochs")
-    return Phase(name, replace(material, train=rows), epochs, lr_factor, derive(seed, name))
+    own = replace(material, train=rows)
+    check_training(own, recipe, name, "give it more images, or 0 epochs")
+    epochs = {"subset": recipe.subset_epochs, "real": recipe.real_epochs}[name]
+    return Phase(name, own, epochs, lr_factor, derive(seed, name))
 
 
 class Fitting:
@@ -183,9 +191,10 @@ class Fitting:
     def _batches(self, phase: Phase) -> tuple[Batches, Batches]:
         """Training and validation batches: images, or features where those never change."""
         network, recipe, material = self._network, self._recipe, phase.material
-        size = recipe.batch_size
-        labels = material.data.label_ids()[material.train]
-        positive = material.data.classes.positive_id
+        size, data, rows = recipe.batch_size, material.data, material.train
+        sets, val_sets = (sets_of(data, each, recipe) for each in (rows, material.val))
+        labels = sample_labels(data, rows, sets)
+        positive = data.classes.positive_id
         draw = SAMPLERS.bound(recipe.sampler, {**vars(recipe), "positive": positive})
 
         def order(epoch: int) -> Rows:
@@ -193,17 +202,23 @@ class Fitting:
             return positions
 
         images = training_batches(
-            material.data, material.train, batch_size=size, order=order, workers=recipe.workers
+            data, rows, batch_size=size, order=order, sets=sets, workers=recipe.workers
         )
         if not network.frozen:
-            return images, ordered_batches(material.data, material.val, batch_size=size)
+            return images, ordered_batches(data, material.val, batch_size=size, sets=val_sets)
         device = choose_device(recipe.device)
-        train = self._features.of(network, material.data, material.train, device)
-        val = self._features.of(network, material.data, material.val, device)
-        return (
-            serve(train, batch_size=size, order=order) if self._change.nothing else images,
-            serve(val, batch_size=size, order=lambda epoch: np.arange(len(material.val))),
+        of_val = sample_labels(data, material.val, val_sets)
+        val = serve(
+            self._features.of(network, data, material.val, device),
+            batch_size=size,
+            order=lambda epoch: np.arange(len(of_val)),
+            sets=val_sets,
+            labels=of_val,
         )
+        if not self._change.nothing:
+            return images, val
+        train = self._features.of(network, data, rows, device)
+        return serve(train, batch_size=size, order=order, sets=sets, labels=labels), val
 
     def _unfreezing(self) -> list[Callback]:
         recipe = self._recipe
@@ -239,7 +254,7 @@ class Fitting:
 
 def loss_of(material: Material, recipe: Recipe) -> Loss:
     """The loss of `recipe`; what it counts, it counts on the training rows."""
-    told = {"counts": class_counts(material), "positive": material.data.classes.positive_id}
+    told = {"counts": class_counts(material, recipe), "positive": material.data.classes.positive_id}
     return make_loss(recipe.loss, {**vars(recipe), **told})
 
 

@@ -89,7 +89,7 @@ def full(
     else:
         rates = (lr * backbone_lr_factor, layer_decay, block_lr)
         body = _by_block(_from_head(network, block), *rates)
-    return [*body, *groups(network.head.parameters(), lr)]
+    return [*body, *groups(network.top.parameters(), lr)]
 
 
 @FINETUNES.register("head")
@@ -103,7 +103,7 @@ def head(network: "Network", *, lr: float) -> list[Group]:
     network.frozen = True
     for parameter in network.last_layer.parameters():
         parameter.data.zero_()
-    return groups(network.head.parameters(), lr)
+    return groups(network.top.parameters(), lr)
 
 
 @FINETUNES.register("partial")
@@ -131,7 +131,7 @@ def partial(
     for parameter in (each for frozen in found[left:] for each in frozen):
         parameter.requires_grad_(False)
     body = _by_block(found[:left], lr * backbone_lr_factor, layer_decay, block_lr)
-    return [*body, *groups(network.head.parameters(), lr)]
+    return [*body, *groups(network.top.parameters(), lr)]
 
 
 @FINETUNES.register("gradual")
@@ -157,7 +157,7 @@ def gradual(
     ]
     network.body.requires_grad_(False)
     body = _by_block(found, lr * backbone_lr_factor, layer_decay, block_lr)
-    return [*groups(network.head.parameters(), lr), *body]
+    return [*groups(network.top.parameters(), lr), *body]
 
 
 def groups(parameters: "Iterable[Parameter]", lr: float, *, depth: int = 0) -> list[Group]:

@@ -12,8 +12,10 @@ from torch import Tensor
 from mammo.classifiers.activations import ACTIVATIONS
 from mammo.classifiers.backbone import Network, build
 from mammo.classifiers.newcomers import read, recipe_of
+from mammo.classifiers.telling import Columns, Keys, see, tell
 from mammo.data.classes import ClassMap
 from mammo.errors import CheckpointError, ConfigError, DataError
+from mammo.evaluation.predictions import views_of
 from mammo.models import SavedModel, open_model
 from mammo.training import choose_device
 
@@ -35,33 +37,40 @@ class Classifier:
         """Positive score from which a patient is called positive; chosen on validation."""
         return self.thresholds["balanced"]
 
-    def predict(self, images: ArrayLike, *, batch_size: int = 32) -> NDArray[np.float64]:
-        """Probabilities (N, classes) of `images` (N, C, H, W) in [0, 1]."""
-        outputs = self._outputs(images, batch_size)
-        return np.asarray(ACTIVATIONS[self.activation](outputs).double().numpy())
+    @property
+    def views_of(self) -> str:
+        """Whose images it looks at together: a patient's, a breast's, or empty for one by one."""
+        return views_of(self.saved.about)
 
-    def tell(self, images: ArrayLike, *, batch_size: int = 32) -> dict[str, NDArray[np.float64]]:
+    def predict(
+        self, images: ArrayLike, *, keys: Keys | None = None, batch_size: int = 32
+    ) -> NDArray[np.float64]:
+        """Probabilities (N, classes) of `images` (N, C, H, W) in [0, 1]; `keys` as of `tell`."""
+        told = self.tell(images, keys=keys, batch_size=batch_size)
+        return np.stack([told[f"score/{name}"] for name in self.classes.names], axis=1)
+
+    def tell(self, images: ArrayLike, *, keys: Keys | None = None, batch_size: int = 32) -> Columns:
         """All it says of `images` (N, C, H, W) in [0, 1], as columns (N,) of a predictions frame.
 
         They are `score/<class>`, `logit/<class>` and, trained with uncertainty=attenuation,
-        `uncertainty`.
+        `uncertainty`. Trained on several views, it says of images with the same of `keys` (N,)
+        what it says of the set that they are, and with views=attention also the `attention` that
+        each gets in its set; without keys each image is a set of its own.
         """
-        outputs = self._outputs(images, batch_size)
-        return ACTIVATIONS[self.activation].columns(outputs, self.classes.names)
+        return self.told(self.see(images, batch_size=batch_size), keys)
 
-    @torch.no_grad()
-    def _outputs(self, images: ArrayLike, batch_size: int) -> Tensor:
-        """What the head says of each image, on the CPU."""
+    def see(self, images: ArrayLike, *, batch_size: int = 32) -> Tensor:
+        """What it keeps (N, ...) of `images` (N, C, H, W) in [0, 1], for `told`."""
         values = np.asarray(images, np.float32)
         if values.ndim != 4 or values.shape[1:] != self.shape:
             raise DataError(f"images are {values.shape}, the classifier takes (N, *{self.shape})")
-        device = self.network.mean.device
-        parts = [
-            self.network(torch.from_numpy(values[start : start + batch_size]).to(device))
-            for start in range(0, len(values), batch_size)
-        ]
-        width = ACTIVATIONS[self.activation].per_class * len(self.classes.names)
-        return torch.cat([torch.empty(0, width), *(each.float().cpu() for each in parts)])
+        given = torch.from_numpy(values)
+        starts = range(0, len(values), batch_size)
+        return see(self.network, (given[start : start + batch_size] for start in starts))
+
+    def told(self, seen: Tensor, keys: Keys | None = None) -> Columns:
+        """What `tell` says of images of which it kept `seen` (N, ...)."""
+        return tell(self.network, ACTIVATIONS[self.activation], self.classes.names, seen, keys)
 
     def read(self, *paths: Path) -> NDArray[np.float32]:
         """The image (C, H, W) in `paths`, one a channel, prepared as in training; in [0, 1].
@@ -85,6 +94,7 @@ def load(folder: Path, *, device: str = "cpu") -> Classifier:
             shape=saved.shape,
             classes=outputs,
             head=about.get("head", "linear"),
+            views=about.get("views", "none"),
         )
         network.load_state_dict(saved.weights())
         classifier = Classifier(

@@ -54,6 +54,8 @@ class Recipe:
     dropout: float
     drop_path: float
     head: str
+    views: str
+    views_of: str
     epochs: int
     subset_epochs: int
     real_epochs: int

@@ -1,6 +1,7 @@
 """Where a classifier looked: Grad-CAM of its last map of features (Selvaraju et al. 2017)."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from mammo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from mammo.classifiers.predict import Classifier
 
@@ -29,14 +30,21 @@ class Saliency:
             )
         self.layer = name
         self._device = network.mean.device
-        self._gradcam = LayerGradCam(network, layer)
+        self._network = network
+        self._gradcam = LayerGradCam(self._outputs, layer)
 
-    def maps(self, images: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def maps(
+        self,
+        images: NDArray[np.float32],
+        ids: NDArray[np.int64],
+        mates: Sequence[NDArray[np.float32]] = (),
+    ) -> NDArray[np.float32]:
         """What speaks for class `ids` (N,) in `images` (N, C, H, W): (N, H, W) in [0, 1].
 
         Each map is divided by its own maximum; one is 0 all over where nothing speaks for the
         class. Its blocks are the pixels of the map of features, smoothed: it tells a region, not
-        an outline.
+        an outline. `mates` are the other images (M, C, H, W) of the set of each, for a model of
+        several views.
         """
         import torch
         from torch.nn.functional import interpolate
@@ -45,11 +53,31 @@ class Saliency:
         for place, (image, number) in enumerate(zip(images, ids, strict=True)):
             # one at a time: the images are few, and their gradients fill the memory
             given = torch.from_numpy(image[None].copy()).to(self._device).requires_grad_()
-            coarse = self._gradcam.attribute(given, target=int(number), relu_attributions=True)
+            coarse = self._gradcam.attribute(
+                given,
+                target=int(number),
+                additional_forward_args=self._features(mates[place] if len(mates) else images[:0]),
+                relu_attributions=True,
+            )
             fine = interpolate(coarse, images.shape[2:], mode="bilinear", align_corners=False)
             values = fine.detach().cpu().numpy()[0, 0]
             found[place] = values / max(float(values.max()), np.finfo(np.float32).tiny)
         return found
+
+    def _features(self, images: NDArray[np.float32]) -> "Tensor":
+        import torch
+
+        if not len(images):  # which not every network takes
+            return self._network.feature_mean[None, :][:0]
+        with torch.no_grad():
+            return self._network.features(torch.from_numpy(images).to(self._device))
+
+    def _outputs(self, image: "Tensor", mates: "Tensor") -> "Tensor":
+        """Of one image (1, C, H, W), or of the set that it is with `mates`, features (M, F)."""
+        import torch
+
+        every = torch.cat([self._network.features(image), mates])
+        return self._network.classify(every, torch.ones(1, len(every), device=self._device) > 0)
 
 
 def last_map(

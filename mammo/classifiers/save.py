@@ -55,6 +55,8 @@ def save(
             "mean": network.mean.flatten().tolist(),
             "sd": network.sd.flatten().tolist(),
         },
+        "views": recipe.views,
+        "views_of": recipe.views_of,
         "aggregate": recipe.aggregate,
         "thresholds": thresholds(patients, data.classes.positive),
         "temperature": temperature_of(patients),  # of a patient's scores

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mammo.data.classes import ClassMap
 from mammo.data.dataset import Dataset
@@ -27,6 +27,7 @@ MONITORS = {
     "val/specificity": "max",
     "val/f1": "max",
 }
+TOLD = ("uncertainty", "attention")  # of an image, beside its scores and logits
 CLASS_AUC = "val/auc/"  # and a class, where there are more than two
 
 
@@ -87,9 +88,9 @@ def judge(frame: pd.DataFrame, classes: ClassMap, how: str) -> dict[str, float]:
     return found
 
 
-def check_labels(labels: pd.Series, positive: str, what: str, remedy: str) -> None:
+def check_labels(labels: ArrayLike, positive: str, what: str, remedy: str) -> None:
     """Refuse rows on which no AUC of the positive class exists."""
-    present = sorted(labels.unique())
+    present = sorted(set(np.asarray(labels).tolist()))
     if positive not in present or len(present) < 2:
         raise DataError(
             f"the {what} rows hold only {', '.join(present) or 'nothing'}; an AUC needs "
@@ -118,11 +119,11 @@ def _ratio(part: int, whole: int) -> float:
 def pooled(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """Out-of-fold predictions of all seeds as one row an image: the mean of its scores.
 
-    So are its logits and its uncertainty, where there are some.
+    So are its logits, its uncertainty and its attention, where there are some.
     """
     every = pd.concat(frames, ignore_index=True)
     names = [name for name in every if str(name).startswith("score/")]
-    told = [name for name in every if str(name).startswith(("logit/", "uncertainty"))]
+    told = [name for name in every if str(name).startswith(("logit/", *TOLD))]
     averaged = [*names, *told]
     means = every.groupby("image_id", sort=True)[averaged].mean()
     first = every.drop_duplicates("image_id").set_index("image_id")

@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-import torch
 
 from mammo.classifiers.backbone import build
 from mammo.classifiers.features import Features
@@ -17,9 +16,11 @@ from mammo.classifiers.plans import FINETUNES
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.save import save
 from mammo.classifiers.scores import judge, predictions
+from mammo.classifiers.telling import keep, see, tell
 from mammo.classifiers.weights import Weights
 from mammo.data.classes import ClassMap
 from mammo.data.loading import ordered_batches
+from mammo.data.sets import set_keys
 from mammo.models import SavedModel
 from mammo.run import Run
 from mammo.seeds import derive
@@ -53,7 +54,7 @@ def train_classifier(
     `features` remembers those of a frozen backbone from one run of the recipe to the next.
     """
     classes = material.data.classes
-    check_material(material, recipe.monitors, recipe.aggregate)
+    check_material(material, recipe)
     phases = phases_of(material, recipe, seed)
     if recipe.find_lr:
         recipe = _with_rate_found(tracked, material, recipe, weights, features, seed=seed)
@@ -104,6 +105,7 @@ def _prepared(
         dropout=recipe.dropout,
         drop_path=recipe.drop_path,
         head=recipe.head,
+        views=recipe.views,
         weights=weights.tensors,
         normalisation=weights.normalisation,
         source=weights.source,
@@ -144,21 +146,20 @@ def _predict(
     split: str,
 ) -> pd.DataFrame:
     """Predictions of `rows` by the chosen weights."""
-    device = choose_device(recipe.device)
+    device, data = choose_device(recipe.device), material.data
     network = module.network.eval().to(device)
     if network.frozen:
-        found = features.of(network, material.data, rows, device)["features"]
-        parts = [module.outputs({"features": found.to(device)})]
+        seen = keep(network, features.of(network, data, rows, device)["features"])
     else:
-        batches = ordered_batches(material.data, rows, batch_size=recipe.batch_size)
-        parts = [module.outputs({"image": batch["image"].to(device)}) for batch in batches]
-    width = module.loss.per_class * len(material.data.classes.names)
-    outputs, activation = torch.cat([torch.empty(0, width), *parts]), module.activation
-    told = activation.columns(outputs, material.data.classes.names)
+        batches = ordered_batches(data, rows, batch_size=recipe.batch_size)
+        seen = see(network, (batch["image"] for batch in batches))
+    pooled = network.pool is not None
+    keys = set_keys(data.manifest.iloc[rows], recipe.views_of) if pooled else None
+    told = tell(network, module.activation, data.classes.names, seen, keys)
     return predictions(
-        material.data,
+        data,
         rows,
-        np.stack([told[f"score/{name}"] for name in material.data.classes.names], axis=1),
+        np.stack([told[f"score/{name}"] for name in data.classes.names], axis=1),
         told=told,
         split=split,
         fold=material.fold_number,

@@ -49,14 +49,16 @@ def run(
     """Score the images of FOLDER (DICOM, PNG, TIFF, NIfTI; or one file) with the classifier MODEL.
 
     They are prepared as those that the model was trained on. The CSV --output has a row a file: a
-    probability for each class, the decision at the model's threshold --operating (balanced, f1,
-    specificity_0.9 and others that it holds), the same for the patient over all their images, and
-    the reason where a file was not scored. --patients tells whose an image is: headers (PatientID
-    of DICOM, written as a running number alone), folders (the sub-folder), none; auto takes the
-    first that tells it of every file. --channels, for a model of several, are the ends of the
-    names of the files that are one image, as _low,_subtracted. --json true prints the summary as
-    JSON. The exit code is 0, or 2 when a file could not be read; the others are scored all the
-    same.
+    probability for each class, the uncertainty where the model has learned one, the decision at
+    the model's threshold --operating (balanced, f1, specificity_0.9 and others that it holds), the
+    same for the patient over all their images, and the reason where a file was not scored. A model
+    of several views gives all images of a patient, or of a breast, the same score, and tells how
+    much attention each got where it has learned that. --patients tells whose an image is: headers
+    (PatientID of DICOM, written as a running number alone), folders (the sub-folder), none; auto
+    takes the first that tells it of every file. --channels, for a model of several, are the ends
+    of the names of the files that are one image, as _low,_subtracted. --json true prints the
+    summary as JSON. The exit code is 0, or 2 when a file could not be read; the others are scored
+    all the same.
     """
     target = _target(output)
     place = Path(folder).expanduser()
@@ -65,7 +67,14 @@ def run(
     import pandas as pd
 
     from mammo.classifiers import load_classifier
-    from mammo.classifiers.newcomers import find, recipe_of, refuse_channels, score, told_apart
+    from mammo.classifiers.newcomers import (
+        find,
+        joined,
+        recipe_of,
+        refuse_channels,
+        score,
+        told_apart,
+    )
 
     ends = [each.strip() for each in channels.split(",") if each.strip()]
     images = find(place, channels=ends)
@@ -77,7 +86,16 @@ def run(
     known = len(set(whose) - {""})
     who = f"{known} patients" if known else "patients unknown"
     LOG.info("predict: %d images, %s (%s)", len(images), who, _HOW[how])
-    frame = score(classifier, images, recipe, workers=workers, batch_size=batch_size)
+    keys = joined(images, whose, classifier.views_of)
+    alone = sum(key.startswith("image ") for key in keys)
+    if classifier.views_of and alone:
+        LOG.warning(
+            "predict: the model looks at all images of a %s at once, and nothing tells whose %d "
+            "of %d images are; each of these is scored alone",
+            *(classifier.views_of, alone, len(images)),
+        )
+    sizes = {"workers": workers, "batch_size": batch_size}
+    frame = score(classifier, images, recipe, keys=keys, **sizes)
     frame.insert(1, "patient", pd.Series(whose, dtype=object))
     _write(target, _decided(frame, classifier, threshold))
     refused = int(frame["refused"].sum())
@@ -128,6 +146,7 @@ def _decided(frame: "pd.DataFrame", classifier: "Classifier", threshold: float) 
     """The columns of the CSV: decisions by image and by patient beside the scores."""
     import pandas as pd
 
+    from mammo.classifiers.scores import TOLD
     from mammo.evaluation.ranking import aggregate
 
     positive, names = classifier.classes.positive, classifier.classes.names
@@ -146,7 +165,8 @@ def _decided(frame: "pd.DataFrame", classifier: "Classifier", threshold: float) 
         told = told.join(found, on="patient")
     else:
         told = told.reindex(columns=[*told.columns, *columns])
-    return told[["file", "patient", *scores, "decision", *columns, "reason"]]
+    more = [name for name in TOLD if name in told]
+    return told[["file", "patient", *scores, *more, "decision", *columns, "reason"]]
 
 
 def _decisions(frame: "pd.DataFrame", classifier: "Classifier", threshold: float) -> list[str]:

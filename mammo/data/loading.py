@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mammo.data.dataset import Dataset
+from mammo.data.sets import Sets
 
-# image float32 (B, C, H, W) in [0, 1]; label int64 (B,); row int64 (B,), of the dataset
+# image float32 (B, C, H, W) in [0, 1]; label int64 (B,); row int64 (B,), of the dataset.
+# Of S sets, which come one after the other: label (S,), held bool (S, M), see `Sets.pick`
 Batch: TypeAlias = dict[str, torch.Tensor]
 # by name: from rows of the dataset to an array, a row each, that a batch carries too
 Columns: TypeAlias = Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]]
@@ -25,19 +27,21 @@ def training_batches(
     batch_size: int,
     order: Callable[[int], NDArray[Any]],
     columns: Columns = MappingProxyType({}),
+    sets: Sets | None = None,
     workers: int = 0,
 ) -> DataLoader[Batch]:
     """Batches of `rows` of `data`; `order(epoch)` gives an epoch's positions in `rows`.
 
+    With `sets` of positions in `rows` a sample is a set: `order` gives their numbers, and
+    `batch_size` counts them.
     The trainer tells the loader's sampler the epoch, so an epoch's batches depend on its number
     alone and not on how many came before.
     """
     sampler = EpochOrder(order)
-    # Batch norm has no variance to divide by where the last batch is a single image.
+    # Batch norm has no variance to divide by where the last batch is a single sample.
     single = len(sampler) > batch_size and len(sampler) % batch_size == 1
-    return _loader(
-        _Rows(data, rows, columns), batch_size, sampler, drop_last=single, workers=workers
-    )
+    samples = _Rows(data, rows, columns, sets)
+    return _loader(samples, batch_size, sampler, drop_last=single, workers=workers)
 
 
 def ordered_batches(
@@ -46,13 +50,12 @@ def ordered_batches(
     *,
     batch_size: int,
     columns: Columns = MappingProxyType({}),
+    sets: Sets | None = None,
     workers: int = 0,
 ) -> DataLoader[Batch]:
-    """Batches of all `rows` of `data` once, as they come."""
-    sampler = range(len(rows))
-    return _loader(
-        _Rows(data, rows, columns), batch_size, sampler, drop_last=False, workers=workers
-    )
+    """Batches of all `rows` of `data`, or of all `sets` of them, once, as they come."""
+    samples = _Rows(data, rows, columns, sets)
+    return _loader(samples, batch_size, range(len(samples)), drop_last=False, workers=workers)
 
 
 class EpochOrder(Sampler[int]):
@@ -75,23 +78,39 @@ class EpochOrder(Sampler[int]):
 
 
 class _Rows(TorchDataset[Batch]):
-    def __init__(self, data: Dataset, rows: NDArray[Any], columns: Columns) -> None:
-        self._data, self._columns = data, columns
+    def __init__(
+        self, data: Dataset, rows: NDArray[Any], columns: Columns, sets: Sets | None
+    ) -> None:
+        self._data, self._columns, self._sets = data, columns, sets
         self._rows = np.asarray(rows, np.int64)
-        self._labels = data.label_ids()[self._rows]
+        labels = data.label_ids()[self._rows]
+        self._labels = labels if sets is None else sets.labels(labels, data.classes)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._labels)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """One batch; torch's loader calls this once instead of once an image."""
-        picked = self._rows[list(positions)]
+        chosen = np.asarray(positions, np.int64)
+        images, more = in_sets(self._sets, chosen)
+        picked = self._rows[images]
         return {
             "image": torch.from_numpy(self._data.images(picked)),
-            "label": torch.from_numpy(self._labels[list(positions)]),
+            "label": torch.from_numpy(self._labels[chosen]),
             "row": torch.from_numpy(picked),
+            **more,
             **{name: torch.from_numpy(of(picked)) for name, of in self._columns.items()},
         }
+
+
+def in_sets(
+    sets: Sets | None, samples: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], dict[str, torch.Tensor]]:
+    """Positions of the images of `samples`, and what a batch says of their `sets`, if any."""
+    if sets is None:
+        return samples, {}
+    images, held = sets.pick(samples)
+    return images, {"held": torch.from_numpy(held)}
 
 
 def _loader(

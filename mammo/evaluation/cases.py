@@ -10,36 +10,59 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from mammo.data.dataset import Dataset
+from mammo.data.sets import set_keys
 from mammo.evaluation.evidence import Evidence
 from mammo.evaluation.ranking import classes_of
 from mammo.evaluation.report import Section
 
-# Images (N, C, H, W) in [0, 1] and class ids (N,) to maps (N, H, W) in [0, 1]
-Look = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]]
+Images = NDArray[np.float32]  # (N, C, H, W) in [0, 1]
+# Images, class ids (N,) and the other images of each one's set, if any, to maps (N, H, W) in [0, 1]
+Look = Callable[[Images, NDArray[np.int64], Sequence[Images]], NDArray[np.float32]]
 _CELL = 1.5  # inches
 
 
 def saliency_evidence(
-    data: Dataset, predictions: pd.DataFrame, look: Look, *, layer: str, count: int
+    data: Dataset,
+    predictions: pd.DataFrame,
+    look: Look,
+    *,
+    layer: str,
+    count: int,
+    views_of: str = "",
 ) -> Evidence:
-    """A figure of `count` cases of each kind, every image beside what spoke for its call."""
+    """A figure of `count` cases of each kind, every image beside what spoke for its call.
+
+    `views_of` says whose images the model looks at together; see `predictions.views_of`.
+    """
     cases = most_confident(predictions, count)
     rows = pd.Index(data.manifest["image_id"]).get_indexer(cases["image_id"])
     images = data.images(rows)
     ids = np.array([data.classes.id_of(name) for name in cases["called"]], np.int64)
-    maps = look(images, ids)
+    maps = look(images, ids, _mates(data, predictions, rows, views_of) if views_of else ())
     figure = saliency_figure(cases, images, maps)
     text = (
         "The images that the model called with most confidence, rightly and wrongly, each beside "
         f"its Grad-CAM map for the class it was called ({layer}): red spoke for it. A map shows a "
         "region, coarsely, and is no outline of a lesion."
     )
+    if views_of:
+        text += f" The call is of all images of the {views_of}, the map of what is in this one."
     caption = "Most confident calls by true class, and what spoke for them"
     return Evidence(
         sections=[Section("Where the model looked", text, {"Cases": cases}, {caption: figure})],
         figures={"saliency": figure},
         tables={"saliency_cases": cases},
     )
+
+
+def _mates(
+    data: Dataset, predictions: pd.DataFrame, rows: NDArray[np.int64], unit: str
+) -> list[Images]:
+    """The other images that were scored together with each of `rows`."""
+    scored = pd.Index(data.manifest["image_id"]).get_indexer(predictions["image_id"].unique())
+    keys = pd.Series(set_keys(data.manifest.iloc[scored], unit), index=scored)
+    sets = {row: scored[keys.to_numpy() == keys[row]] for row in rows.tolist()}
+    return [data.images(of[of != row]) for row, of in sets.items()]
 
 
 def most_confident(predictions: pd.DataFrame, count: int) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mammo.data.classes import ClassMap
 from mammo.data.dataset import Dataset
+from mammo.data.sets import Sets, set_keys
 from mammo.data.splits import NO_FOLD, Partition, fold_numbers, training_rows
 from mammo.errors import DataError
 from mammo.models import SavedModel
@@ -33,8 +34,13 @@ class Predicts(Protocol):
     def threshold(self) -> float:
         """Chosen on the validation patients of its own training."""
 
-    def tell(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-        """Columns (N,) of `images` (N, C, H, W) in [0, 1]: `score/<class>` of each, and others."""
+    def tell(
+        self, images: NDArray[np.float32], *, keys: NDArray[Any] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """Columns (N,) of `images` (N, C, H, W) in [0, 1]: `score/<class>` of each, and others.
+
+        Images with the same of `keys` (N,) are one sample, for a model of several views.
+        """
 
 
 def evaluated_rows(data: Dataset, split: str, about: Mapping[str, Any]) -> Rows:
@@ -190,11 +196,7 @@ def predict(
 ) -> pd.DataFrame:
     """Predictions frame of `rows`, read in batches from the memory map."""
     names = data.classes.names
-    parts = [
-        pd.DataFrame(classifier.tell(data.images(rows[start : start + batch_size])))
-        for start in range(0, max(1, len(rows)), batch_size)
-    ]
-    told = pd.concat(parts, ignore_index=True)
+    told = _columns(classifier, data, rows, batch_size)
     scores = told[[f"score/{name}" for name in names]]
     about = classifier.saved.about
     fold = fold_of(about)
@@ -206,6 +208,31 @@ def predict(
     frame = frame.join(scores)
     frame["pred"] = np.asarray(names, object)[scores.to_numpy().argmax(axis=1)]
     return frame.join(told.drop(columns=scores.columns))
+
+
+def views_of(about: Mapping[str, Any]) -> str:
+    """Whose images a model pools, by `mammo.data.sets.UNITS`; empty where it pools none."""
+    return str(about["views_of"]) if about.get("views", "none") != "none" else ""
+
+
+def _columns(classifier: Predicts, data: Dataset, rows: Rows, batch_size: int) -> pd.DataFrame:
+    """What the classifier tells of `rows`, of whole sets at a time where it pools them."""
+    unit = views_of(classifier.saved.about)
+    if not unit:
+        parts = [
+            pd.DataFrame(classifier.tell(data.images(rows[start : start + batch_size])))
+            for start in range(0, max(1, len(rows)), batch_size)
+        ]
+        return pd.concat(parts, ignore_index=True)
+    keys = set_keys(data.manifest.iloc[rows], unit)
+    sets = Sets.of(keys)
+    batch = (np.cumsum(sets.sizes) - 1) // batch_size  # that holds the last image of each set
+    parts = []
+    for chosen in np.split(np.arange(len(sets)), np.flatnonzero(np.diff(batch)) + 1):
+        images, _ = sets.pick(chosen)
+        told = classifier.tell(data.images(rows[images]), keys=keys[images])
+        parts.append(pd.DataFrame(told, index=images))
+    return pd.concat(parts).sort_index()
 
 
 def _partition(data: Dataset, about: Mapping[str, Any]) -> Partition:

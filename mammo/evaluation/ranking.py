@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from mammo.data.sets import joint_labels
 from mammo.errors import ConfigError, DataError
 from mammo.evaluation import AGGREGATES
 from mammo.evaluation.bootstrap import interval, patient_strata, patient_weights
@@ -76,8 +77,7 @@ def aggregate(
 
     Scores: `mean` of the patient's images; `max` takes those of its image with the highest
     positive score, so that they still sum to 1; `none` keeps a row an image.
-    Label: the positive class if any of its images has it, else the most frequent one, of equally
-    frequent ones that with the highest id.
+    Label: that of `joint_labels`.
     `unit` names the columns that make a row: group_id and laterality for a breast.
     """
     if how not in AGGREGATES:
@@ -94,8 +94,7 @@ def aggregate(
         scores = frame.groupby(keys)[means].mean()
     votes = pd.get_dummies(frame["label"]).reindex(columns=classes, fill_value=0).astype("int64")
     counts = votes.groupby([frame[each] for each in keys]).sum().to_numpy()
-    winner = len(classes) - 1 - np.argmax(counts[:, ::-1], axis=1)
-    label_id = np.where(counts[:, classes.index(positive)] > 0, classes.index(positive), winner)
+    label_id = joint_labels(counts, classes.index(positive))
     others = [each for each in ("dataset", "split", "fold", "seed") if each in frame]
     out = frame.groupby(keys)[others].first()
     out["label"] = np.asarray(classes, object)[label_id]

@@ -143,7 +143,10 @@ def run(
 
             seen = found.tables["predictions"]
             seen = seen[seen["split"] == split]  # not those that chose the threshold
-            evidence.add(saliency_evidence(real, seen, lens.maps, layer=lens.layer, count=saliency))
+            looked = saliency_evidence(
+                real, seen, lens.maps, layer=lens.layer, count=saliency, views_of=judged.views_of
+            )
+            evidence.add(looked)
         context = {"val": "validation", "train": "training"}.get(split, "test")
         tracked.input(real.name, real.digest, found.rows, context)
     if synthetic:

@@ -10,9 +10,11 @@ from mammo.classifiers.changing import check_changing
 from mammo.classifiers.losses import LOSSES, POS_WEIGHTS, UNCERTAINTIES, check_uncertainty
 from mammo.classifiers.plans import BLOCKS, FINETUNES, LR_SCHEDULES, OPTIMIZERS, check_plan
 from mammo.classifiers.recipe import Recipe, check_folds, seeds_of
+from mammo.classifiers.views import VIEWS, check_views
 from mammo.classifiers.weights import check_weights, weights_digest
 from mammo.data.mix_settings import BALANCES, MIXES, SHORTAGES, TRIMS, MixSettings
 from mammo.data.samplers import SAMPLERS, check_room
+from mammo.data.sets import UNITS
 from mammo.errors import ConfigError
 from mammo.evaluation import AGGREGATES
 from mammo.loggers import LOGGERS, check_logger
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     LrSchedule = str
     BlockName = str
     HeadName = str
+    ViewsName = str
+    UnitName = str
     MixMode = str
     Balance = str
     OnShortage = str
@@ -49,6 +53,8 @@ else:
     LrSchedule = one_of(LR_SCHEDULES)
     BlockName = one_of(BLOCKS)
     HeadName = one_of(("linear", "batch_norm"))
+    ViewsName = one_of(VIEWS)
+    UnitName = one_of(UNITS)
     MixMode = one_of(MIXES)
     Balance = one_of(BALANCES)
     OnShortage = one_of(SHORTAGES)
@@ -96,6 +102,7 @@ def check(settings: Mapping[str, Any]) -> None:
     del defaults["batch_size"]  # whatever the sampler, batches have it
     SAMPLERS.refuse_idle([settings["sampler"]], settings, defaults)
     check_changing(settings, defaults)
+    check_views(settings, defaults)
 
 
 def _check_phases(settings: Mapping[str, Any]) -> None:
@@ -188,6 +195,8 @@ def run(
     dropout: Fraction = 0.0,
     drop_path: Fraction = 0.0,
     head: HeadName = "linear",
+    views: ViewsName = "none",
+    views_of: UnitName = "patient",
     epochs: PositiveInt = 30,
     subset_epochs: Count = 0,
     real_epochs: Count = 0,
@@ -273,11 +282,13 @@ def run(
         dropout: share of features dropped before the last layer
         drop_path: chance that an image skips the last block, less for those before it
         head: linear, or batch_norm: BatchNorm, ReLU, Dropout, Linear
+        views: make one sample of several images by the mean, max or attention of their features
+        views_of: whose images are one sample: a patient's or a breast's (views)
         epochs: most passes over the training rows
         subset_epochs: passes over the warm-up subset of the dataset before them; 0 for none
         real_epochs: passes over the real images alone after them, with a fresh optimizer
         real_lr_factor: learning rate of these over lr
-        batch_size: images of one optimizer step
+        batch_size: images of one optimizer step, or sets of images with views
         monitor: metric that chooses the epoch, as val/auc; further ones, as val/auc,val/loss, have
             the weights of their best epoch kept beside it
         patience: epochs without gain that end the training; 0 for all epochs
