@@ -81,6 +81,14 @@ def test_families_without_a_shared_run_are_refused():
         families.paired(*tables)
 
 
+def test_folds_of_other_patients_are_no_pairs():
+    ours, theirs = family(1.0), family(0.5)
+    theirs["fold"] = (theirs["fold"] + 1) % 5
+    tables = [families.of_runs(each, "malignant", "mean") for each in (ours, theirs)]
+    with pytest.raises(DataError, match="fold 0 with seed 0 has other images in the two"):
+        families.paired(*tables)
+
+
 def test_the_command_compares_two_files_and_writes_its_tables(tmp_path, capsys):
     ours, theirs = family(1.5), family(0.5)
     (tmp_path / "probe").mkdir()
@@ -108,6 +116,8 @@ def test_the_command_compares_two_files_and_writes_its_tables(tmp_path, capsys):
     ("changed", "line"),
     [
         ({"group_id": None}, "lack the columns group_id"),
+        ({"score/malignant": np.nan}, "120 predictions without a score"),
+        ({"score/malignant": None, "score/benign": None}, "lack the columns score/<class>"),
         ({"score/malignant": None, "score/other": 0.5}, "the runs' classes are benign/malignant"),
     ],
 )
@@ -122,6 +132,13 @@ def test_predictions_that_cannot_be_compared_are_refused_in_one_line(
     assert main(["compare", str(tmp_path / "good.parquet"), str(tmp_path / "bad.parquet")]) == 2
     told = capsys.readouterr().err
     assert line in told and told.count("\n") == 1
+
+
+def test_a_file_that_is_no_table_is_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "broken.parquet").write_text("no table")
+    assert main(["compare", *[str(tmp_path / "broken.parquet")] * 2]) == 2
+    told = capsys.readouterr().err
+    assert "broken.parquet is no table of predictions" in told and told.count("\n") == 1
 
 
 def test_a_run_named_twice_is_refused(tmp_path, capsys):
