@@ -60,12 +60,19 @@ def compute(network: Network, data: Dataset, rows: Rows, device: torch.device) -
     return torch.cat(parts)
 
 
-def serve(columns: dict[str, Tensor], *, batch_size: int, order: Callable[[int], Rows]) -> Batches:
+def serve(
+    columns: dict[str, Tensor],
+    *,
+    batch_size: int,
+    order: Callable[[int], Rows],
+    drop_last: bool = False,
+) -> Batches:
     """Batches of `columns` in the order that `order(epoch)` gives, as positions."""
     return DataLoader(
         _Columns(columns),
         batch_size=batch_size,
         sampler=EpochOrder(order),
+        drop_last=drop_last,
         collate_fn=_as_it_is,
         generator=torch.Generator().manual_seed(0),  # else it moves the global one
     )

@@ -21,7 +21,7 @@ from mammo.classifiers.plans import Group
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.scores import check_labels, judge, mode_of, predictions
 from mammo.classifiers.unfreezing import Patience, Unfreezing
-from mammo.data.loading import ordered_batches, training_batches
+from mammo.data.loading import ends_in_one, ordered_batches, training_batches
 from mammo.data.samplers import SAMPLERS
 from mammo.errors import ConfigError, DataError
 from mammo.run import Run
@@ -200,8 +200,10 @@ class Fitting:
         device = choose_device(recipe.device)
         train = self._features.of(network, material.data, material.train, device)
         val = self._features.of(network, material.data, material.val, device)
+        last = ends_in_one(len(order(0)), size)
+        served = serve(train, batch_size=size, order=order, drop_last=last)
         return (
-            serve(train, batch_size=size, order=order) if self._change.nothing else images,
+            served if self._change.nothing else images,
             serve(val, batch_size=size, order=lambda epoch: np.arange(len(material.val))),
         )
 

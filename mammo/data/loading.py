@@ -33,10 +33,12 @@ def training_batches(
     alone and not on how many came before.
     """
     sampler = EpochOrder(order)
-    # Batch norm has no variance to divide by where the last batch is a single image.
-    single = len(sampler) > batch_size and len(sampler) % batch_size == 1
     return _loader(
-        _Rows(data, rows, columns), batch_size, sampler, drop_last=single, workers=workers
+        _Rows(data, rows, columns),
+        batch_size,
+        sampler,
+        drop_last=ends_in_one(len(sampler), batch_size),
+        workers=workers,
     )
 
 
@@ -53,6 +55,14 @@ def ordered_batches(
     return _loader(
         _Rows(data, rows, columns), batch_size, sampler, drop_last=False, workers=workers
     )
+
+
+def ends_in_one(rows: int, batch_size: int) -> bool:
+    """Whether the last of several batches would be a single row, whose batch norm has no variance.
+
+    It is left out; the order of the next epoch is another.
+    """
+    return rows > batch_size and rows % batch_size == 1
 
 
 class EpochOrder(Sampler[int]):
