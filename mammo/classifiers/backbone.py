@@ -12,6 +12,7 @@ from mammo.errors import CheckpointError, ConfigError
 
 TORCHVISION = "torchvision/"
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_AUXILIARY = ("googlenet", "inception_v3")  # in training they give three outputs
 _HEADS = ("classifier", "fc", "head", "heads")  # where torchvision keeps its last layer
 
 
@@ -243,6 +244,11 @@ def _create_torchvision(model_name: str, drop_path: float) -> Body:
             "give torchvision/<name> or a name that timm knows"
         )
     asked = {"stochastic_depth_prob": drop_path} if drop_path else {}
+    if name in _AUXILIARY:
+        raise ConfigError(
+            f"model_name {model_name!r} trains with auxiliary heads, which have no place here; "
+            "use another, as inception_v3 of timm"
+        )
     module = models.get_model(name, weights=None, **asked)
     head = next((each for each in _HEADS if hasattr(module, each)), "")
     linears = [

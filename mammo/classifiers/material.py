@@ -51,6 +51,12 @@ def check_material(material: Material, monitors: Sequence[str], how: str) -> Non
                 f"monitor {monitor!r} is no metric of the classes {', '.join(classes.names)}; "
                 "monitor val/auc"
             )
+        if monitor.startswith(CLASS_AUC):
+            validated = material.data.manifest["label"].iloc[material.val]
+            if named not in set(validated):
+                raise DataError(
+                    f"monitor {monitor!r}: no validation image is {named}; monitor val/auc"
+                )
     labels = material.data.manifest["label"].iloc[material.train]
     check_labels(labels, classes.positive, "training", "preprocess more images")
     for rows, what, remedy in (

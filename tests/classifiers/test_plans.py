@@ -371,6 +371,11 @@ def test_cosine_plateau_holds_its_rate_once_all_blocks_train_and_falls_from_ther
             "never unfreeze a block",
         ),
         ({"finetune": "head", "weights": "default", "layer_decay": 0.5}, "layer_decay 0.5 does"),
+        ({"finetune": "head", "weights": "default", "drop_path": 0.2}, "drop_path 0.2 does not"),
+        (
+            {"finetune": "gradual", "weights": "default", "unfreeze_after": 2},
+            "unfreeze_after 2 leaves no epoch of 2",
+        ),
     ],
 )
 def test_a_setting_that_does_not_go_with_the_plan_is_refused(tmp_path, settings, line):
