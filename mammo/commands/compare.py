@@ -100,6 +100,8 @@ def _predictions(reference: str) -> pd.DataFrame:
         if not file.is_file():
             raise DataError(f"{place} has no {PREDICTIONS}; give the folder or file that has it")
         return _checked(_read(file), reference)
+    if place.is_absolute() or place.suffix:
+        raise DataError(f"{reference} does not exist; give a run, a folder or {PREDICTIONS}")
     from mammo.tracking import Tracking
 
     tracking = Tracking()

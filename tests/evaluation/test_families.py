@@ -141,6 +141,11 @@ def test_a_file_that_is_no_table_is_refused_in_one_line(tmp_path, capsys):
     assert "broken.parquet is no table of predictions" in told and told.count("\n") == 1
 
 
+def test_a_file_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(["compare", *[str(tmp_path / "nowhere.parquet")] * 2]) == 2
+    assert "nowhere.parquet does not exist; give a run" in capsys.readouterr().err
+
+
 def test_a_run_named_twice_is_refused(tmp_path, capsys):
     family(1.0).to_parquet(tmp_path / "one.parquet")
     name = str(tmp_path / "one.parquet")
