@@ -72,9 +72,10 @@ class Network(nn.Module):
         return found
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits (B, K) of `features` (B, F)."""
-        scaled = (features - self.feature_mean) / self.feature_sd
-        logits: Tensor = self.head(self.dropout(scaled))
+        """Logits (B, K) of `features` (B, F), in float32: among those of bf16 many are equal."""
+        with torch.autocast(features.device.type, enabled=False):
+            scaled = (features.float() - self.feature_mean) / self.feature_sd
+            logits: Tensor = self.head(self.dropout(scaled))
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
