@@ -65,12 +65,12 @@ def test_every_command_shown_is_one_that_exists(page: str, line: str) -> None:
     [
         (step, line)
         for _, line in SHOWN
-        for step in ("train_generator", "sample")
+        for step in ("train_generator", "sample", "train_classifier")
         if line.startswith(f"mammo {step} ")
     ],
     ids=lambda text: str(text)[:60],
 )
-def test_settings_of_generators_that_are_shown_go_together(step: str, line: str) -> None:
+def test_settings_that_are_shown_go_together(step: str, line: str) -> None:
     """All but the weights that compare images, which are the reader's own file."""
     settings = cli.parse(step, shlex.split(re.sub(r"<[^>]+>", "0" * 32, line))[2:])
     if settings.get("perceptual"):

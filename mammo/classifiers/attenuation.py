@@ -73,7 +73,10 @@ def _log_mean(logged: Tensor) -> Tensor:
 
 
 def _over_points(outputs: Tensor, log_mean: Callable[[Tensor], Tensor]) -> Tensor:
-    """`log_mean` at fixed points of the Gaussian in place of draws, as a probability (B, K), float64."""
+    """`log_mean` at fixed points of the Gaussian in place of draws, as a probability (B, K).
+
+    In float64, as all scores.
+    """
     mean, sd = (each.double() for each in split(outputs))
     points = _points(mean.shape[1]).to(mean)[:, None]
     parts = [

@@ -14,6 +14,7 @@ from mammo.errors import CheckpointError, ConfigError
 
 TORCHVISION = "torchvision/"
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_AUXILIARY = ("googlenet", "inception_v3")  # in training they give three outputs
 _HEADS = ("classifier", "fc", "head", "heads")  # where torchvision keeps its last layer
 
 
@@ -81,15 +82,16 @@ class Network(nn.Module):
         return found
 
     def classify(self, features: Tensor, held: Tensor | None = None) -> Tensor:
-        """Logits (B, K) of `features` (B, F), each image by itself.
+        """Logits (B, K) of `features` (B, F), in float32: among those of bf16 many are equal.
 
-        With `held` (S, M) they are those (S, K) of the sets that the images are in, one after the
-        other; see `Sets.pick`.
+        With `held` (S, M) they are not each image's but those (S, K) of the sets that the images
+        are in, one after the other; see `Sets.pick`.
         """
-        scaled = self._scaled(features)
-        if held is not None and self.pool is not None:
-            scaled = self.pool(laid(scaled, held), held)
-        logits: Tensor = self.head(self.dropout(scaled))
+        with torch.autocast(features.device.type, enabled=False):
+            scaled = self._scaled(features)
+            if held is not None and self.pool is not None:
+                scaled = self.pool(laid(scaled, held), held)
+            logits: Tensor = self.head(self.dropout(scaled))
         return logits
 
     def attention(self, features: Tensor, held: Tensor) -> Tensor | None:
@@ -100,7 +102,7 @@ class Network(nn.Module):
         return None if weights is None else weights[held]
 
     def _scaled(self, features: Tensor) -> Tensor:
-        return (features - self.feature_mean) / self.feature_sd
+        return (features.float() - self.feature_mean) / self.feature_sd
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classify(self.features(images))
@@ -271,6 +273,11 @@ def _create_torchvision(model_name: str, drop_path: float) -> Body:
             "give torchvision/<name> or a name that timm knows"
         )
     asked = {"stochastic_depth_prob": drop_path} if drop_path else {}
+    if name in _AUXILIARY:
+        raise ConfigError(
+            f"model_name {model_name!r} trains with auxiliary heads, which have no place here; "
+            "use another, as inception_v3 of timm"
+        )
     module = models.get_model(name, weights=None, **asked)
     head = next((each for each in _HEADS if hasattr(module, each)), "")
     linears = [

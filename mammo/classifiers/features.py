@@ -64,6 +64,7 @@ def serve(
     order: Callable[[int], Rows],
     sets: Sets | None,
     labels: Rows,
+    drop_last: bool = False,
 ) -> Batches:
     """Batches in the order that `order(epoch)` gives, as positions of samples with `labels`.
 
@@ -73,6 +74,7 @@ def serve(
         _Columns(columns, sets, labels),
         batch_size=batch_size,
         sampler=EpochOrder(order),
+        drop_last=drop_last,
         collate_fn=_as_it_is,
         generator=torch.Generator().manual_seed(0),  # else it moves the global one
     )

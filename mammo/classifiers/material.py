@@ -49,6 +49,12 @@ def check_material(material: Material, recipe: Recipe) -> None:
                 f"monitor {monitor!r} is no metric of the classes {', '.join(classes.names)}; "
                 "monitor val/auc"
             )
+        if monitor.startswith(CLASS_AUC):
+            validated = material.data.manifest["label"].iloc[material.val]
+            if named not in set(validated):
+                raise DataError(
+                    f"monitor {monitor!r}: no validation image is {named}; monitor val/auc"
+                )
     check_training(material, recipe, "training", "preprocess more images")
     check_held_out(material, recipe.aggregate)
 

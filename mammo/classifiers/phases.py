@@ -28,7 +28,7 @@ from mammo.classifiers.plans import Group
 from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.scores import judge, mode_of, predictions
 from mammo.classifiers.unfreezing import Patience, Unfreezing
-from mammo.data.loading import ordered_batches, training_batches
+from mammo.data.loading import ends_in_one, ordered_batches, training_batches
 from mammo.data.samplers import SAMPLERS
 from mammo.errors import ConfigError, DataError
 from mammo.run import Run
@@ -217,8 +217,15 @@ class Fitting:
         )
         if not self._change.nothing:
             return images, val
-        train = self._features.of(network, data, rows, device)
-        return serve(train, batch_size=size, order=order, sets=sets, labels=labels), val
+        train = serve(
+            self._features.of(network, data, rows, device),
+            batch_size=size,
+            order=order,
+            sets=sets,
+            labels=labels,
+            drop_last=ends_in_one(len(order(0)), size),
+        )
+        return train, val
 
     def _unfreezing(self) -> list[Callback]:
         recipe = self._recipe

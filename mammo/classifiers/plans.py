@@ -22,6 +22,7 @@ _FALLS = ("plateau", "cosine_plateau")
 # what only some choices read: setting -> the setting that chooses, its choices
 READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     **dict.fromkeys(_RATES, ("finetune", ("full", "partial", "gradual"))),
+    "drop_path": ("finetune", ("full", "partial", "gradual")),  # a frozen backbone leaves out none
     "freeze_blocks": ("finetune", ("partial",)),
     **dict.fromkeys(
         (

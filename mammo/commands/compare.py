@@ -156,7 +156,9 @@ def _predictions(reference: str) -> pd.DataFrame:
         file = place / PREDICTIONS if place.is_dir() else place
         if not file.is_file():
             raise DataError(f"{place} has no {PREDICTIONS}; give the folder or file that has it")
-        return _checked(pd.read_parquet(file), reference)
+        return _checked(_read(file), reference)
+    if place.is_absolute() or place.suffix:
+        raise DataError(f"{reference} does not exist; give a run, a folder or {PREDICTIONS}")
     from mammo.tracking import Tracking
 
     tracking = Tracking()
@@ -174,11 +176,21 @@ def _predictions(reference: str) -> pd.DataFrame:
         return _checked(pd.read_parquet(found), reference)
 
 
+def _read(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:  # pyarrow's own are of these kinds
+        line = str(error).splitlines()[0]
+        raise DataError(f"{file} is no table of predictions ({line}); give {PREDICTIONS}") from None
+
+
 def _checked(frame: pd.DataFrame, whose: str) -> pd.DataFrame:
     wanted = ["image_id", "group_id", "split", "fold", "seed", "label", "label_id"]
     missing = sorted(set(wanted) - set(frame))
     if missing:
         raise DataError(f"the predictions of {whose} lack the columns {', '.join(missing)}")
+    if not any(str(name).startswith("score/") for name in frame):
+        raise DataError(f"the predictions of {whose} lack the columns score/<class>")
     return frame
 
 

@@ -38,10 +38,13 @@ def training_batches(
     alone and not on how many came before.
     """
     sampler = EpochOrder(order)
-    # Batch norm has no variance to divide by where the last batch is a single sample.
-    single = len(sampler) > batch_size and len(sampler) % batch_size == 1
-    samples = _Rows(data, rows, columns, sets)
-    return _loader(samples, batch_size, sampler, drop_last=single, workers=workers)
+    return _loader(
+        _Rows(data, rows, columns, sets),
+        batch_size,
+        sampler,
+        drop_last=ends_in_one(len(sampler), batch_size),
+        workers=workers,
+    )
 
 
 def ordered_batches(
@@ -56,6 +59,14 @@ def ordered_batches(
     """Batches of all `rows` of `data`, or of all `sets` of them, once, as they come."""
     samples = _Rows(data, rows, columns, sets)
     return _loader(samples, batch_size, range(len(samples)), drop_last=False, workers=workers)
+
+
+def ends_in_one(rows: int, batch_size: int) -> bool:
+    """Whether the last of several batches would be a single row, whose batch norm has no variance.
+
+    It is left out; the order of the next epoch is another.
+    """
+    return rows > batch_size and rows % batch_size == 1
 
 
 class EpochOrder(Sampler[int]):

@@ -3,6 +3,7 @@
 A family is the predictions of its runs, each row with its run's fold and seed.
 """
 
+import hashlib
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,13 +34,21 @@ class Difference:
 
 
 def of_runs(predictions: pd.DataFrame, positive: str, how: str) -> pd.DataFrame:
-    """METRICS by patient of every run of a family, a row a fold and seed."""
+    """METRICS by patient of every run of a family, a row a fold and seed.
+
+    Column scored is a digest of the images that the run has scored.
+    """
+    names = [f"score/{name}" for name in ranking.classes_of(predictions)]
+    unknown = int(predictions[names].isna().any(axis=1).sum())
+    if unknown:
+        raise DataError(f"there are {unknown} predictions without a score; each image needs one")
     rows = []
     for (fold, seed), mine in predictions.groupby(RUN, sort=True):
         patients = ranking.aggregate(mine.reset_index(drop=True), positive, how)
         both = patients["label"].nunique() > 1 and (patients["label"] == positive).any()
         found = Panel(patients, Asked(positive), {}).values() if both else {}
-        rows.append({"fold": fold, "seed": seed} | {name: found.get(name) for name in METRICS})
+        run = {"fold": fold, "seed": seed, "scored": _digest(mine["image_id"])}
+        rows.append(run | {name: found.get(name) for name in METRICS})
     return pd.DataFrame(rows).astype(dict.fromkeys(METRICS, "float64"))
 
 
@@ -55,6 +64,13 @@ def paired(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     both = ours.merge(theirs, on=RUN, suffixes=("", "/theirs"))
     if not len(both):
         raise DataError("the two share no fold and seed; run the baseline on the same ones")
+    other = both[both["scored"] != both["scored/theirs"]]
+    if len(other):
+        run = other.iloc[0]
+        raise DataError(
+            f"fold {run['fold']} with seed {run['seed']} has other images in the two; pairs need "
+            "the same folds, as of one preprocessed dataset"
+        )
     rows = []
     for name in METRICS:
         known = both[both[name].notna() & both[f"{name}/theirs"].notna()]
@@ -89,6 +105,10 @@ def over_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
     first = predictions.drop_duplicates("image_id").set_index("image_id")
     kept = first[["group_id", "label", "label_id"]]
     return kept.join(scores).sort_index().reset_index()
+
+
+def _digest(image_ids: pd.Series) -> str:
+    return hashlib.sha256("\n".join(sorted(image_ids)).encode()).hexdigest()[:16]
 
 
 def _by_fold(runs: pd.DataFrame, name: str) -> dict[Hashable, dict[Hashable, float]]:

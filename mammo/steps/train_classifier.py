@@ -86,6 +86,8 @@ def check(settings: Mapping[str, Any]) -> None:
             "or a file, or finetune full"
         )
     _check_phases(settings)
+    if settings["dropout"] == 1:
+        raise ConfigError("dropout 1 leaves no feature; it must be below 1")
     if settings["drop_path"] == 1:
         raise ConfigError("drop_path 1 leaves no block; it must be below 1")
     if settings["label_smoothing"] == 1:
@@ -116,6 +118,18 @@ def _check_phases(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"real_lr_factor {settings['real_lr_factor']} does not apply without real_epochs"
         )
+    if settings["patience_after"] and not settings["patience"]:
+        raise ConfigError(
+            f"patience_after {settings['patience_after']} has no effect with patience 0, which "
+            "ends no training; give a patience"
+        )
+    if settings["finetune"] == "gradual" and settings["unfreeze_after"] >= settings["epochs"]:
+        raise ConfigError(
+            f"unfreeze_after {settings['unfreeze_after']} leaves no epoch of {settings['epochs']} "
+            "to a further block; give more epochs, or finetune head"
+        )
+    if settings["head"] == "batch_norm" and settings["batch_size"] == 1:
+        raise ConfigError("batch_size 1 has no variance for head 'batch_norm'; use 2 or more")
     if settings["overfit"] and settings["limit"]:
         raise ConfigError(
             f"overfit {settings['overfit']} takes its own share of the patients; leave out limit"

@@ -113,3 +113,14 @@ def test_a_head_trained_alone_starts_with_every_class_as_likely() -> None:
     FINETUNES["head"](network, lr=1.0)
     logits = network.eval()(torch.rand(2, 1, 32, 32))
     assert logits.tolist() == [[0.0] * 3] * 2
+
+
+@pytest.mark.parametrize("head", ["linear", "batch_norm"])
+def test_mixed_precision_makes_no_two_logits_equal(head):
+    network = build(TIMM, shape=(1, 64, 64), classes=2, head=head).eval()
+    features = torch.linspace(1, 1.05, 200)[:, None].repeat(1, len(network.feature_mean))
+    expected = network.classify(features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = network.classify(features)
+    assert torch.equal(found, expected)
+    assert len(found[:, 0].unique()) == 200

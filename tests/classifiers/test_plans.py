@@ -246,6 +246,15 @@ def test_s2_11_gradual_trains_exactly_the_blocks_that_are_due_and_no_normalisati
     assert values == [0, 0, 1, 2, 3, 4, 5]
 
 
+def test_a_last_batch_of_one_is_left_out_where_features_are_served_too(tmp_path, pretrained):
+    data = write(tmp_path / "datasets")
+    rows = int((data.manifest["split"] == "train").sum())
+    run = tracked(tmp_path, data)
+    given = {"finetune": "head", "head": "batch_norm", "weights": str(pretrained)}
+    train(run, **given, batch_size=rows - 1, epochs=1)
+    assert run.last["images_seen"] == rows - 1
+
+
 def test_dropout_acts_where_the_head_alone_is_trained(tmp_path, pretrained):
     data = write(tmp_path / "datasets")
     found = []
@@ -362,6 +371,11 @@ def test_cosine_plateau_holds_its_rate_once_all_blocks_train_and_falls_from_ther
             "never unfreeze a block",
         ),
         ({"finetune": "head", "weights": "default", "layer_decay": 0.5}, "layer_decay 0.5 does"),
+        ({"finetune": "head", "weights": "default", "drop_path": 0.2}, "drop_path 0.2 does not"),
+        (
+            {"finetune": "gradual", "weights": "default", "unfreeze_after": 2},
+            "unfreeze_after 2 leaves no epoch of 2",
+        ),
     ],
 )
 def test_a_setting_that_does_not_go_with_the_plan_is_refused(tmp_path, settings, line):

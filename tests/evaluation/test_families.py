@@ -81,6 +81,14 @@ def test_families_without_a_shared_run_are_refused():
         families.paired(*tables)
 
 
+def test_folds_of_other_patients_are_no_pairs():
+    ours, theirs = family(1.0), family(0.5)
+    theirs["fold"] = (theirs["fold"] + 1) % 5
+    tables = [families.of_runs(each, "malignant", "mean") for each in (ours, theirs)]
+    with pytest.raises(DataError, match="fold 0 with seed 0 has other images in the two"):
+        families.paired(*tables)
+
+
 def test_the_command_compares_two_files_and_writes_its_tables(tmp_path, capsys):
     ours, theirs = family(1.5), family(0.5)
     (tmp_path / "probe").mkdir()
@@ -158,6 +166,8 @@ def test_words_that_make_no_comparison_are_refused_in_one_line(capsys, words, li
     ("changed", "line"),
     [
         ({"group_id": None}, "lack the columns group_id"),
+        ({"score/malignant": np.nan}, "120 predictions without a score"),
+        ({"score/malignant": None, "score/benign": None}, "lack the columns score/<class>"),
         (
             {"score/malignant": None, "score/other": 0.5},
             "the classes of model are benign/malignant, the baseline's",
@@ -175,6 +185,18 @@ def test_predictions_that_cannot_be_compared_are_refused_in_one_line(
     assert main(["compare", str(tmp_path / "good.parquet"), str(tmp_path / "bad.parquet")]) == 2
     told = capsys.readouterr().err
     assert line in told and told.count("\n") == 1
+
+
+def test_a_file_that_is_no_table_is_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "broken.parquet").write_text("no table")
+    assert main(["compare", *[str(tmp_path / "broken.parquet")] * 2]) == 2
+    told = capsys.readouterr().err
+    assert "broken.parquet is no table of predictions" in told and told.count("\n") == 1
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(["compare", *[str(tmp_path / "nowhere.parquet")] * 2]) == 2
+    assert "nowhere.parquet does not exist; give a run" in capsys.readouterr().err
 
 
 def test_a_run_named_twice_is_refused(tmp_path, capsys):

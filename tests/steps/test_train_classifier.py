@@ -12,6 +12,7 @@ from classifier_data import tracked, train, write
 from safetensors.torch import load_file
 
 from mammo.classifiers import load_classifier
+from mammo.data.classes import TASKS
 from mammo.errors import CheckpointError, ConfigError, DataError
 from mammo.evaluation.calibration import fit_temperature
 from mammo.evaluation.operating import outcome
@@ -307,6 +308,10 @@ def test_a_frozen_backbone_stays_as_it_is_its_normalisation_included(tmp_path):
         ({"sampler": "one_positive", "batch_size": 1}, "batch_size 1 leaves no room"),
         ({"mixup_alpha": 1.0}, r"mixup_alpha 1\.0 has no effect with blend none; it goes with mix"),
         ({"randaugment_ops": 3}, "randaugment_ops 3 has no effect with augment none"),
+        ({"dropout": 1.0}, "dropout 1 leaves no feature"),
+        ({"patience": 0, "patience_after": 3}, "patience_after 3 has no effect with patience 0"),
+        ({"head": "batch_norm", "batch_size": 1}, "batch_size 1 has no variance for head"),
+        ({"model_name": "torchvision/googlenet"}, "'torchvision/googlenet' trains with auxiliary"),
         ({"class_augment": "malignant=best"}, "class_augment 'malignant=best'"),
         ({"class_augment": "cancer=basic"}, "class_augment names class 'cancer'; the classes are"),
     ],
@@ -316,6 +321,17 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, settings, line):
     with pytest.raises(ConfigError, match=line) as caught:
         train(run, **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_no_validation_image_has_is_not_monitored(tmp_path):
+    rows = small.real_rows({"normal": [1] * 2, "benign": [1] * 2, "malignant": [1] * 2})
+    classes = TASKS["normal_benign_malignant"]
+    for row in rows:
+        val = row["label"] != "benign" and row["group_id"].endswith("1")
+        row["split"] = "val" if val else "train"
+    data = small.dataset(tmp_path / "datasets", rows, classes=classes, shape=(1, 32, 32))
+    with pytest.raises(DataError, match="'val/auc/benign': no validation image is benign"):
+        train(tracked(tmp_path, data), monitor="val/auc/benign")
 
 
 def test_validation_rows_of_one_class_are_refused(tmp_path):
