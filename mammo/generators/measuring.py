@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -161,20 +161,30 @@ class LossByNoise(Callback):
         """Log the table, and a figure of the first, the best and the last epoch."""
         if not self._epochs:
             return
-        from matplotlib.figure import Figure
-
         table = self.table()
         tracked.table("loss_by_noise", table)
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
-        for epoch in sorted({1, best_epoch, len(self._epochs)}):
-            rows = table[(table["epoch"] == epoch) & (table["images"] > 0)]
-            middles = (rows["noise_from"] + rows["noise_to"]) / 2
-            axes.plot(middles, rows["loss"], marker="o", label=f"epoch {epoch}")
-        axes.set_xlabel("share of noise")
-        axes.set_ylabel("validation loss")
-        axes.legend()
-        tracked.figure("loss_by_noise", figure)
+        epochs = sorted({1, best_epoch, len(self._epochs)})
+        tracked.figure("loss_by_noise", noise_figure(table, epochs))
+
+
+def noise_figure(table: pd.DataFrame, epochs: Sequence[int]) -> Any:
+    """Figure of the loss over the share of noise in `epochs` of `table` (see LossByNoise.table).
+
+    Where no validation image had such noise the line has a gap.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for epoch in epochs:
+        rows = table[table["epoch"] == epoch]
+        middles = (rows["noise_from"] + rows["noise_to"]) / 2
+        axes.plot(middles, rows["loss"], marker="o", label=f"epoch {epoch}")
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of noise")
+    axes.set_ylabel("validation loss")
+    axes.legend()
+    return figure
 
 
 def binned(
