@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 LOG = logging.getLogger("mammo")
+LEAST_SIDE = 32  # px: smaller pictures have no structures to tell them apart by
 EXTERNAL = "external:"  # start of the generator_run_id of images that came from elsewhere
 
 
@@ -149,10 +150,12 @@ def warn_of_copies(
     `training` and `held` are rows of each. Equal pixels and patients are refused (see
     `check_reals`); the same picture in another release, of another size or with other greys, has
     another hash and another patient. That two look alike is no proof, so it is said and not
-    refused. It takes some 30 ms a picture.
+    refused. It takes some 30 ms a picture; those of less than `LEAST_SIDE` px are left out.
     """
     from mammo.data.duplicates import COPY, near_duplicates
 
+    if min(reals[0].shape[1:]) < LEAST_SIDE:
+        return
     parts = list(enumerate(zip(training, held, strict=True)))
     places = [
         (number, int(row), unseen)

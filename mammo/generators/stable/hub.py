@@ -73,7 +73,11 @@ def _ask(
 ) -> Path:
     """Fetch `files` and `others` of the hub's `name`, or `wanted` alone; the folder they are in."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: its library's
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+    )
 
     repository, _, revision = name.partition("@")
     try:
