@@ -1,6 +1,6 @@
 """Several processes train as one: same batch, same numbers, and they live and end together."""
 
-from functools import cache, partial
+from functools import cache, partial, wraps
 
 import pandas as pd
 import pytest
@@ -147,6 +147,7 @@ def member(folder, inputs, plan, settings, team):
     train, val = material.batches(settings["batch_size"], settings["seed"])
     judged, judge = [], learner.validation_step
 
+    @wraps(judge)  # Lightning looks at its arguments
     def noted(batch, index):
         judged.extend(batch["row"].tolist())
         return judge(batch, index)
