@@ -20,6 +20,7 @@ from mammo.mistakes import explain
 from mammo.run import Stopped
 
 _DEEPEST = 10  # levels of a config; main's settings have two
+PRESETS = Path(__file__).parent / "presets"  # published settings, as files for --config
 USAGE = "usage: mammo ENTRY [--name value ...]     (mammo ENTRY --help shows the settings)"
 
 
@@ -84,7 +85,7 @@ def parse(step: str, arguments: Sequence[str]) -> dict[str, Any]:
     parser = make_parser(step)
     kinds, required = _kinds(step)
     config = _config_of(arguments)
-    filed = _file_arguments(Path(config)) if config else []
+    filed = _file_arguments(_file_of(config)) if config else []
     try:
         settings = _parsed(parser, [*filed, *arguments])
     except ConfigError as error:
@@ -122,7 +123,7 @@ def make_parser(step: str) -> Any:
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", type=str, default="", help="YAML file of settings")
+    parser.add_argument("--config", type=str, default="", help="YAML file of settings, or a preset")
     parser.add_argument("--launcher", type=str, default="local", help="where to run: local")
     parser.add_argument("--run_name", type=str, default="", help="name of the run in MLflow")
     reuse = "return a finished run of the same settings, inputs and code"
@@ -185,6 +186,23 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
             kind = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
             plain[name] = kind(value) if kind else value
     return plain
+
+
+def _file_of(config: str) -> Path:
+    """The file that `config` names: a path or, where there is none, a preset: "u24", say.
+
+    "presets/u24.yaml" names it too, wherever one stands: so say the presets themselves.
+    """
+    path = Path(config)
+    if path.exists() or config not in (path.stem, f"presets/{path.stem}.yaml"):
+        return path
+    presets = {each.stem: each for each in sorted(PRESETS.glob("*.yaml"))}
+    if path.stem not in presets:
+        raise ConfigError(
+            f"config {config} is no file here and no preset; give a YAML file of settings, or one "
+            f"of {', '.join(presets)}"
+        )
+    return presets[path.stem]
 
 
 def _file_arguments(path: Path) -> list[str]:

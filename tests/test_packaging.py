@@ -2,8 +2,11 @@
 
 import importlib.metadata
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -109,6 +112,22 @@ def test_the_stack_is_reachable_from_this_machine_alone_and_holds_no_secret():
     assert services["mlflow"]["healthcheck"]["test"][-1] == "check"
     # An image that could not be pulled any more is the one thing a default must not name.
     assert services["minio"]["image"].startswith("${S3_IMAGE:-pgsty/silo:RELEASE.")
+
+
+def test_the_wheel_holds_every_preset(tmp_path):
+    """Built offline from what setuptools reads, of the package the presets and its first file."""
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "mammo/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "mammo/presets", tmp_path / "mammo/presets")
+    build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
+    command = [sys.executable, "-c", build]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    found = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".yaml")}
+    expected = {f"mammo/presets/{path.name}" for path in (ROOT / "mammo/presets").iterdir()}
+    assert found == expected != set()
 
 
 def test_secrets_never_come_under_version_control():

@@ -18,8 +18,24 @@ from torch.utils.data import DataLoader, Sampler
 from mammo.errors import CheckpointError, ConfigError
 from mammo.run import MemoryRun
 from mammo.training import Averaging, choose_device, fit, read_checkpoint
+from mammo.training.sharing import shares
 
 EPOCHS = 4
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 9, 24, 25])
+@pytest.mark.parametrize(("size", "batch"), [(2, 2), (2, 8), (3, 3), (4, 4), (4, 16)])
+def test_processes_judge_each_row_once_in_as_many_batches(count, size, batch):
+    """Or all judge all, where there is not one for each: weighted means are the same."""
+    mine = [shares(range(count), rank, size, batch) for rank in range(size)]
+    assert len({len(batches) for batches in mine}) == 1
+    assert all(0 < len(each) <= batch for batches in mine for each in batches)
+    rows = [[row for each in batches for row in each] for batches in mine]
+    if count < size:
+        assert rows == [list(range(count))] * size
+    else:
+        assert sorted(row for each in rows for row in each) == list(range(count))
+        assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
 class Order(Sampler[int]):

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 from mammo.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from mammo.data.dataset import Dataset
 
+    Rows = NDArray[np.int64]
+
 LOG = logging.getLogger("mammo")
+LEAST_SIDE = 32  # px: smaller pictures have no structures to tell them apart by
 EXTERNAL = "external:"  # start of the generator_run_id of images that came from elsewhere
 
 
@@ -135,6 +140,50 @@ def check_reals(
                         f"{other_data.name} train in dataset {one.name}; preprocess both with one "
                         "--split_file, or leave one out"
                     )
+
+
+def warn_of_copies(
+    reals: Sequence["Dataset"], training: Sequence["Rows"], held: Sequence["Rows"]
+) -> None:
+    """Log training images that look like held-out images of another of the datasets.
+
+    `training` and `held` are rows of each. Equal pixels and patients are refused (see
+    `check_reals`); the same picture in another release, of another size or with other greys, has
+    another hash and another patient. That two look alike is no proof, so it is said and not
+    refused. It takes some 30 ms a picture; those of less than `LEAST_SIDE` px are left out.
+    """
+    from mammo.data.duplicates import COPY, near_duplicates
+
+    if min(reals[0].shape[1:]) < LEAST_SIDE:
+        return
+    parts = list(enumerate(zip(training, held, strict=True)))
+    places = [
+        (number, int(row), unseen)
+        for number, both in parts
+        for unseen, rows in enumerate(both)
+        for row in rows
+    ]
+
+    def read(place: int) -> Any:
+        number, row, _ = places[place]
+        return reals[number].images([row])[0, 0]
+
+    leaks: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for pair in near_duplicates(read, len(places)):
+        first, second = sorted((places[pair.first], places[pair.second]), key=lambda each: each[2])
+        if pair.copies and first[0] != second[0] and first[2] < second[2]:
+            leaks.setdefault((first[0], second[0]), []).append((first[1], second[1]))
+    for (ours, theirs), rows in sorted(leaks.items()):
+        one, other = reals[ours], reals[theirs]
+        LOG.warning(
+            "%d training images of dataset %s look like held-out images of dataset %s (%s like %s; "
+            "similarity of at least %g): if they are copies, scores on %s are too good; look with "
+            "mammo doctor %s --against %s, and leave one dataset out or give both one --split_file",
+            len({mine for mine, _ in rows}),
+            *(one.name, other.name),
+            *(one.manifest["image_id"].iat[rows[0][0]], other.manifest["image_id"].iat[rows[0][1]]),
+            *(COPY, other.name, one.digest, other.digest),
+        )
 
 
 def _check_alike(real: "Dataset", other: "Dataset", what: str) -> None:

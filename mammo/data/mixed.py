@@ -17,6 +17,7 @@ from mammo.data.guards import (
     check_generators,
     check_reals,
     check_synthetic,
+    warn_of_copies,
 )
 from mammo.data.mix_settings import MixSettings
 from mammo.data.mixing import Mix, mix
@@ -69,7 +70,7 @@ def mix_training(
     seen = pd.concat(
         [each.generator_training for each in (*reals, *synthetic)], ignore_index=True
     ).drop_duplicates(ignore_index=True)
-    checked = _checked(data, _held_out(frame, partition), drawn, seen)
+    checked = _checked(data, frame.iloc[_held_out(data, partition)], drawn, seen)
     united = pd.concat([data.placed(), drawn], ignore_index=True)
     view = Dataset.view(data, united, [*reals, *synthetic])
     view.generator_training = seen[seen["run_id"].isin(drawn["generator_run_id"])]
@@ -103,11 +104,14 @@ def _united(reals: Sequence[Dataset], partitions: Sequence[Partition]) -> tuple[
     """Several real datasets as one, each row keeping its part; one alone as it is."""
     if len(reals) == 1:
         return reals[0], partitions[0]
+    training = [part.train for part in partitions]
+    held = [_held_out(each, part) for each, part in zip(reals, partitions, strict=True)]
     check_reals(
         reals,
-        [each.manifest.iloc[part.train] for each, part in zip(reals, partitions, strict=True)],
-        [_held_out(each.manifest, part) for each, part in zip(reals, partitions, strict=True)],
+        [each.manifest.iloc[rows] for each, rows in zip(reals, training, strict=True)],
+        [each.manifest.iloc[rows] for each, rows in zip(reals, held, strict=True)],
     )
+    warn_of_copies(reals, training, held)
     frame = pd.concat([each.placed() for each in reals], ignore_index=True)
     starts = np.cumsum([0, *(len(each) for each in reals)])[:-1]
     parts = {
@@ -132,11 +136,10 @@ def _checked(
     return checked
 
 
-def _held_out(frame: pd.DataFrame, partition: Partition) -> pd.DataFrame:
+def _held_out(data: Dataset, partition: Partition) -> NDArray[np.int64]:
     """Rows that validate, are scored or are the test, ascending."""
-    tested = np.flatnonzero((frame["split"] == "test").to_numpy())
-    rows = np.unique(np.concatenate([partition.val, partition.scored, tested]))
-    return frame.iloc[rows]
+    tested = np.flatnonzero((data.manifest["split"] == "test").to_numpy())
+    return np.unique(np.concatenate([partition.val, partition.scored, tested]))
 
 
 def _sources(parts: Sequence[pd.DataFrame], made: Mix, *, reals: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from mammo.generators import draws
 from mammo.generators.adversary import PatchCritic, fooling, telling
 from mammo.generators.artist import Asked, call_size, in_calls
 from mammo.generators.autoencoders import Autoencoder
-from mammo.generators.learner import trainable
+from mammo.generators.learner import trainable, weight
 from mammo.generators.perceptual import Distance
 from mammo.training.optimizing import Optimizing
 
@@ -73,7 +73,7 @@ class Autoencoding(LightningModule):
         images = batch["image"]
         restored = self.network.decode(self.network.encode(images)[0]).float()
         squared = (restored.clamp(0, 1) - images).square().flatten(1).mean(1)
-        told = {"batch_size": len(images), "sync_dist": True}
+        told = {"batch_size": weight(images), "sync_dist": True}
         self.log("val/loss", (restored - images).abs().mean(), **told)
         self.log("val/psnr", -10 * squared.clamp(min=1e-10).log10().mean(), **told)
 

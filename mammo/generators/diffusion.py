@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mammo.generators import draws
 from mammo.generators.canvas import Canvas
-from mammo.generators.learner import spread, trainable
+from mammo.generators.learner import spread, trainable, weight
 from mammo.generators.losses import SQUARED, Loss
 from mammo.generators.sampling import DiffusionArtist
 from mammo.generators.strategies import Strategy
@@ -80,7 +80,7 @@ class Diffusion(LightningModule):
         noise = draws.normal(drawing, target.shape[1:], target.device)
         times = self.strategy.times(spread(batch["row"]))
         losses = self._losses(target, batch["labels"], control, noise, times)
-        self.log("val/loss", losses.mean(), batch_size=len(losses), sync_dist=True)
+        self.log("val/loss", losses.mean(), batch_size=weight(losses), sync_dist=True)
         return {"noisiness": self.strategy.noisiness(times), "losses": losses}
 
     def configure_optimizers(self) -> Any:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mammo.data.dataset import GENERATOR_TRAINING_COLUMNS
 from mammo.data.progress import Progress
 from mammo.generators.asking import Told, seed_of
-from mammo.generators.mask_areas import Bounds, Masks, binarized, rejection, valid
+from mammo.generators.mask_areas import Bounds, Masks, binarized, broken, counted, rejection
 from mammo.generators.masks import MaskSource
 from mammo.generators.redrawing import until_accepted
 from mammo.generators.shelf import Chunk, Drawn, Effort, Shelf
@@ -86,7 +86,7 @@ class Drawer:
             return arrays, accepted
 
         what = "masks" if self.makes_masks else "images"
-        made = until_accepted(asked, draw, what=what, why=self._why)
+        made = until_accepted(asked, draw, what=what, why=lambda label: self._why(label, effort))
         effort += Effort(draws=made.draws, seconds=time.monotonic() - started)
         images, masks = made.arrays["images"], made.arrays.get("masks")
         return Chunk(labels, made.seeds, images, masks, effort)
@@ -94,9 +94,9 @@ class Drawer:
     def _draw(
         self, labels: Sequence[str], seeds: Sequence[int]
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], Effort]:
-        """Stored images and masks by name, which may stay, and draws of masks for them."""
+        """Stored images and masks by name, which may stay, and what their masks took."""
         told = [self.told.of(label, seed) for label, seed in zip(labels, seeds, strict=True)]
-        masks, mask_draws = self._masks(labels, seeds, told)
+        masks, of_masks = self._masks(labels, seeds, told)
         images = self.generator.sample(
             labels,
             seeds=seeds,
@@ -107,10 +107,11 @@ class Drawer:
         if self.makes_masks:
             made = binarized(images, self.recipe.mask_threshold)
             arrays = {"images": stored((made > 0).astype(np.float32), self.dtype), "masks": made}
-            return arrays, valid(labels, made, self._bounds), Effort()
+            rules = broken(labels, made, self._bounds)
+            return arrays, rules == "", counted(rules)
         shown = np.isfinite(images).all((1, 2, 3)) & (np.ptp(images, axis=(1, 2, 3)) >= FLAT)
         arrays = {"images": stored(np.nan_to_num(images, posinf=1, neginf=0), self.dtype)}
-        return arrays | ({} if masks is None else {"masks": masks}), shown, mask_draws
+        return arrays | ({} if masks is None else {"masks": masks}), shown, of_masks
 
     def _masks(
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
@@ -122,12 +123,12 @@ class Drawer:
         marked = [place for place, label in enumerate(labels) if label in self._areas]
         if not marked or self.source is None:
             return masks, Effort()
-        masks[marked], draws = self.source.masks(
+        masks[marked], effort = self.source.masks(
             [labels[place] for place in marked],
             [seeds[place] for place in marked],
             [told[place] for place in marked],
         )
-        return masks, Effort(mask_draws=draws, mask_rejected=max(0, draws - len(marked)))
+        return masks, effort
 
     def rows(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
         """The manifest's row of each image of `chunk`."""
@@ -159,9 +160,9 @@ class Drawer:
         named = pd.concat(behind).astype("str").assign(run_id=model.run_id)
         return named[list(GENERATOR_TRAINING_COLUMNS)].drop_duplicates(ignore_index=True)
 
-    def _why(self, label: str) -> str:
+    def _why(self, label: str, effort: Effort) -> str:
         if self.makes_masks:
-            return rejection(label, self._bounds)
+            return rejection(label, self._bounds, effort)
         return (
             f"they show nothing (their values span less than {FLAT:g}); train the generator longer"
         )

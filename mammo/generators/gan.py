@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mammo.generators import draws
 from mammo.generators.canvas import Canvas
-from mammo.generators.learner import trainable
+from mammo.generators.learner import trainable, weight
 from mammo.generators.one_call import OneCallArtist
 from mammo.training.optimizing import Optimizing, Schedule
 
@@ -74,7 +74,7 @@ class Adversarial(LightningModule):
         drawing = draws.generators(0, "validation latent", rows=batch["row"])
         made = self.maker(self._latent(drawing), labels, control)
         distance = self.critic(real, labels, control) - self.critic(made, labels, control)
-        self.log("val/loss", distance.mean(), batch_size=len(real), sync_dist=True)
+        self.log("val/loss", distance.mean(), batch_size=weight(real), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Each learning rate follows its schedule over the steps of its own optimizer."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammo.generators.asking import parse_range
+from mammo.generators.shelf import Effort
 
 if TYPE_CHECKING:
     from mammo.data.dataset import Dataset
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 INSIDE = np.uint8(255)
 Masks = NDArray[np.uint8]  # (N, 1, H, W): 255 inside, 0 outside
 _AT_ONCE = 256  # masks in memory
+# What is said of masks that break a rule, with {threshold} and {area} as they were set.
+RULES = {
+    "empty": "no value of theirs reaches mask_threshold {threshold:g}; train the generator of "
+    "masks longer, or lower mask_threshold",
+    "too_small": "they cover less of the image than mask_area {area} allows; train the generator "
+    "of masks longer, or lower mask_threshold or the first number of mask_area",
+    "too_large": "they cover more of the image than mask_area {area} allows; train the generator "
+    "of masks longer, or raise mask_threshold or the second number of mask_area",
+}
 
 
 @dataclass(frozen=True)
@@ -35,10 +45,14 @@ class Bounds:
         lows, highs = zip(*by_class.values(), strict=True) if by_class else ((0.0,), (1.0,))
         return cls(by_class, (min(lows), max(highs)))
 
-    def hold(self, label: str, share: float) -> bool:
-        """Whether a mask of class `label` may cover `share` of the image."""
+    def broken(self, label: str, share: float) -> str:
+        """Which of RULES a mask of class `label` breaks that covers `share`; "" for none."""
         low, high = self._range(label)
-        return share > 0 and low <= share <= high
+        if share <= 0:
+            return "empty"
+        if share < low:
+            return "too_small"
+        return "too_large" if share > high else ""
 
     def words(self, label: str) -> str:
         low, high = self._range(label)
@@ -73,15 +87,27 @@ def stored_shares(data: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]
     return np.concatenate([np.empty(0), *(shares(data.masks(part)) for part in parts)])
 
 
-def valid(labels: Sequence[str], masks: Masks, bounds: Bounds) -> NDArray[np.bool_]:
-    """Which masks (N, 1, H, W) of `labels` cover as much as they may."""
-    held = [bounds.hold(name, s) for name, s in zip(labels, shares(masks), strict=True)]
-    return np.array(held, bool)
+def broken(labels: Sequence[str], masks: Masks, bounds: Bounds) -> NDArray[np.str_]:
+    """The rule (N,) that each mask (N, 1, H, W) of `labels` breaks; "" where it is valid."""
+    found = [bounds.broken(name, s) for name, s in zip(labels, shares(masks), strict=True)]
+    return np.array(found, np.str_)
 
 
-def rejection(label: str, bounds: Bounds) -> str:
+def counted(rules: NDArray[np.str_]) -> Effort:
+    """How many masks broke each of the rules."""
+    return Effort(**{f"mask_{rule}": int((rules == rule).sum()) for rule in RULES})
+
+
+def rejected(effort: Effort) -> dict[str, int]:
+    """Rejected masks by the rule that they broke."""
+    return {rule: int(getattr(effort, f"mask_{rule}")) for rule in RULES}
+
+
+def rejection(label: str, bounds: Bounds, effort: Effort) -> str:
     """Why masks of class `label` are rejected, and what to do."""
+    told = [f"{count} were {rule}".replace("_", " ") for rule, count in rejected(effort).items()]
     return (
         f"a mask of class {label} should cover {bounds.words(label)} of the image (mask_area); "
-        "train the generator of masks longer, or change mask_area or mask_threshold"
+        f"{', '.join(told)}; train the generator of masks longer, or change mask_area or "
+        "mask_threshold"
     )

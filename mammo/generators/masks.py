@@ -20,11 +20,13 @@ from mammo.generators.mask_areas import (
     Bounds,
     Masks,
     binarized,
+    broken,
+    counted,
     rejection,
     stored_shares,
-    valid,
 )
 from mammo.generators.redrawing import until_accepted
+from mammo.generators.shelf import Effort
 from mammo.run import Reference
 from mammo.seeds import derive
 
@@ -45,8 +47,8 @@ class MaskSource(Protocol):
 
     def masks(
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
-    ) -> tuple[Masks, int]:
-        """A mask (N, 1, H, W) for each image, and how many were drawn to have them."""
+    ) -> tuple[Masks, Effort]:
+        """A mask (N, 1, H, W) for each image, and what it took to draw them."""
 
     def seen(
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
@@ -133,9 +135,9 @@ class StoredMasks:
 
     def masks(
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
-    ) -> tuple[Masks, int]:
+    ) -> tuple[Masks, Effort]:
         found = self.data.masks(self._chosen(labels, seeds, told))
-        return np.where(found > 0, INSIDE, np.uint8(0)), 0
+        return np.where(found > 0, INSIDE, np.uint8(0)), Effort()
 
     def seen(
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
@@ -227,21 +229,31 @@ class DrawnMasks:
 
     def masks(
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
-    ) -> tuple[Masks, int]:
+    ) -> tuple[Masks, Effort]:
         own = derive(0, "masks") % SEEDS  # the image's seed would give its mask the same noise
+        effort = Effort()
+
+        def draw(
+            places: Sequence[int], tried: Sequence[int]
+        ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+            nonlocal effort
+            mine = [labels[place] for place in places]
+            masks = self._draw(mine, tried, [told[place] for place in places])
+            rules = broken(mine, masks, self._bounds)
+            effort += counted(rules)
+            return {"images": masks}, rules == ""
+
         found = until_accepted(
             [(label, seed ^ own) for label, seed in zip(labels, seeds, strict=True)],
-            lambda places, tried: self._draw(
-                [labels[place] for place in places], tried, [told[place] for place in places]
-            ),
+            draw,
             what="masks",
-            why=lambda label: rejection(label, self._bounds),
+            why=lambda label: rejection(label, self._bounds, effort),
         )
-        return found.arrays["images"], found.draws
+        return found.arrays["images"], effort + Effort(mask_draws=found.draws)
 
     def _draw(
         self, labels: Sequence[str], seeds: Sequence[int], told: Sequence[Mapping[str, str]]
-    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+    ) -> Masks:
         own = [self._told.of(label, seed) for label, seed in zip(labels, seeds, strict=True)]
         conditions = {
             column: [
@@ -251,8 +263,7 @@ class DrawnMasks:
             for column in self._told.columns
         }
         drawn = self._maker.sample(labels, seeds=seeds, steps=self._steps, conditions=conditions)
-        masks = binarized(drawn, self._threshold)
-        return {"images": masks}, valid(labels, masks, self._bounds)
+        return binarized(drawn, self._threshold)
 
     def _known(self, column: str, value: str) -> str:
         values = self._told.conditions.values[self._told.conditions.columns.index(column)]

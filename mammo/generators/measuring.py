@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -102,7 +102,7 @@ class LossByNoise(Callback):
     def __init__(self) -> None:
         self._epochs: list[dict[str, list[float]]] = []
         self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._noise = self._losses = np.empty(0)
+        self._thirds: list[float] = []
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs": self._epochs}
@@ -129,17 +129,18 @@ class LossByNoise(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self._parts:
-            self._noise, self._losses = (
+            noise, losses = (
                 torch.cat(each).double().numpy() for each in zip(*self._parts, strict=True)
             )
-            counts, means = binned(self._noise, self._losses, BINS)
-            self._epochs.append({"images": counts, "losses": means})
+            counts, sums = _over_processes(trainer, binned(noise, losses, BINS))
+            self._epochs.append({"images": counts.tolist(), "losses": _means(counts, sums)})
+            self._thirds = _means(*_over_processes(trainer, binned(noise, losses, len(THIRDS))))
 
     def measured(self) -> dict[str, float]:
         """Mean loss at a low, middle and high share of noise, in the epoch that has just ended."""
-        _, means = binned(self._noise, self._losses, len(THIRDS))
         names = [f"val/loss_{name}_noise" for name in THIRDS]
-        return {name: mean for name, mean in zip(names, means, strict=True) if not math.isnan(mean)}
+        means = dict(zip(names, self._thirds, strict=False))  # none of a generator without noise
+        return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 
     def table(self) -> pd.DataFrame:
         """A row for each epoch and bin: epoch, noise_from, noise_to, images, loss."""
@@ -160,28 +161,51 @@ class LossByNoise(Callback):
         """Log the table, and a figure of the first, the best and the last epoch."""
         if not self._epochs:
             return
-        from matplotlib.figure import Figure
-
         table = self.table()
         tracked.table("loss_by_noise", table)
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
-        for epoch in sorted({1, best_epoch, len(self._epochs)}):
-            rows = table[(table["epoch"] == epoch) & (table["images"] > 0)]
-            middles = (rows["noise_from"] + rows["noise_to"]) / 2
-            axes.plot(middles, rows["loss"], marker="o", label=f"epoch {epoch}")
-        axes.set_xlabel("share of noise")
-        axes.set_ylabel("validation loss")
-        axes.legend()
-        tracked.figure("loss_by_noise", figure)
+        epochs = sorted({1, best_epoch, len(self._epochs)})
+        tracked.figure("loss_by_noise", noise_figure(table, epochs))
+
+
+def noise_figure(table: pd.DataFrame, epochs: Sequence[int]) -> Any:
+    """Figure of the loss over the share of noise in `epochs` of `table` (see LossByNoise.table).
+
+    Where no validation image had such noise the line has a gap.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for epoch in epochs:
+        rows = table[table["epoch"] == epoch]
+        middles = (rows["noise_from"] + rows["noise_to"]) / 2
+        axes.plot(middles, rows["loss"], marker="o", label=f"epoch {epoch}")
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of noise")
+    axes.set_ylabel("validation loss")
+    axes.legend()
+    return figure
 
 
 def binned(
     noise: NDArray[np.float64], losses: NDArray[np.float64], bins: int
-) -> tuple[list[float], list[float]]:
-    """Images and mean loss (nan for no image) in each of `bins` equal parts of [0, 1]."""
+) -> NDArray[np.float64]:
+    """Images and the sum of their losses, (2, bins), in each of `bins` equal parts of [0, 1]."""
     places = np.clip((noise * bins).astype(int), 0, bins - 1)
     counts = np.bincount(places, minlength=bins)
-    sums = np.bincount(places, weights=losses, minlength=bins)
-    means = np.divide(sums, counts, out=np.full(bins, math.nan), where=counts > 0)
-    return [float(each) for each in counts], [float(each) for each in means]
+    return np.stack([counts, np.bincount(places, weights=losses, minlength=bins)]).astype(float)
+
+
+def _over_processes(trainer: Trainer, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`sums` of all processes: each has seen its share, or all where that is too little."""
+    if trainer.world_size == 1 or len(trainer.val_dataloaders.dataset) < trainer.world_size:
+        return sums
+    mine = torch.from_numpy(sums).to(trainer.strategy.root_device)
+    found: NDArray[np.float64] = trainer.strategy.reduce(mine, reduce_op="sum").cpu().numpy()
+    return found
+
+
+def _means(counts: NDArray[np.float64], sums: NDArray[np.float64]) -> list[float]:
+    """Mean of each bin, nan of one without images."""
+    means = np.divide(sums, counts, out=np.full(len(counts), math.nan), where=counts > 0)
+    return [float(each) for each in means]

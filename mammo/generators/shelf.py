@@ -27,7 +27,9 @@ class Effort:
 
     draws: int = 0  # of images, the rejected ones included
     mask_draws: int = 0  # of masks for them, by a generator of masks
-    mask_rejected: int = 0
+    mask_empty: int = 0  # rejected masks by the rule that they broke, theirs or as images
+    mask_too_small: int = 0
+    mask_too_large: int = 0
     seconds: float = 0.0
 
     def __add__(self, other: Effort) -> Effort:

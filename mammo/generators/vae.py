@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mammo.generators import draws
 from mammo.generators.canvas import Canvas
-from mammo.generators.learner import trainable
+from mammo.generators.learner import trainable, weight
 from mammo.generators.one_call import Grow, OneCallArtist, one_hot, planes, smallest
 from mammo.training.optimizing import Optimizing
 
@@ -120,7 +120,7 @@ class Variational(LightningModule):
             "val/kl": divergence.mean(),  # 0: the latent is not used at all
         }
         for name, value in found.items():
-            self.log(name, value, batch_size=len(error), sync_dist=True)
+            self.log(name, value, batch_size=weight(error), sync_dist=True)
 
     def terms(
         self, batch: dict[str, Tensor], labels: Tensor, drawing: list[torch.Generator]

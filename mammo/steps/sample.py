@@ -135,7 +135,7 @@ def run(
         memory=lambda: _memory(loaded.device),
     )
     dataset, effort = _write(tracked, drawer, drawn, first_seed)
-    metrics = _account(loaded, dataset, effort)
+    metrics = _account(loaded, dataset, effort) | _account_for_masks(drawer, effort)
     metrics |= check_parity(tracked, loaded.model.about, dataset, on_mismatch=on_mismatch)
     tracked.metrics(metrics)
     _preview(tracked, dataset)
@@ -217,6 +217,8 @@ def _write(
 
 def _account(generator: "Generator", dataset: "Dataset", effort: "Effort") -> dict[str, float]:
     """Metrics of what was drawn, by whatever process; their summary goes to the log."""
+    from mammo.generators.mask_areas import rejected
+
     images, labels = len(dataset), dataset.manifest["label"]
     metrics = {
         "images": float(images),
@@ -226,11 +228,30 @@ def _account(generator: "Generator", dataset: "Dataset", effort: "Effort") -> di
         **{f"count/{name}": float((labels == name).sum()) for name in generator.classes.names},
     }
     if effort.mask_draws:
-        metrics["mask_accepted_share"] = 1 - effort.mask_rejected / effort.mask_draws
+        share = 1 - sum(rejected(effort).values()) / effort.mask_draws
+        metrics["mask_accepted_share"] = share
     told = [f"{name} {value:.1%}" for name, value in metrics.items() if name.endswith("_share")]
     told += [f"{effort.seconds / images:.3g} s an image", _memory(generator.device)]
     LOG.info("sampled %d images: %s", images, ", ".join(filter(None, told)))
     return metrics
+
+
+def _account_for_masks(drawer: "Drawer", effort: "Effort") -> dict[str, float]:
+    """Metrics of the drawn masks that were rejected, by rule; a line in the log for each."""
+    from mammo.generators.mask_areas import RULES, rejected
+
+    if not (drawer.makes_masks or effort.mask_draws):
+        return {}
+    recipe = drawer.recipe
+    counts = rejected(effort)
+    for rule, count in counts.items():
+        if count:
+            why = RULES[rule].format(threshold=recipe.mask_threshold, area=recipe.mask_area)
+            LOG.info(
+                "%d of %d drawn masks were rejected as %s and drawn again: %s",
+                *(count, effort.mask_draws or effort.draws, rule.replace("_", " "), why),
+            )
+    return {f"mask_rejected/{rule}": float(count) for rule, count in counts.items()}
 
 
 def _memory(device: "torch.device") -> str:

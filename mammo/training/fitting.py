@@ -18,7 +18,7 @@ from mammo.training.devices import choose_device, fast_matrices, lightning_preci
 from mammo.training.epochs import Clip, EpochEnd, KeepSigterm, Measure, Seeds
 from mammo.training.finite import FiniteLoss
 from mammo.training.processes import ALONE, Team, strategy_of
-from mammo.training.sharing import in_parts
+from mammo.training.sharing import in_parts, its_share
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def fit(
     (mammo.training.epochs.Hears).
 
     A batch of `train` is one optimizer step of the whole `team`; each of its processes computes
-    its share, in `accumulate` parts, and the gradient is that of the batch. A module that
+    its share, in `accumulate` parts, and the gradient is that of the batch. Of `val` each computes
+    its share too; what a module logs of it with sync_dist and `weight` is the mean over all. A
+    module that
     optimizes by hand clips by itself, and `accumulate` is 1. `before` epochs were trained before
     this one in other calls of the run: its own are logged behind them. A loss that is not finite
     ends the training with a ConfigError that names its batch.
@@ -114,7 +116,8 @@ def fit(
         resume = epochs_end.last if epochs_end.last.exists() else None
         shares = in_parts(train, team.rank, team.size, accumulate)
         with _exit_codes():
-            trainer.fit(module, shares, val, ckpt_path=resume, weights_only=True)
+            judged = its_share(val, team.rank, team.size)
+            trainer.fit(module, shares, judged, ckpt_path=resume, weights_only=True)
     # A resumed run that had nothing left to do never reached the swap of averaged weights.
     module.load_state_dict(read_checkpoint(epochs_end.best)["state_dict"])
     return Fitted(

@@ -1,8 +1,10 @@
 """The batches of one process: its share of each global batch, in parts where memory is short."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from mammo.errors import ConfigError
@@ -22,6 +24,34 @@ def in_parts(loader: DataLoader[Any], rank: int, size: int, parts: int) -> DataL
         collate_fn=loader.collate_fn,
         generator=loader.generator,
     )
+
+
+def its_share(loader: DataLoader[Any], rank: int, size: int) -> DataLoader[Any]:
+    """`loader`, which validates, with process `rank`'s rows: one in `size` of all."""
+    if size == 1:
+        return loader
+    positions = [place for batch in loader.batch_sampler or () for place in batch]
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=shares(positions, rank, size, loader.batch_size or 1),
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        generator=loader.generator,
+    )
+
+
+def shares(positions: Sequence[int], rank: int, size: int, batch: int) -> list[list[int]]:
+    """Batches of about `batch` at most of process `rank`'s `positions`, one in `size`.
+
+    All processes have as many batches, none of them empty: the buffers of a network are sent
+    around before each. Where there are fewer positions than processes, each has them all, and the
+    mean over processes is the same.
+    """
+    least, most = len(positions) // size, math.ceil(len(positions) / size)
+    if not least:
+        return [list(positions)] if positions else []
+    mine = np.array(positions[rank::size])
+    return [each.tolist() for each in np.array_split(mine, min(least, math.ceil(most / batch)))]
 
 
 def check_parts(batch: int, size: int, parts: int) -> None:

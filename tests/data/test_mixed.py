@@ -9,13 +9,16 @@ import pytest
 import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mammo.data.classes import ClassMap
 from mammo.data.dataset import Dataset
 from mammo.data.guards import Checked
 from mammo.data.mix_settings import MIXES, MixSettings
 from mammo.data.mixed import Mixed, mix_training, write_mix
+from mammo.data.phantom import draw_patient, render
 from mammo.data.splits import training_rows
+from mammo.data.writer import DatasetWriter
 from mammo.errors import DataError
 
 NAMES = ("benign", "malignant")
@@ -269,6 +272,52 @@ def test_a_training_image_that_another_dataset_tests_on_is_refused(real, tmp_pat
         mixed([other, real], [], real_percentage=1.0)
     with pytest.raises(DataError, match="is there twice"):
         mixed([real, real], [], real_percentage=1.0)
+
+
+def breasts(folder: Path, name: str, patients: dict[str, tuple[str, np.ndarray]]) -> Dataset:
+    """A dataset of one picture (128, 96) in [0, 1] and split for each patient."""
+    writer = DatasetWriter(
+        folder / f"{name}.partial",
+        name=name,
+        classes=small.TWO,
+        shape=(1, 128, 96),
+        dtype="uint16",
+        about={"salt": "salt"},
+    )
+    for number, (patient, (split, picture)) in enumerate(patients.items()):
+        row = {"group_id": patient, "image_id": f"{patient}-image", "split": split}
+        row |= {"label": NAMES[number % 2], "label_kind": small.TWO.label_kind}
+        writer.add(np.rint(picture[None] * 65535).astype(np.uint16), row)
+    return writer.finish(folder / "datasets")
+
+
+def smaller(picture: np.ndarray) -> np.ndarray:
+    """`picture` as another release may have it: at 85 % of the size, on black, with other greys."""
+    scaled = Image.fromarray(picture).resize((82, 109), Image.Resampling.BILINEAR)
+    out = np.zeros_like(picture)
+    out[:109, :82] = np.asarray(scaled) ** 1.2
+    return out
+
+
+def test_a_resized_copy_of_a_held_out_image_of_another_dataset_is_warned_of(tmp_path, caplog):
+    """Patient 1 trains here and is held out there under another name; patient 2 trains in both."""
+
+    def phantom(number):
+        return render(draw_patient(number, seed=5), "L", "MLO", image_size=128)[0]
+
+    splits = ["train", "train", "train", "val"]
+    one = {f"a{n}": (split, phantom(n)) for n, split in enumerate(splits)}
+    other = {f"b{n}": (split, phantom(20 + n)) for n, split in enumerate(splits)}
+    other["copy"] = ("test", smaller(one["a1"][1]))
+    other["twin"] = ("train", smaller(one["a2"][1]))
+    first, second = breasts(tmp_path, "first", one), breasts(tmp_path, "second", other)
+    mixed([first, second], [], real_percentage=1.0)
+    (line,) = caplog.messages
+    assert line.startswith(
+        "1 training images of dataset first look like held-out images of dataset second "
+        "(a1-image like copy-image; similarity of at least 0.75): if they are copies,"
+    )
+    assert f"mammo doctor {first.digest} --against {second.digest}" in line
 
 
 def test_a_generator_of_one_dataset_that_saw_a_test_patient_of_another_is_refused(real, tmp_path):

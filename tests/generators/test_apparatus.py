@@ -18,7 +18,7 @@ from mammo.generators import family
 from mammo.generators.diffusion import Diffusion
 from mammo.generators.gan import Adversarial
 from mammo.generators.material import gather
-from mammo.generators.measuring import binned, kid_floor
+from mammo.generators.measuring import binned, kid_floor, noise_figure
 from mammo.generators.searching import settled
 from mammo.generators.train import monitored, train
 from mammo.generators.watching import asked_like
@@ -347,11 +347,29 @@ def test_monitor_and_interval_are_the_families_own_where_nothing_is_said():
 
 def test_s4_14_losses_are_told_by_share_of_noise():
     noise = np.array([0.0, 0.05, 0.1, 0.95, 1.0])
-    counts, means = binned(noise, np.array([1.0, 3.0, 5.0, 7.0, 9.0]), 10)
-    assert counts == [2, 1, 0, 0, 0, 0, 0, 0, 0, 2]
-    assert means[:2] == [2.0, 5.0]
-    assert means[9] == 8.0
-    assert all(math.isnan(each) for each in means[2:9])
+    counts, sums = binned(noise, np.array([1.0, 3.0, 5.0, 7.0, 9.0]), 10)
+    assert counts.tolist() == [2, 1, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert sums.tolist() == [4, 5, 0, 0, 0, 0, 0, 0, 0, 16]
+
+
+def test_a_bin_without_images_is_a_gap_in_the_line_and_not_bridged():
+    """Of three bins the middle one has no image: two points, and nan between them."""
+    table = pd.DataFrame(
+        {
+            "epoch": [1, 1, 1, 2, 2, 2],
+            "noise_from": [0.0, 0.4, 0.8] * 2,
+            "noise_to": [0.2, 0.6, 1.0] * 2,
+            "images": [3, 0, 1] * 2,
+            "loss": [0.5, math.nan, 2.0, 0.25, math.nan, 1.0],
+        }
+    )
+    (axes,) = noise_figure(table, [1, 2]).axes
+    for line, expected in zip(
+        axes.lines, ([0.5, math.nan, 2.0], [0.25, math.nan, 1.0]), strict=True
+    ):
+        np.testing.assert_allclose(line.get_xdata(), [0.1, 0.5, 0.9])
+        np.testing.assert_array_equal(line.get_ydata(), expected)
+    assert axes.get_xlim() == (0, 1)
 
 
 @pytest.mark.doors

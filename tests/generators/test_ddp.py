@@ -1,7 +1,8 @@
 """Several processes train as one: same batch, same numbers, and they live and end together."""
 
-from functools import cache, partial
+from functools import cache, partial, wraps
 
+import pandas as pd
 import pytest
 import tiny
 import torch
@@ -94,6 +95,17 @@ def test_parts_and_processes_together_make_the_same_batch(place):
     assert_same_training(alone, both)
 
 
+@pytest.mark.doors
+def test_three_processes_judge_four_images_as_one_does(place):
+    """Shares of 2, 1 and 1: the mean of their means is another, and so is a count cut to 1."""
+    one, _ = place.run("judged-by-one", epochs=1)
+    many, _ = place.run("judged-by-three", epochs=1, devices=3)
+    assert many.last["val/loss"] == pytest.approx(one.last["val/loss"], rel=1e-4)
+    tables = [each.tables["loss_by_noise"] for each in (many, one)]
+    assert tables[1]["images"].sum() == 4
+    pd.testing.assert_frame_equal(*tables, rtol=1e-4)
+
+
 def test_a_batch_that_cannot_be_shared_is_one_line(place):
     with pytest.raises(ConfigError, match=r"batch of 6 images .* devices 2 times accumulate 2"):
         place.run("uneven", devices=2, accumulate=2)
@@ -114,6 +126,8 @@ def replicas(place, generator, mode):
     work = partial(member, tracked.folder, tracked.inputs, plan, settings)
     with together(2, work) as team:
         work(team)
+    judged = [torch.load(tracked.folder / f"{rank}-judged.pt") for rank in range(2)]
+    assert judged == [material.val[0::2].tolist(), material.val[1::2].tolist()]
     return [torch.load(tracked.folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -131,6 +145,14 @@ def member(folder, inputs, plan, settings, team):
 
     learner.on_train_end = keep  # before the weights of the best epoch replace them
     train, val = material.batches(settings["batch_size"], settings["seed"])
+    judged, judge = [], learner.validation_step
+
+    @wraps(judge)  # Lightning looks at its arguments
+    def noted(batch, index):
+        judged.extend(batch["row"].tolist())
+        return judge(batch, index)
+
+    learner.validation_step = noted
     fit(
         learner,
         train=train,
@@ -145,6 +167,7 @@ def member(folder, inputs, plan, settings, team):
         team=team,
     )
     torch.save(moved, folder / f"{team.rank}.pt")
+    torch.save(judged, folder / f"{team.rank}-judged.pt")
 
 
 def combinations():

@@ -1,6 +1,7 @@
 """Masks that images are drawn around: whose they may be, how large, what is recorded of them."""
 
 import logging
+import re
 from pathlib import Path
 
 import doors
@@ -23,7 +24,7 @@ from mammo.generators import load_generator
 from mammo.generators.asking import SEEDS, further_seed
 from mammo.generators.drawing import Recipe
 from mammo.generators.generator import Generator
-from mammo.generators.mask_areas import areas
+from mammo.generators.mask_areas import RULES, areas
 from mammo.generators.masks import DrawnMasks
 from mammo.generators.material import gather
 from mammo.generators.redrawing import ATTEMPTS
@@ -366,6 +367,7 @@ def test_two_stages_in_one_command(place, tmp_path, caplog):
     masks = maker.sample(frame["label"].tolist(), seeds=seeds, steps=3) >= np.float32(0.1)
     assert np.array_equal(drawn.masks(range(5)), masks * np.uint8(255))
     assert tracked.last["mask_accepted_share"] == 1
+    assert [tracked.last[f"mask_rejected/{rule}"] for rule in RULES] == [0, 0, 0]
     assert "mask_accepted_share 100.0%" in caplog.text
     seen = set(drawn.generator_training["sha256"])
     assert seen == set(place.lesions.manifest.query("split == 'train'")["sha256"])
@@ -373,7 +375,31 @@ def test_two_stages_in_one_command(place, tmp_path, caplog):
     assert parents == {"generator": load_generator(model).model.digest, "masks": maker.model.digest}
 
 
-def test_drawn_masks_that_cover_too_much_are_drawn_again(place, tmp_path):
+def test_masks_that_are_rejected_for_images_are_counted_by_their_rule(
+    place, tmp_path, monkeypatch, caplog
+):
+    """Of the masks of three images the first tries are empty, of 1 and of 200 pixels of 256."""
+    makers, model = place.model("mask", batch_size=6), place.model("mask_to_image")
+    sizes = iter([0, 1, 200, 10, 10, 10])
+
+    def drawn_masks(self, labels, seeds, told):
+        return np.stack([square(next(sizes)) for _ in labels])
+
+    monkeypatch.setattr(DrawnMasks, "_draw", drawn_masks)
+    caplog.set_level(logging.INFO, "mammo")
+    _, tracked = draw(tmp_path, model, makers, counts="benign=3")
+    assert [tracked.last[f"mask_rejected/{rule}"] for rule in RULES] == [1, 1, 1]
+    assert tracked.last["mask_accepted_share"] == 0.5
+    lines = [line for line in caplog.messages if "rejected as" in line]
+    assert [line.partition(":")[0] for line in lines] == [
+        f"1 of 6 drawn masks were rejected as {rule} and drawn again"
+        for rule in ("empty", "too small", "too large")
+    ]
+    assert "mask_threshold 0.5; train" in lines[0]
+    assert "less of the image than mask_area auto allows; train" in lines[1]
+
+
+def test_drawn_masks_that_cover_too_much_are_drawn_again(place, tmp_path, caplog):
     """The bound is the middle of what the generator draws, so about half are rejected."""
     makers = place.model("mask", batch_size=6)
     maker = load_generator(makers, device="cpu")
@@ -385,6 +411,8 @@ def test_drawn_masks_that_cover_too_much_are_drawn_again(place, tmp_path):
     first, _ = draw(tmp_path / "all", makers, counts="benign=12", **ANY_MASK)
     seeds = first.manifest["sample_seed"].to_numpy()
     bound = float(np.sort(shares_of(seeds))[5]) + 1e-9  # six of twelve cover no more
+    caplog.clear()
+    caplog.set_level(logging.INFO, "mammo")
     drawn, tracked = draw(
         tmp_path / "half", makers, counts="benign=12", **ANY_MASK | {"mask_area": f"0,{bound}"}
     )
@@ -399,6 +427,13 @@ def test_drawn_masks_that_cover_too_much_are_drawn_again(place, tmp_path):
     assert drawn.manifest["sample_seed"].tolist() == expected
     assert (tracked.last["images"], tracked.last["rejected"]) == (12, draws - 12)
     assert tracked.last["accepted_share"] == pytest.approx(12 / draws)
+    by_rule = [tracked.last[f"mask_rejected/{rule}"] for rule in RULES]
+    assert by_rule == [0, 0, draws - 12]
+    assert [line for line in caplog.messages if "rejected as" in line] == [
+        f"{draws - 12} of {draws} drawn masks were rejected as too large and drawn again: they "
+        f"cover more of the image than mask_area 0,{bound} allows; train the generator of masks "
+        "longer, or raise mask_threshold or the second number of mask_area"
+    ]
     assert (drawn.masks(range(12)).mean((1, 2, 3)) / 255).max() <= bound
 
 
@@ -426,6 +461,13 @@ def test_a_generator_whose_masks_are_never_right_ends_in_one_line(place, tmp_pat
     line = str(raised.value)
     assert "8 of 8 masks were rejected" in line
     assert "benign should cover 0 to 0.003 of the image (mask_area)" in line
+    empty, small, large = map(
+        int,
+        re.search(
+            r"; (\d+) were empty, (\d+) were too small, (\d+) were too large; train", line
+        ).groups(),
+    )
+    assert (empty + large, small) == (int(re.search(r"of (\d+) draws", line)[1]), 0)
     assert "\n" not in line
     assert not list(tmp_path.rglob("dataset.partial"))
 

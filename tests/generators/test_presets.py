@@ -1,7 +1,6 @@
 """Presets: files that the command line takes, complete headers, the settings as published."""
 
 import re
-from pathlib import Path
 
 import pytest
 import tiny
@@ -10,13 +9,14 @@ import torch
 import yaml
 
 from mammo import cli
+from mammo.errors import ConfigError
 from mammo.generators import family
 from mammo.generators.losses import parse_loss
 from mammo.generators.train import train
 from mammo.generators.unet import NETWORKS, describe
 from mammo.steps import sample, train_generator
 
-FOLDER = Path(__file__).resolve().parents[2] / "presets"
+FOLDER = cli.PRESETS
 FILES = sorted(FOLDER.glob("*.yaml"))
 SAMPLING = [path for path in FILES if path.stem.endswith("_sample")]
 TRAINING = [path for path in FILES if path not in SAMPLING]
@@ -61,6 +61,31 @@ def test_a_preset_for_sampling_is_what_the_command_line_takes_and_the_step_accep
     sample.check(settings)
     written = yaml.safe_load(path.read_text())
     assert {name: settings[name] for name in written} == written
+
+
+@pytest.mark.parametrize("name", ["u24", "presets/u24.yaml"])
+def test_a_preset_is_found_by_its_name_from_anywhere(name, tmp_path, monkeypatch):
+    """A file of that name in the current folder is meant first."""
+    monkeypatch.chdir(tmp_path)
+    expected = settings_of(FOLDER / "u24.yaml")
+    assert settings_of(name) == expected
+    assert expected["lr"] == 1e-5
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("lr: 0.5\n")
+    assert settings_of(name)["lr"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["u25", "presets/u25.yaml"])
+def test_a_preset_that_there_is_not_is_one_line_with_those_that_are(name):
+    with pytest.raises(ConfigError) as refused:
+        settings_of(name)
+    assert str(refused.value) == (
+        f"config {name} is no file here and no preset; give a YAML file of settings, or one of "
+        + ", ".join(path.stem for path in FILES)
+    )
+    with pytest.raises(ConfigError, match=r"config elsewhere/u24.yaml cannot be read: No such"):
+        settings_of("elsewhere/u24.yaml")
 
 
 @each

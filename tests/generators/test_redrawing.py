@@ -10,21 +10,21 @@ from mammo.generators.redrawing import ATTEMPTS, HOPELESS, until_accepted
 
 
 @pytest.mark.parametrize(
-    ("setting", "label", "share", "held"),
+    ("setting", "label", "share", "rule"),
     [
-        ("auto", "benign", 0.1, True),
-        ("auto", "benign", 0.3, False),  # only malignant ones were as large
-        ("auto", "malignant", 0.3, True),
-        ("auto", "normal", 0.3, True),  # of no class that had masks: the range of all
-        ("auto", "normal", 0.01, False),
-        ("0,0.04", "benign", 0.04, True),
-        ("0,0.04", "benign", 0.0401, False),
-        ("0,0.04", "malignant", 0.0, False),  # an empty mask is none
+        ("auto", "benign", 0.1, ""),
+        ("auto", "benign", 0.3, "too_large"),  # only malignant ones were as large
+        ("auto", "malignant", 0.3, ""),
+        ("auto", "normal", 0.3, ""),  # of no class that had masks: the range of all
+        ("auto", "normal", 0.01, "too_small"),
+        ("0,0.04", "benign", 0.04, ""),
+        ("0,0.04", "benign", 0.0401, "too_large"),
+        ("0,0.04", "malignant", 0.0, "empty"),  # an empty mask is none
     ],
 )
-def test_a_mask_covers_neither_too_little_nor_too_much(setting, label, share, held):
+def test_a_mask_covers_neither_too_little_nor_too_much(setting, label, share, rule):
     known = {"benign": [0.05, 0.2], "malignant": [0.1, 0.4]}
-    assert Bounds.of(setting, known).hold(label, share) is held
+    assert Bounds.of(setting, known).broken(label, share) == rule
 
 
 def test_the_threshold_itself_is_inside():

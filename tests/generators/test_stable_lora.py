@@ -508,14 +508,41 @@ def test_a_pipeline_of_another_kind_is_refused(copy):
 
 
 @pytest.mark.parametrize("name", ["", "someone/model", "someone/model@fp16"])
-def test_a_hub_that_cannot_be_reached_says_in_one_line_what_to_bring(name):
+def test_a_hub_that_cannot_be_reached_says_in_one_line_what_to_bring(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError) as refused:
         train_generator.check(recipe(base=name))
-    message = str(refused.value)
-    assert f"base '{name or bases.HUB}' is not in the local cache" in message
-    assert all(each in message for each in FILES)
-    assert "base=<that folder>" in message
-    assert "\n" not in message
+    assert str(refused.value) == (
+        f"base '{name or bases.HUB}' is not in the local cache and the hub cannot be reached "
+        "(LocalEntryNotFoundError); give base=<folder>, a copy of it on this machine with unet, "
+        "vae, text_encoder, tokenizer, scheduler"
+    )
+
+
+def test_a_proxy_or_a_hub_that_refuses_is_one_line_too(monkeypatch):
+    """What the hub's library lets through of the library below it; the hub has answered, or not."""
+    from huggingface_hub import errors
+
+    class Refused(errors.HTTPError):
+        pass
+
+    class Unknown(errors.HfHubHTTPError):
+        def __init__(self):
+            Exception.__init__(self, "404\nnot found\nrequest id")
+
+    for error, what in (
+        (Refused("403 Forbidden\nby the proxy"), "the hub cannot be reached (Refused); give base="),
+        (Unknown(), "the hub does not give it (Unknown); give base=<folder>, a copy"),
+    ):
+
+        def fails(*args, error=error, local_files_only=False, **kwargs):
+            raise FileNotFoundError if local_files_only else error
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", fails)
+        with pytest.raises(ConfigError) as refused:
+            train_generator.check(recipe(base="someone/model"))
+        assert what in str(refused.value)
+        assert "\n" not in str(refused.value)
 
 
 @pytest.fixture

@@ -73,6 +73,11 @@ def _ask(
 ) -> Path:
     """Fetch `files` and `others` of the hub's `name`, or `wanted` alone; the folder they are in."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: its library's
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+    )
 
     repository, _, revision = name.partition("@")
     try:
@@ -83,9 +88,12 @@ def _ask(
                 allow_patterns=list(wanted or (*files, *others)),
             )
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:  # a proxy's refusal is an HTTPError alone
+        answered = isinstance(error, (HfHubHTTPError, ValueError))
+        gives = answered and not isinstance(error, LocalEntryNotFoundError)
+        parts = ", ".join(dict.fromkeys(each.partition("/")[0] for each in files))
         raise ConfigError(
-            f"{setting} {name!r} is not in the local cache and the hub does not give it "
-            f"({type(error).__name__}); bring {', '.join(files)} of it into a folder and give "
-            f"{setting}=<that folder>"
+            f"{setting} {name!r} is not in the local cache and the hub "
+            f"{'does not give it' if gives else 'cannot be reached'} ({type(error).__name__}); "
+            f"give {setting}=<folder>, a copy of it on this machine with {parts}"
         ) from None
