@@ -143,7 +143,7 @@ def _parts(images: pd.DataFrame, manifest: pd.DataFrame, name: str) -> dict[str,
 def _values(column: pd.Series) -> NDArray[np.str_]:
     """Group of each row as text, empty where it is not told; of ages the band."""
     if column.name != "age":
-        return column.fillna("").to_numpy(str)
+        return np.asarray(column.fillna("").to_numpy(str))
     found = np.full(len(column), "", f"<U{max(map(len, AGES))}")
     for band, (first, end) in AGES.items():
         found[((column >= first) & (column < end)).to_numpy()] = band

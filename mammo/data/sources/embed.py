@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from mammo.data.classes import TASKS, class_of_birads, class_of_density
@@ -77,7 +77,7 @@ class Finding:
     pathology: str  # path_severity
     density: str  # tissueden
     age: float
-    person: Mapping[str, str]  # race and ethnicity, empty where the table has no such column
+    person: Mapping[str, str] = field(default_factory=dict)  # race, ethnicity, if it has columns
 
 
 def read(folder: Path, *, task: str, options: Mapping[str, str]) -> Release:
@@ -275,7 +275,8 @@ def _person(row: Mapping[str, str]) -> dict[str, str]:
     if not any(name in row for name in _PERSON):
         return {}
     said = " ".join(row.get(name, "") for name in _PERSON).lower()
-    race = next((_RACES[word] for word in _RACES if word in said), "")
+    # whole words: Caucasian ends in another one
+    race = next((_RACES[word] for word in _RACES if re.search(rf"\b{word}\b", said)), "")
     other = re.search(r"\bno[nt][ -]hispanic", said)
     ethnicity = "Hispanic" if "hispanic" in said else ""
     return {"race": race, "ethnicity": f"not {ethnicity}" if other else ethnicity}
