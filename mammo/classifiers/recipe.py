@@ -72,6 +72,7 @@ class Recipe:
     aggregate: str
     device: str
     precision: str
+    compile: bool
     workers: int
 
     @property

@@ -113,6 +113,8 @@ def fit(
         )
         resume = epochs_end.last if epochs_end.last.exists() else None
         shares = in_parts(train, team.rank, team.size, accumulate)
+        for batches in (shares, val):  # what is copied from pinned memory lets the host go on
+            batches.pin_memory = chosen.type == "cuda"
         with _exit_codes():
             trainer.fit(module, shares, val, ckpt_path=resume, weights_only=True)
     # A resumed run that had nothing left to do never reached the swap of averaged weights.
