@@ -1,7 +1,8 @@
-"""Preprocess and training reads are as fast as the machine allows, measured by the benchmarks."""
+"""Preprocess, reads and training are as fast as the machine allows, measured by the benchmarks."""
 
 import importlib
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 
 import doors
@@ -45,3 +46,19 @@ def test_training_reads_keep_up_with_numpy_and_leave_files_an_image_behind(
     assert ratio["numpy gather, float32 in [0, 1]"] >= 0.9
     assert ratio["a PNG an image, Pillow"] > 5
     assert ratio["a NIfTI an image, nibabel (system 0)"] > 5
+
+
+@pytest.mark.filterwarnings("ignore")  # hints of Lightning on loaders
+@pytest.mark.parametrize("benchmark", ["classifying"], indirect=True)
+def test_a_classifier_trains_as_fast_as_from_memory_and_as_a_bare_loop(
+    benchmark: ModuleType, tmp_path: Path
+) -> None:
+    ratio = importlib.import_module("_turns").ratio
+    bench = benchmark.Bench(tmp_path, benchmark.settings(["--device", "cpu"]))
+    speeds = bench.training()
+    assert ratio(speeds, "mammo, random tensors in memory") >= 0.95
+    assert ratio(speeds, "a bare PyTorch loop, images in memory") >= 0.97
+    assert median(bench.stalls) < 0.05
+    reading = bench.reading()
+    assert ratio(reading, "system 0: NIfTI, changes an image") > 1
+    assert ratio(reading, "system 2: PNG, turns an image") > 1

@@ -74,6 +74,7 @@ class Recipe:
     aggregate: str
     device: str
     precision: str
+    compile: bool
     workers: int
 
     @property

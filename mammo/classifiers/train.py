@@ -111,6 +111,8 @@ def _prepared(
         source=weights.source,
         seed=derive(seed, "weights"),
     )
+    if recipe.compile:
+        network.body.compile()
     # before the batches: a plan that freezes the backbone lets its features be computed once
     groups = FINETUNES.bound(recipe.finetune, vars(recipe))(network)
     names = material.data.classes.names

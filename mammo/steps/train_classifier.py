@@ -232,6 +232,7 @@ def run(
     seed: int = 0,
     device: str = "auto",
     precision: PrecisionName = "auto",
+    compile: bool = False,
     workers: Count = 0,
     logger: LoggerName = "mlflow",
 ) -> Result:
@@ -320,6 +321,7 @@ def run(
         seed: of weights, order, augmentation and mixing
         device: auto, cpu, cuda or cuda:<number>
         precision: auto is bf16 where the device computes in it, else 32
+        compile: compile the backbone first (minutes; pays off on a GPU)
         workers: processes that read images; 0 reads in this one
         logger: also write TensorBoard files or a Weights & Biases run; MLflow always
     """

@@ -39,7 +39,7 @@ class Seeds(Callback):
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         place = (trainer.current_epoch, batch_idx, *self._rank)
-        torch.manual_seed(derive(self._seed, "train", *place))
+        _seed_torch(derive(self._seed, "train", *place), module.device)
 
     def on_validation_batch_start(
         self,
@@ -49,7 +49,18 @@ class Seeds(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        torch.manual_seed(derive(self._seed, "validation", dataloader_idx, batch_idx))
+        place = (dataloader_idx, batch_idx)
+        _seed_torch(derive(self._seed, "validation", *place), module.device)
+
+
+def _seed_torch(seed: int, device: torch.device) -> None:
+    """torch.manual_seed for `device` alone: where there is no GPU, that takes half a millisecond.
+
+    It keeps the stack of the call for every kind of device that may still come.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 class Clip(Callback):

@@ -115,6 +115,8 @@ def fit(
         )
         resume = epochs_end.last if epochs_end.last.exists() else None
         shares = in_parts(train, team.rank, team.size, accumulate)
+        for batches in (shares, val):  # what is copied from pinned memory lets the host go on
+            batches.pin_memory = chosen.type == "cuda"
         with _exit_codes():
             judged = its_share(val, team.rank, team.size)
             trainer.fit(module, shares, judged, ckpt_path=resume, weights_only=True)

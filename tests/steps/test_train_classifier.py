@@ -216,6 +216,24 @@ def test_a_killed_family_computes_no_finished_child_again_and_ends_the_same(tmp_
     assert result.metrics == expected.metrics
 
 
+@pytest.mark.slow
+def test_a_compiled_backbone_learns_the_same_and_is_saved_as_any_other(tmp_path):
+    from torch._dynamo.utils import counters
+
+    data = write(tmp_path / "datasets")
+    plain, compiled = tracked(tmp_path / "plain", data), tracked(tmp_path / "compiled", data)
+    train(plain, epochs=1)
+    counters.clear()
+    train(compiled, epochs=1, compile=True)
+    assert counters["stats"]["unique_graphs"] > 0
+    for name in ("train/loss", "val/loss"):
+        assert compiled.last[name] == pytest.approx(plain.last[name], rel=1e-3)
+    one, other = (
+        load_file(run.folder / "model" / "weights.safetensors") for run in (plain, compiled)
+    )
+    assert list(one) == list(other)
+
+
 def test_synthetic_images_are_mixed_into_the_training_rows_alone(tmp_path):
     data = write(tmp_path / "datasets")
     rows = small.synthetic_rows({"benign": 20, "malignant": 20})
