@@ -67,7 +67,8 @@ def test_patients_of_whom_one_image_shows_the_sign_are_told_apart(tmp_path, view
 
     val = pd.read_parquet(run.folder / "val.parquet")
     rows = pd.Index(data.manifest["image_id"]).get_indexer(val["image_id"])
-    again = pd.DataFrame(classifier.tell(data.images(rows), keys=set_keys(data.manifest.iloc[rows], "patient")))  # fmt: skip # noqa: E501
+    keys = set_keys(data.manifest.iloc[rows], "patient")
+    again = pd.DataFrame(classifier.tell(data.images(rows), keys=keys, batch_size=8))
     np.testing.assert_array_equal(again, val[again.columns])  # the same bits
     assert set(val.groupby("group_id")["score/malignant"].nunique()) == {1}
 
