@@ -12,6 +12,7 @@ from mammo.classifiers.activations import Activation
 from mammo.classifiers.backbone import Network
 from mammo.classifiers.pooling import over_images
 from mammo.data.sets import Sets
+from mammo.errors import DataError
 
 Columns = dict[str, NDArray[np.float64]]
 Keys = Sequence[Hashable] | NDArray[Any]  # (N,): images with the same one are a set
@@ -51,7 +52,10 @@ def tell(
     """
     if network.pool is None:
         return activation.columns(seen, names)
-    sets = Sets.of(range(len(seen)) if keys is None else keys)
+    whose = range(len(seen)) if keys is None else keys
+    if len(whose) != len(seen):
+        raise DataError(f"{len(whose)} numbers of sets for {len(seen)} images; give one for each")
+    sets = Sets.of(whose)
     images, filled = sets.pick(range(len(sets)))
     device, held = network.mean.device, torch.from_numpy(filled)
     features = seen[torch.from_numpy(images)].to(device)

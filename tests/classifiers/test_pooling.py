@@ -191,6 +191,8 @@ def test_the_scores_of_a_set_stand_beside_each_of_its_images_in_their_order(name
     np.testing.assert_allclose(alone["score/malignant"], expected[:, 1], rtol=1e-5)
     empty = tell(network, ACTIVATIONS["softmax"], small.TWO.names, see(network, []), [])
     assert [len(values) for values in empty.values()] == [0] * len(told)
+    with pytest.raises(DataError, match="5 numbers of sets for 6 images; give one for each"):
+        tell(network, ACTIVATIONS["softmax"], small.TWO.names, seen, KEYS[:5])
 
 
 def test_a_frozen_backbone_trains_its_attention_with_its_head() -> None:

@@ -28,6 +28,7 @@ from mammo.data.dataset import Dataset
 from mammo.data.identity import Names, load_salt
 from mammo.data.prepare import Recipe
 from mammo.data.release import Record
+from mammo.evaluation.predictions import predict as evaluation_predict
 from mammo.models import write_about
 from mammo.run import Stopped
 
@@ -117,9 +118,7 @@ def test_the_images_of_the_training_get_the_scores_of_the_dataset(
         *("patient_score/benign", "patient_score/malignant", "patient_decision", "reason"),
     ]
     assert found["file"].tolist() == sorted(found["file"])
-    names = Names(load_salt(world.work), "folder")
-    rows = {image: row for row, image in enumerate(world.data.manifest["image_id"])}
-    held = [rows[names.image(Record((), "", file, ""))] for file in found["file"]]
+    held = of_dataset(world, found["file"])
     assert sorted(held) == list(range(2 * PATIENTS))
     expected = load_classifier(world.model).predict(world.data.images(held))
     ours = found[["score/benign", "score/malignant"]].to_numpy()
@@ -349,6 +348,48 @@ def test_a_model_of_two_channels_takes_pairs_of_files(tmp_path: Path, world: Wor
     assert "channels has no effect: the model takes images of one channel" in done.err
 
 
+def of_dataset(world: World, files: pd.Series) -> list[int]:
+    """The row of the dataset that holds the image of each of `files`."""
+    names = Names(load_salt(world.work), "folder")
+    rows = {image: row for row, image in enumerate(world.data.manifest["image_id"])}
+    return [rows[names.image(Record((), "", file, ""))] for file in files]
+
+
+def judged(model: Path, data: Dataset, rows: list[int]) -> pd.DataFrame:
+    """The predictions of `rows` as evaluate makes them."""
+    classifier = load_classifier(model)
+    return evaluation_predict(classifier, data, np.array(rows), split="test", batch_size=4)
+
+
+def test_uncertainty_and_attention_are_those_that_evaluate_tells(
+    world: World, tmp_path: Path
+) -> None:
+    run = classifier_data.tracked(tmp_path / "training", world.data)
+    learned = {"uncertainty": "attenuation", "views": "attention", "views_of": "breast"}
+    classifier_data.train(run, epochs=1, batch_size=4, **learned)
+    model = run.folder / "model"
+    for place, unit in enumerate(("breast", "patient")):
+        signed(model, views_of=unit)
+        output = tmp_path / f"{unit}.csv"
+        assert predict(model, world.source, output).code == 0
+        found = table(output)
+        assert list(found)[2:7] == [
+            *("score/benign", "score/malignant", "uncertainty", "attention", "decision"),
+        ]
+        expected = judged(model, world.data, of_dataset(world, found["file"]))
+        for column in list(found)[2:6]:
+            np.testing.assert_allclose(found[column], expected[column], rtol=1e-4, atol=1e-6)
+        assert (found["uncertainty"] > 0).all()
+        # a breast has one image here, a patient two
+        np.testing.assert_allclose(found.groupby("patient")["attention"].sum(), 2 - place)
+        of_patient = found.groupby("patient")["score/malignant"].nunique()
+        assert set(of_patient) == {2 - place}
+    np.testing.assert_array_equal(found["patient_score/malignant"], found["score/malignant"])
+    done = predict(model, world.source, tmp_path / "alone.csv", patients="none")
+    assert "nothing tells whose 12 of 12 images are; each of these is scored alone" in done.err
+    assert set(table(tmp_path / "alone.csv")["attention"]) == {1.0}
+
+
 def test_what_is_there_is_never_overwritten_and_no_half_is_left(
     world: World, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,7 +420,7 @@ def test_a_stopped_predict_leaves_nothing(
     def stopped(*given: Any, **settings: Any) -> None:
         raise Stopped(15)
 
-    monkeypatch.setattr("mammo.classifiers.predict.Classifier.predict", stopped)
+    monkeypatch.setattr("mammo.classifiers.predict.Classifier.see", stopped)
     done = predict(world.model, fresh, tmp_path / "out.csv")
     assert done.code == 143
     assert done.out == ""
