@@ -157,8 +157,8 @@ def tested(run: str) -> pd.DataFrame:
 
 def ideally_scored(data: Dataset, scored: pd.DataFrame, contrast: float) -> pd.DataFrame:
     """`scored` with the log likelihood ratio of each image, but a constant, in place of scores."""
-    rows = data.manifest.reset_index().set_index("image_id").loc[scored["image_id"], "index"]
-    images = data.images(rows.to_numpy())[:, 0].astype(np.float64)
+    rows = pd.Index(data.manifest["image_id"]).get_indexer(scored["image_id"])
+    images = data.images(rows)[:, 0].astype(np.float64)
     spectrum = power_spectrum(SIDE)
     ratio = matched_filter(images, known_signal(SIDE, spectrum, contrast=contrast), spectrum)
     return scored.assign(**{"score/malignant": ratio, "score/benign": -ratio})
