@@ -217,6 +217,7 @@ def test_a_killed_family_computes_no_finished_child_again_and_ends_the_same(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler pickles in ways that jsonargparse warns of
 def test_a_compiled_backbone_learns_the_same_and_is_saved_as_any_other(tmp_path):
     from torch._dynamo.utils import counters
 
