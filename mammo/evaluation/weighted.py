@@ -74,9 +74,10 @@ class Calibration:
         order = np.argsort(probability, kind="stable")
         ordered = probability[order]
         self._rows = codes[order]
-        self._positive = np.asarray(positive, np.float64)[order]
+        outcome = np.asarray(positive, np.float64)[order]
+        self._positives = np.flatnonzero(outcome)
         # observed minus predicted: what the error adds up
-        self._excess = self._positive - ordered
+        self._excess = outcome - ordered
         starts = np.append(True, np.diff(ordered) != 0)
         self._starts = np.append(np.flatnonzero(starts), len(ordered))
         self._tied = not starts.all()
@@ -88,7 +89,7 @@ class Calibration:
         counts = _running(mine)
         if self._tied:
             counts = counts[:, self._starts]
-        excess, positive = mine * self._excess, mine * self._positive
+        excess, seen = mine * self._excess, _running(mine[:, self._positives])
         out = np.empty((3, len(weights)))
         for draw, count in enumerate(counts):
             levels = _bin_starts(count, self._bins)
@@ -96,9 +97,10 @@ class Calibration:
             cuts = self._starts[levels]
             rows = np.maximum(np.diff(count[levels], append=count[-1]), 1e-300)  # 0: no excess
             gap = np.add.reduceat(excess[draw], cuts)
-            seen = np.add.reduceat(positive[draw], cuts)
-            base = seen.sum() / count[-1]
-            parts = np.abs(gap), gap**2 / rows, rows * (seen / rows - base) ** 2
+            first = np.searchsorted(self._positives, cuts)
+            share = np.diff(seen[draw, first], append=seen[draw, -1]) / rows
+            base = seen[draw, -1] / count[-1]
+            parts = np.abs(gap), gap**2 / rows, rows * (share - base) ** 2
             out[:, draw] = [each.sum() / count[-1] for each in parts]
         return dict(zip(("ece", "reliability", "resolution"), out, strict=True))
 
