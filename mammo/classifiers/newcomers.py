@@ -133,7 +133,7 @@ def told_apart(images: Sequence[Newcomer], how: str) -> tuple[list[str], str]:
 
 
 def joined(images: Sequence[Newcomer], patients: Sequence[str], unit: str) -> list[str]:
-    """The set of each image that a model pools by the `unit` of mammo.data.sets.UNITS.
+    """The set of each image that a model pools by the `unit` of mammo.data.UNITS.
 
     An image of nobody known, or of neither breast, is a set of its own.
     """

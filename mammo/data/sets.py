@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mammo.data import UNITS
 from mammo.data.classes import ClassMap
 from mammo.errors import DataError
 
-UNITS = {"patient": ("group_id",), "breast": ("group_id", "laterality")}  # columns of a manifest
 Positions = NDArray[np.int64]
 
 

@@ -211,7 +211,7 @@ def predict(
 
 
 def views_of(about: Mapping[str, Any]) -> str:
-    """Whose images a model pools, by `mammo.data.sets.UNITS`; empty where it pools none."""
+    """Whose images a model pools, by `mammo.data.UNITS`; empty where it pools none."""
     return str(about["views_of"]) if about.get("views", "none") != "none" else ""
 
 

@@ -12,9 +12,9 @@ from mammo.classifiers.plans import BLOCKS, FINETUNES, LR_SCHEDULES, OPTIMIZERS,
 from mammo.classifiers.recipe import Recipe, check_folds, seeds_of
 from mammo.classifiers.views import VIEWS, check_views
 from mammo.classifiers.weights import check_weights, weights_digest
+from mammo.data import UNITS
 from mammo.data.mix_settings import BALANCES, MIXES, SHORTAGES, TRIMS, MixSettings
 from mammo.data.samplers import SAMPLERS, check_room
-from mammo.data.sets import UNITS
 from mammo.errors import ConfigError
 from mammo.evaluation import AGGREGATES
 from mammo.loggers import LOGGERS, check_logger

@@ -82,7 +82,7 @@ def test_a_preset_that_there_is_not_is_one_line_with_those_that_are(name):
         settings_of(name)
     assert str(refused.value) == (
         f"config {name} is no file here and no preset; give a YAML file of settings, or one of "
-        + ", ".join(path.stem for path in FILES)
+        + ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
     )
     with pytest.raises(ConfigError, match=r"config elsewhere/u24.yaml cannot be read: No such"):
         settings_of("elsewhere/u24.yaml")
