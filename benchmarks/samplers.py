@@ -116,6 +116,8 @@ def draw(
         "osv^Dx", table.groupby("sampler", sort=False), strict=False
     ):
         axes.plot(rows["calls"], rows["kid"], marker=marker, markersize=5, label=sampler)
+    # a sampler that is far off at few calls would press all others flat
+    axes.set_ylim(0, min(1.05 * table["kid"].max(), 1.8 * mean))
     axes.set_xscale("log")
     axes.set_xticks(CALLS, [str(calls) for calls in CALLS])
     axes.minorticks_off()
