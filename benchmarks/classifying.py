@@ -52,6 +52,7 @@ def settings(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=cores(), help="of systems 0 and 2")
+    parser.add_argument("--only", default="", help="part of the name of the one side of training")
     parser.add_argument("--variants", action="store_true", help="of memory order and compilation")
     return parser.parse_args(words)
 
@@ -64,7 +65,8 @@ def main() -> None:
         bench = Bench(Path(folder), asked)
         report("training, images/s", bench.training(), bench.of_the_peak())
         print(f"of mammo's time {median(bench.stalls):.1%} is its loader's")
-        report("reading and changing alone, images/s", bench.reading())
+        if not asked.only:
+            report("reading and changing alone, images/s", bench.reading())
         if asked.variants:
             report("training, images/s", bench.variants(), bench.of_the_peak())
     if asked.device.startswith("cuda"):
@@ -119,7 +121,8 @@ class Bench:
             "the same loop, fed as by system 0": self._bare(self._fed(Volumes)),
             "the same loop, fed as by system 2": self._bare(self._fed(Pictures)),
         }
-        return self._in_turns(sides)
+        chosen = {name: side for name, side in sides.items() if self.asked.only in name}
+        return self._in_turns({OURS: sides[OURS]} | chosen)
 
     def reading(self) -> Speeds:
         """Batches as a step takes them, without a step."""
