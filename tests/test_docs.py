@@ -97,6 +97,7 @@ def test_the_tasks_of_each_release_are_those_of_its_adapter(name: str) -> None:
     assert offered == set(offers)
 
 
+@pytest.mark.doors
 def test_the_newcomers_own_folder_goes_all_the_way(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

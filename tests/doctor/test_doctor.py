@@ -125,6 +125,7 @@ def test_an_output_that_can_be_no_folder_is_told_before_anything_is_looked_at(
         assert f"{tmp_path / 'file'} is no folder to write to" in capsys.readouterr().err
 
 
+@pytest.mark.doors
 def test_patients_of_another_dataset_are_found_by_equal_salts_and_pictures_by_any(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

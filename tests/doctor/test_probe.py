@@ -35,6 +35,7 @@ def test_a_fair_release_does_not_fire() -> None:
     assert found.findings() == []
 
 
+@pytest.mark.doors
 @pytest.mark.parametrize("pixels", [False, True])
 def test_the_interval_covers_chance_when_labels_are_shuffled(pixels: bool) -> None:
     """A 95 % interval, so at least 36 of 40 draws (P < 0.01 for fewer); two images a patient."""

@@ -174,6 +174,7 @@ def test_grids_show_the_images_restored(trained):
     assert artist.draw(asked_like(material, material.val[:1])).shape == (1, 1, 16, 16)
 
 
+@pytest.mark.doors
 def test_images_come_back_nearer_than_the_mean_image_is(tmp_path):
     data = tiny.write_scans(tmp_path)
     settings = tiny.recipe("autoencoder", "reconstruct", adversarial_weight=0.0, epochs=30)

@@ -201,6 +201,7 @@ def test_a_base_that_is_told_nothing_is_guided_by_the_mask_alone(data, tmp_path)
     assert not torch.equal(one, more)
 
 
+@pytest.mark.doors
 def test_a_base_of_latents_is_controlled_by_the_mask_at_their_size(data, tmp_path):
     base = train_base(tmp_path / "base", data, "ldm", strategy="rflow")
     tracked = trained(data, tmp_path / "run", base, augment="flip")

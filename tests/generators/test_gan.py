@@ -195,6 +195,7 @@ def test_trap_t0i_images_are_made_and_judged_at_the_data_s_own_size(tmp_path, ne
     assert drawn.shape == (3, *flat(range(3), shape)["image"].shape[1:])
 
 
+@pytest.mark.doors
 @pytest.mark.parametrize("network", sorted(NETWORKS))
 def test_it_learns_the_brightness_of_each_class(tmp_path, network):
     """Flat images, classes around 0.3 and 0.7; untrained they are no more than 0.1 apart.

@@ -36,6 +36,7 @@ def test_a_mammogram_comes_back_at_about_40_db(folder, mammogram):
     assert float(-10 * error.log10()) == pytest.approx(39.6, abs=1)
 
 
+@pytest.mark.doors
 @torch.inference_mode()
 def test_each_channel_is_a_grey_image_of_its_own(folder, mammogram):
     _, network = read(folder, (2, 256, 256))

@@ -105,6 +105,7 @@ def test_with_the_exact_posterior_the_loss_is_the_evidence(kl_weight):
     assert module.logged["val/loss"] == pytest.approx(parts, rel=1e-5)
 
 
+@pytest.mark.doors
 def test_it_learns_the_brightness_of_each_class_and_its_spread():
     """Flat images, each class normal around its level: samples have that mean and deviation.
 

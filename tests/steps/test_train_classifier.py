@@ -194,6 +194,7 @@ def test_several_seeds_on_a_hold_out_are_children_whose_validation_is_averaged(t
     assert not {name for name in result.metrics if name.startswith(("oof", "cv", "fold"))}
 
 
+@pytest.mark.doors
 def test_a_killed_family_computes_no_finished_child_again_and_ends_the_same(tmp_path, family):
     whole, data, expected = family
     run = tracked(tmp_path, data)

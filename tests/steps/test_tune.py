@@ -40,6 +40,7 @@ def test_the_first_trials_are_the_baselines_with_default_settings(tmp_path: Path
     assert {(given["loss"], given["sampler"]) for given in first} == {("ce", "random")}
 
 
+@pytest.mark.doors
 def test_the_best_settings_are_a_config_of_train_classifier(tmp_path: Path) -> None:
     run, result = search(tmp_path, n_trials=12)
     best = yaml.safe_load((run.folder / "study" / "best.yaml").read_text())
