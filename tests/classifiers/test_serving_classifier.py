@@ -21,7 +21,7 @@ from mammo.classifiers import load_classifier
 from mammo.classifiers.backbone import build
 from mammo.errors import CheckpointError
 from mammo.models import save_model
-from mammo.tracking import _write_mlmodel
+from mammo.tracking.mlmodel import write_mlmodel
 
 SHAPE = (1, 40, 32)
 
@@ -53,7 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "exclude": [],
         },
     )
-    _write_mlmodel(folder, saved.about, "r")
+    write_mlmodel(folder, saved.about, "r")
     return folder
 
 

@@ -17,7 +17,7 @@ from mammo.errors import ConfigError
 from mammo.generators import load_generator
 from mammo.generators.generator import Generator
 from mammo.steps import train_generator
-from mammo.tracking import DRAWING, _write_mlmodel
+from mammo.tracking.mlmodel import DRAWING, write_mlmodel
 
 
 def packed(folder, generator, mode):
@@ -27,7 +27,7 @@ def packed(folder, generator, mode):
     train_generator.run(tracked, **tiny.recipe(generator, mode, epochs=1))
     saved = tracked.folder / "model"
     copy = shutil.copytree(saved, folder / "packed")
-    _write_mlmodel(copy, json.loads((saved / "model.json").read_text()), "run")
+    write_mlmodel(copy, json.loads((saved / "model.json").read_text()), "run")
     return saved, copy
 
 

@@ -23,7 +23,7 @@ from mammo.evaluation.predictions import predict
 from mammo.evaluation.ranking import aggregate
 from mammo.run import MemoryRun, Reference
 from mammo.steps import evaluate
-from mammo.tracking import _write_mlmodel
+from mammo.tracking.mlmodel import write_mlmodel
 
 pytestmark = pytest.mark.doors  # whole trainings
 
@@ -100,7 +100,7 @@ def test_a_patient_s_images_are_trained_saved_judged_and_served_together(tmp_pat
     assert "The call is of all images of the patient" in (judged.folder / "report.html").read_text()
 
     served = shutil.copytree(folder, tmp_path / "served")
-    _write_mlmodel(served, classifier.saved.about, "r")
+    write_mlmodel(served, classifier.saved.about, "r")
     model = mlflow.pyfunc.load_model(str(served))
     images, keys = data.images(test[:7]), [0, 0, 0, 1, 1, 1, 2]
     answer = model.predict(images, params={"sets": keys})

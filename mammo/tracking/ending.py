@@ -1,0 +1,64 @@
+"""How a run ends: its true status and reason, and whether it can be continued."""
+
+import json
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+
+from mammo.errors import MammoError
+from mammo.run import Pruned, Stopped
+from mammo.tracking.store import Tracking
+
+
+@contextmanager
+def closing(tracking: Tracking, run_id: str) -> Iterator[None]:
+    """Give the run its true status, however the block ends."""
+    try:
+        yield
+    except BaseException as error:
+        close_failed(tracking, run_id, error)
+        raise
+    tracking.set_status(run_id, "FINISHED")
+
+
+def close_failed(tracking: Tracking, run_id: str, error: BaseException) -> None:
+    """Give a run that `error` ended its status and its reason."""
+    match error:
+        case Pruned():
+            tracking.set_status(run_id, "KILLED", pruned=str(error) or "pruned")
+        case Stopped():
+            tracking.set_status(run_id, "KILLED", stopped=str(error))
+        case MammoError():
+            tracking.set_status(run_id, "FAILED", error=str(error))
+        case _:
+            tracking.set_status(run_id, "FAILED", error=_place(error))
+
+
+def _place(error: BaseException) -> str:
+    """Kind and place of a bug; its message may quote a file's name, and stays on the terminal."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [each for each in frames if f"{os.sep}mammo{os.sep}" in each.filename]
+    last = (ours or frames)[-1]
+    where = f"{Path(last.filename).name}, line {last.lineno}"
+    return f"{type(error).__name__} in {where}; the traceback is on the terminal"
+
+
+def unfinished_run(tracking: Tracking, folder: Path, *, any_status: bool = False) -> str:
+    """Id of the run whose state lies in `folder`, empty when there is none to continue."""
+    try:
+        saved = json.loads((folder / "run.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return ""
+    if saved.get("tracking_uri") != tracking.address:
+        return ""
+    try:
+        run = tracking.client.get_run(saved["run_id"])
+    except MlflowException:
+        return ""
+    if run.info.lifecycle_stage == "deleted":
+        return ""
+    return "" if run.info.status == "FINISHED" and not any_status else str(saved["run_id"])
