@@ -32,6 +32,8 @@ OFFERS = (
 OPTIONS: tuple[str, ...] = ()
 _CLINICAL, _METADATA = "EMBED_OpenData_clinical", "EMBED_OpenData_metadata"
 _FINDING = ("acc_anon", "side", "asses")
+# Race and ethnic group by README.md of github.com/Emory-HITI/EMBED_Open_Data (commit 3b0ce4c); its
+# Sample_Notebook.ipynb (10091c2) reads a table that has the race under ETHNICITY_DESC instead.
 _PERSON = ("RACE_DESC", "ETHNICITY_DESC", "ETHNIC_GROUP_DESC")
 _FINDING_MORE = ("path_severity", "tissueden", "bside", "age_at_study", *_PERSON)
 _NEEDED_BY = {
@@ -50,7 +52,8 @@ _MALE = "5"
 # that is not of the breast; gravest first
 _PATHOLOGY = ("0", "1", "6", "2", "3", "4", "5")
 _PROVEN = {"0": "malignant", "1": "malignant", "4": "benign", "5": "benign"}
-# What the columns of _PERSON say, which holds whichever of them says it: word -> race
+# What the columns of _PERSON say, which holds whichever of them says it, as "African American  or
+# Black" (two blanks) or "Native Hawaiian or Other Pacific Islander": word -> race
 _RACES = {
     "american indian": "American Indian",
     "pacific islander": "Pacific Islander",

@@ -132,6 +132,27 @@ def test_race_and_ethnicity_are_told_in_words_of_our_own(tmp_path: Path) -> None
     assert found["5003"] == {"race": "", "ethnicity": ""}
 
 
+@pytest.mark.parametrize("column", ["RACE_DESC", "ETHNICITY_DESC"])
+@pytest.mark.parametrize(
+    ("said", "race"),
+    [
+        ("Caucasian or White", "White"),
+        ("African American  or Black", "Black"),
+        ("Asian", "Asian"),
+        ("American Indian or Alaskan Native", "American Indian"),
+        ("Native Hawaiian or Other Pacific Islander", "Pacific Islander"),
+        ("Multiple", "multiple"),
+        ("Unknown, Unavailable or Unreported", ""),
+    ],
+)
+def test_each_race_of_the_release_has_a_word_under_either_name_of_its_column(
+    column: str, said: str, race: str
+) -> None:
+    """The names by the release's README and by its notebook; the values as both print them."""
+    person = adapter._person({column: said, "ETHNIC_GROUP_DESC": "Non-Hispanic or Latino"})
+    assert person == {"race": race, "ethnicity": "not Hispanic"}
+
+
 def test_no_date_of_the_release_is_kept(tmp_path: Path) -> None:
     embed(tmp_path)
     rows = told(read(tmp_path).records, tmp_path)
