@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mammo.data.alignment import COARSE, Prints, Values, fit, prints, shifted_likeness
+from mammo.data.dataset import sha256_of
 from mammo.seeds import derive
 
 # Reads picture `row` as (H, W) in [0, 1]; pictures may differ in size.
@@ -89,27 +89,26 @@ def near_duplicate_groups(read: Read, count: int, hashes: Sequence[str] = ()) ->
     return clusters(count, near_duplicates(read, count, hashes))
 
 
-def grouped_by_scene(frame: pd.DataFrame, pixels: Path) -> tuple[pd.Series, bool]:
-    """Group ids of `frame` for a release without patients: those of a scene get that of its first.
+def grouped_by_scene(
+    groups: pd.Series, stored: Callable[[int], NDArray[Any]]
+) -> tuple[pd.Series, bool]:
+    """`groups` of a release without patients, where those of a scene get that of its first.
 
-    `frame` has the columns group_id, sha256, shard and index of the files in `pixels`. Where a
-    "scene" would hold more pictures than any does, all are alike, and likeness tells nothing: then
-    pictures of equal pixels alone are joined, and the second value is False.
+    `stored` gives picture `row` as integers (H, W), of a size that the dataset's has no part in.
+    Where a "scene" would hold more pictures than any does, all are alike, and likeness tells
+    nothing: then equal pictures alone are joined, and the second value is False.
     """
-    maps = {name: np.load(pixels / name, mmap_mode="r") for name in sorted(set(frame["shard"]))}
-    places = list(zip(frame["shard"], frame["index"], strict=True))
 
     def read(row: int) -> Values:
-        shard, index = places[row]
-        full = np.iinfo(maps[shard].dtype).max
-        return np.asarray(maps[shard][index][0] / np.float32(full), np.float32)
+        picture = stored(row)
+        return np.asarray(picture / np.float32(np.iinfo(picture.dtype).max), np.float32)
 
-    hashes = list(frame["sha256"])
-    firsts = near_duplicate_groups(read, len(frame), hashes)
-    told = np.bincount(firsts).max() <= max(_SCENE_PICTURES, _SCENE_SHARE * len(frame))
+    hashes = [sha256_of(stored(row)) for row in range(len(groups))]
+    firsts = near_duplicate_groups(read, len(groups), hashes)
+    told = np.bincount(firsts).max() <= max(_SCENE_PICTURES, _SCENE_SHARE * len(groups))
     if not told:
         firsts = np.array(_firsts(hashes), np.int64)
-    return frame["group_id"].iloc[firsts].set_axis(frame.index), bool(told)
+    return groups.iloc[firsts].set_axis(groups.index), bool(told)
 
 
 def clusters(count: int, pairs: Sequence[Pair]) -> NDArray[np.int64]:

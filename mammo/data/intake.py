@@ -18,7 +18,7 @@ from mammo.data.disclosure import stored_age, stored_grade, stored_maker
 from mammo.data.identity import Names
 from mammo.data.journal import Journal, Outcome
 from mammo.data.manifest import make_manifest
-from mammo.data.prepare import LeftOut, Prepared, Recipe, Refused, prepare
+from mammo.data.prepare import LOOK, LeftOut, Prepared, Recipe, Refused, prepare
 from mammo.data.progress import Progress
 from mammo.data.release import Record
 from mammo.data.slots import Slots
@@ -45,6 +45,7 @@ class Intake:
 
     frame: pd.DataFrame = field(default_factory=pd.DataFrame)  # manifest rows, not yet split
     kept: list[Record] = field(default_factory=list)  # the record of each row
+    numbers: list[int] = field(default_factory=list)  # and its place in the release
     refused: list[tuple[str, str]] = field(default_factory=list)  # (file, reason)
     left_out: Counter[str] = field(default_factory=Counter)  # reason -> images
     walls: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
@@ -54,6 +55,7 @@ class Intake:
         """Count what became of a chunk of `records`."""
         for (number, row), wall in zip(outcome.rows, outcome.walls, strict=True):
             self.kept.append(records[number])
+            self.numbers.append(number)
             self.walls[row.get("laterality", ""), row.get("view", ""), *wall] += 1
         for number, reason in outcome.refused:
             self.refused.append((str(records[number].paths[0]), reason))
@@ -78,11 +80,21 @@ class Preparation:
     group_by: str = "patient"
     strict: bool = True  # a chunk ends at its first refusal, and is not in the journal then
 
+    @property
+    def looks(self) -> Slots | None:
+        """Where the looks of the recipe lie, by record; they live and die with the journal."""
+        if not self.recipe.look:
+            return None
+        return Slots(self.journal.folder / "looks", (1, *LOOK), self.recipe.dtype, self.slots.count)
+
     def open(self, datasets: Path) -> None:
         """Find what an earlier process has done; DataError where the rest would not fit."""
         self.journal.open(self.slots.folder, datasets)
+        if self.looks:
+            self.looks.folder.mkdir(exist_ok=True)
         if self.slots.folder.is_dir():
-            self.slots.check_room()
+            for each in filter(None, (self.slots, self.looks)):
+                each.check_room()
 
     def discard(self) -> None:
         """Remove pixels and journal."""
@@ -103,10 +115,13 @@ class Preparation:
                 outcome.left_out.append((number, result.reason))
             else:
                 hashes = self.slots.put(number, result.image, result.mask)
+                if self.looks and result.look is not None:
+                    self.looks.put(number, result.look, None)
                 outcome.rows.append((number, {**self._row(record, result), **hashes}))
                 outcome.walls.append((result.expected_wall, result.wall))
                 outcome.peak = max(outcome.peak, result.peak)
-        self.slots.flush(number for number, _ in outcome.rows)
+        for each in filter(None, (self.slots, self.looks)):
+            each.flush(number for number, _ in outcome.rows)
         self.journal.write(chunk.number, outcome)
         return chunk.number, outcome
 
@@ -168,10 +183,8 @@ def take_in(records: Sequence[Record], preparation: Preparation, *, workers: int
     intake = Intake()
     tables: list[pd.DataFrame] = []
     rows: list[dict[str, Any]] = []
-    numbers: list[int] = []
     for outcome in _outcomes(records, preparation, workers or cores()):
         rows += [row for _, row in outcome.rows]
-        numbers += [number for number, _ in outcome.rows]
         intake.add(records, outcome)
         if preparation.strict and outcome.refused:
             return intake
@@ -180,9 +193,9 @@ def take_in(records: Sequence[Record], preparation: Preparation, *, workers: int
             rows = []
     tables.append(make_manifest(rows))
     intake.frame = pd.concat([each for each in tables if len(each)] or tables, ignore_index=True)
-    if numbers:
+    if intake.numbers:
         masked = (intake.frame["mask_sha256"] != "").tolist()
-        places = preparation.slots.squeeze(numbers, masked, preparation.journal.squeezed)
+        places = preparation.slots.squeeze(intake.numbers, masked, preparation.journal.squeezed)
         intake.frame[["shard", "index"]] = places
     return intake
 

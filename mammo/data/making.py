@@ -52,17 +52,18 @@ def make(
     about: Mapping[str, Any],
     *,
     divide: Callable[[pd.DataFrame, list[str]], Divided],
-    clustered: bool = False,
     synthetic_origin: str = "",
     warm_up: Callable[[pd.DataFrame], pd.Series] | None = None,
     workers: int = 1,
 ) -> Made:
     """Prepare `records` where it has not been done, and seal them as a dataset in the work folder.
 
-    `clustered` groups near duplicates, `divide` gives each row its split, `warm_up` marks rows.
+    Looks of the preparation group near duplicates, `divide` gives each row its split, `warm_up`
+    marks rows.
     A mistake of the user leaves nothing behind; after any other end the same run goes on.
     """
     started, journal, slots = time.monotonic(), preparation.journal, preparation.slots
+    looks = preparation.looks
     datasets = tracked.work / "datasets"
     try:
         preparation.open(datasets)
@@ -75,12 +76,13 @@ def make(
         frame = intake.frame
         if synthetic_origin:
             mark_synthetic(frame, synthetic_origin)
-        elif clustered:
-            pixels = slots.folder if slots.folder.is_dir() else datasets / journal.sealed
-            frame["group_id"], told = grouped_by_scene(frame, pixels)
+        elif looks:
+            frame["group_id"], told = grouped_by_scene(
+                frame["group_id"], lambda row: looks.read(intake.numbers[row])[0]
+            )
             if not told:
                 release.notes["group"] = ALL_ALIKE
-        divided = _divided(frame, intake, divide, clustered=clustered)
+        divided = _divided(frame, intake, divide, clustered=looks is not None)
         frame[["split", "fold"]] = divided.rows
         if warm_up:
             frame["warmup"] = warm_up(frame)

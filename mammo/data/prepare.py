@@ -18,6 +18,8 @@ from mammo.data.regions import draw_regions
 from mammo.data.release import Record
 from mammo.errors import DataError
 
+LOOK = (256, 256)  # H, W of the picture by which scenes are told: no image_size has a say in it
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -32,6 +34,7 @@ class Recipe:
     for_processing: str = "refuse"  # of raw detector values: of FOR_PROCESSING
     exclude: frozenset[str] = frozenset()  # flags of a file's header that leave it out
     generated: bool = False  # synthetic images are what is read
+    look: bool = False  # a picture of size LOOK is made too, to tell scenes by
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> "Recipe":
@@ -73,6 +76,7 @@ class Prepared:
     background: float = math.nan  # median grey outside the breast, in [0, 1]
     marks: float = math.nan  # share of the file that shines outside the breast
     flags: tuple[str, ...] = ()  # of the release and of the header, and wall_differs
+    look: NDArray[Any] | None = None  # (1, *LOOK) of the recipe's dtype: the first channel
 
     def file_columns(self) -> dict[str, Any]:
         """What the manifest keeps of the file, by the name of its column."""
@@ -159,6 +163,7 @@ def _prepare(record: Record, recipe: Recipe) -> Prepared:
         background=frame.background,
         marks=frame.marks,
         flags=tuple(sorted(flags)),
+        look=_quantized(lay(first, frame, LOOK), recipe)[None] if recipe.look else None,
     )
 
 

@@ -54,6 +54,10 @@ class Slots:
             hashes["mask_sha256"] = sha256_of(mask)
         return hashes
 
+    def read(self, number: int) -> NDArray[Any]:
+        """The image (C, H, W) of record `number` as it was put, before squeeze moves any."""
+        return np.frombuffer(self._read("images", number), self.dtype).reshape(self.shape)
+
     def flush(self, numbers: Iterable[int]) -> None:
         """Return when the pixels of `numbers` are on the disk and would survive a power cut."""
         for shard in sorted({number // self.per_shard for number in numbers}):

@@ -204,6 +204,11 @@ def run(
     if not synthetic_origin:  # generated images may be of one class: they go into a mix
         refuse_one_class(records)
     crop = getattr(adapter, "CROP", "breast") if crop == "auto" else crop
+    alone = release.notes.get("group", "").startswith("image")
+    # the release's own splits stand as they are, even where they tear a scene apart
+    clustered = alone and not synthetic_origin and not any(record.split for record in records)
+    if clustered:
+        release.notes["group"] = release.notes["group"].replace("image", "near-duplicate cluster")
     recipe = Recipe(
         parse_size(image_size),
         crop,
@@ -214,6 +219,7 @@ def run(
         for_processing=for_processing,
         exclude=listed(exclude),
         generated=bool(synthetic_origin),
+        look=clustered,
     )
     name = f"{dataset}-{generator_of(synthetic_origin)[9:]}" if synthetic_origin else dataset
     names = Names(load_salt(tracked.work), name)
@@ -232,11 +238,6 @@ def run(
         new_patients=new_patients,
     )
     divide = all_for_training if synthetic_origin else drawn
-    alone = release.notes.get("group", "").startswith("image")
-    # the release's own splits stand as they are, even where they tear a scene apart
-    clustered = alone and not synthetic_origin and not any(record.split for record in records)
-    if clustered:
-        release.notes["group"] = release.notes["group"].replace("image", "near-duplicate cluster")
     if not (alone and split_file):  # which names only the first of copies, not yet known
         # too few patients for the partition is told now, not after an hour of decoding
         divide(names.groups(records, group_by), [record.split for record in records])
@@ -277,7 +278,6 @@ def run(
         preparation,
         about,
         divide=divide,
-        clustered=clustered,
         synthetic_origin=synthetic_origin,
         warm_up=warm if warmup_negatives else None,
         workers=workers,

@@ -1,11 +1,13 @@
 """The cheap checks inside `preprocess`, and scenes that stay together where nobody is named."""
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from fixtures import Values, breast
 from PIL import Image
@@ -14,6 +16,8 @@ from preprocessed import dataset_of, preprocessed
 from mammo.data.dataset import Dataset
 from mammo.errors import DataError
 from mammo.run import MemoryRun
+
+ONE_LESION = ("benign_042", "benign_131", "malignant_051")
 
 
 def write(folder: Path, pictures: Mapping[str, Values]) -> Path:
@@ -53,6 +57,52 @@ def test_copies_share_a_group_and_a_split_where_the_release_names_no_patients(
     assert rows.groupby("twin")["split"].nunique().eq(1).all()
     assert rows["split"].nunique() == 3
     assert tracked.logged_tags["mammo.group"].startswith("near-duplicate cluster")
+
+
+@pytest.mark.doors
+@pytest.mark.parametrize("image_size", ["8", "64x48"])
+def test_scenes_are_told_by_the_pixels_as_read_whatever_is_stored(
+    tmp_path: Path, image_size: str
+) -> None:
+    """Eight breasts, four with a copy: twelve images, eight groups, also where 8 x 8 are stored."""
+    pictures = {}
+    for number in range(8):
+        place = f"{('benign', 'malignant')[number % 2]}/x{number}"
+        pictures[place] = breast(number, height=96)
+        if number < 4:
+            pictures[f"{place}again"] = pictures[place][:, ::-1] ** 1.1
+    source = write(tmp_path / "release", pictures)
+    _, data = run(tmp_path / "work", source, image_size=image_size)
+    groups = data.manifest["group_id"].to_numpy()
+    numbers = [int(name.split("/x")[1][0]) for name in sorted(pictures)]
+    np.testing.assert_array_equal(np.equal.outer(groups, groups), np.equal.outer(numbers, numbers))
+
+
+@pytest.mark.doors
+def test_busi_has_the_same_groups_and_folds_at_two_sizes(shared: Path, tmp_path: Path) -> None:
+    """benign_042, benign_131 and malignant_051 are one lesion (Pawlowska et al. 2023)."""
+    table = (shared / "data" / "busi" / "labels.csv").read_text().splitlines()
+    kept = [line for line in table[1:] if int(line.split("_")[1][:3]) % 6 == 0]
+    kept += [line for line in table if line.startswith(ONE_LESION) and line not in kept]
+    release = tmp_path / "busi"
+    release.mkdir()
+    for name in ("images256", "masks256"):  # a link may not lead out of the release
+        (release / name).mkdir()
+        for line in kept:
+            file = shared / "data" / "busi" / name / f"{line.split(',')[0]}.png"
+            shutil.copy(file, release / name / file.name)
+    (release / "labels.csv").write_text("\n".join([table[0], *sorted(kept)]) + "\n")
+    found = []
+    for size in ("64", "160"):
+        settings = {"dataset": "busi", "image_size": size, "crop": "auto", "k_folds": 3}
+        settings |= {"task": "normal_benign_malignant", "test_fraction": 0.0, "val_fraction": 0.0}
+        rows = run(tmp_path / "work", release, **settings)[1].manifest
+        assert len(rows) == len(kept)
+        found.append(rows[["group_id", "split", "fold"]])
+    pd.testing.assert_frame_equal(*found)
+    names = sorted(line.split(",")[0] for line in kept)
+    lesion = found[0]["group_id"].iloc[[names.index(name) for name in ONE_LESION]]
+    assert lesion.nunique() == 1
 
 
 def test_pictures_that_all_look_alike_are_groups_of_their_own_and_it_is_said(
