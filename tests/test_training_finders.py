@@ -95,7 +95,7 @@ class Constant(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_the_losses_of_a_sweep_are_as_high_as_they_were_from_the_first_on(tmp_path):
+def test_the_losses_of_a_sweep_are_as_high_as_they_were_and_nothing_is_printed(tmp_path, capfd):
     rates, losses = sweep(
         Constant(),
         DataLoader(list(range(8))),
@@ -108,3 +108,4 @@ def test_the_losses_of_a_sweep_are_as_high_as_they_were_from_the_first_on(tmp_pa
     )
     assert len(rates) == 100
     assert losses == pytest.approx([3] * 100)
+    assert capfd.readouterr() == ("", "")

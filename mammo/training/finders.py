@@ -4,13 +4,14 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.tuner import Tuner, lr_finder
 from torch.utils.data import DataLoader
 
 from mammo.errors import ConfigError
@@ -59,9 +60,12 @@ def sweep(
             parameters, gradient_clip
         )
     chosen = choose_device(device)
-    with _own_trainer(
-        chosen, precision, seed, folder, max_steps=RATES, accumulate_grad_batches=accumulate
-    ) as trainer:
+    with (
+        _no_bar(),
+        _own_trainer(
+            chosen, precision, seed, folder, max_steps=RATES, accumulate_grad_batches=accumulate
+        ) as trainer,
+    ):
         found = Tuner(trainer).lr_find(
             module,
             train,
@@ -174,6 +178,17 @@ def step_memory(
         return memory.peak_of(steps)
 
     return used, SHARE * memory.room
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Without the progress bar that Lightning's range test draws whatever its Trainer was told."""
+    shown: Any = vars(lr_finder)["tqdm"]
+    vars(lr_finder)["tqdm"] = partial(shown, disable=True)
+    try:
+        yield
+    finally:
+        vars(lr_finder)["tqdm"] = shown
 
 
 @contextmanager
