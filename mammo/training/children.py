@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,21 @@ def _work(
     try:
         pipe.send((_DONE, work(Relayed(pipe, *seen), slot)))
     except Exception as error:  # noqa: BLE001  # raised again by the parent
-        error.add_note(f"in a process of its own:\n{traceback.format_exc()}")
-        pipe.send((_FAILED, error))
+        told = _sendable(error)
+        told.add_note(f"in a process of its own:\n{traceback.format_exc()}")
+        pipe.send((_FAILED, told))
         os._exit(1)
+
+
+def _sendable(error: Exception) -> Exception:
+    """`error`, or where it cannot travel between processes, its kind, words and place."""
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:  # noqa: BLE001  # of whatever kind: the error may be anybody's
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        kind = f"{type(error).__module__}.{type(error).__qualname__}"
+        return RuntimeError(f"{kind}: {error} ({last.filename}, line {last.lineno})")
+    return error
 
 
 class Relayed(SilentRun):

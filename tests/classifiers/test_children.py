@@ -95,7 +95,24 @@ def ends(run, slot):
 
 def waits(run, slot):
     run.params({"slot": slot})
-    time.sleep(60)
+    time.sleep(600)
+
+
+class Deaf(Exception):
+    """Takes two words and tells pickle of one, so that it cannot be read back."""
+
+    def __init__(self, one, other):
+        super().__init__(f"{one} and {other}")
+
+
+def breaks(run, slot):
+    raise Deaf("the left", "the right one differ")
+
+
+def holds_a_lock(run, slot):
+    error = ValueError("held")
+    error.lock = threading.Lock()
+    raise error
 
 
 def tells(run, slot):
@@ -122,14 +139,19 @@ def test_what_a_process_logs_is_in_its_run_and_slots_are_shared(tmp_path):
 @pytest.mark.doors
 @pytest.mark.parametrize(
     ("work", "error", "line"),
-    [(fails, DataError, "the labels are upside down; turn them"), (ends, ConfigError, "exit code")],
+    [
+        (fails, DataError, "the labels are upside down; turn them"),
+        (ends, ConfigError, "exit code"),
+        (breaks, RuntimeError, r"test_children\.Deaf: the left and the right one differ \(.*line"),
+        (holds_a_lock, RuntimeError, r"builtins\.ValueError: held \(.*test_children\.py, line"),
+    ],
 )
 def test_one_that_fails_ends_the_others_and_its_reason_is_raised(tmp_path, work, error, line):
     parent = MemoryRun(tmp_path)
     begun = time.monotonic()
     with pytest.raises(error, match=line) as caught:
         list(in_processes(tasks(parent, waits, work), 2))
-    assert time.monotonic() - begun < 40  # of the 60 that the other one waits
+    assert time.monotonic() - begun < 300  # of the 600 that the other one waits
     assert "\n" not in str(caught.value)
     assert [child.status for child in parent.children.values()] == ["FAILED", "FAILED"]
     assert not multiprocessing.active_children()
