@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import Parameter
+
+from mammo.errors import ConfigError
 
 Block = list[Parameter]
 
@@ -44,6 +48,26 @@ def freeze_normalisation(body: nn.Module) -> None:
     for part in body.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.requires_grad_(False)
+
+
+def check_single(body: nn.Module, shape: tuple[int, int, int], model_name: str) -> None:
+    """Refuse a `body` that cannot train on one image of `shape` (C, H, W).
+
+    Batch normalisation that learns needs two values of a channel, and a last map may hold one.
+    """
+    tried = copy.deepcopy(body).train()  # what it learns of an empty image is thrown away
+    rest(tried)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            tried(torch.zeros(1, *shape))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"batch_size 1 has no variance for the batch normalisation of model_name "
+            f"{model_name!r}, whose last map of {shape[1]} x {shape[2]} pixels is a single value; "
+            "use 2 or more, or a larger image_size"
+        ) from None
 
 
 def _by_timm(body: nn.Module, kind: str) -> Iterator[Block]:

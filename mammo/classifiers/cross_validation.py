@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mammo.classifiers.scores import pooled
 from mammo.data.classes import ClassMap
 from mammo.evaluation import operating
-from mammo.evaluation.families import standard_error
+from mammo.evaluation.families import over_seeds, standard_error
 from mammo.evaluation.panel import Asked, Panel, measured
 from mammo.evaluation.ranking import aggregate
 
@@ -27,13 +26,15 @@ class Summary:
     high: float
 
 
-def summarise(folds: Sequence[Sequence[float]], *, level: float = 0.95) -> Summary:
+def summarise(
+    folds: Sequence[Sequence[float]], *, ratio: float = math.nan, level: float = 0.95
+) -> Summary:
     """Summarise a metric of several folds, each with the values of its seeds.
 
     A fold's seeds are scored on the same patients, so they count once, as their mean; t has a
-    degree of freedom less than there are folds. The interval is cut at 0 and 1. sd is that over
-    all runs. One value has no sd; one fold has no interval, for its seeds say nothing of other
-    patients (nan).
+    degree of freedom less than there are folds; `ratio` is that of `standard_error`. The interval
+    is cut at 0 and 1. sd is that over all runs. One value has no sd; one fold has no interval, for
+    its seeds say nothing of other patients (nan).
     """
     from scipy.stats import t
 
@@ -42,7 +43,7 @@ def summarise(folds: Sequence[Sequence[float]], *, level: float = 0.95) -> Summa
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     if len(folds) < 2:
         return Summary(mean, sd, math.nan, math.nan)
-    half = float(t.ppf((1 + level) / 2, len(folds) - 1)) * standard_error(folds)
+    half = float(t.ppf((1 + level) / 2, len(folds) - 1)) * standard_error(folds, ratio=ratio)
     return Summary(mean, sd, max(0.0, mean - half), min(1.0, mean + half))
 
 
@@ -58,10 +59,10 @@ def out_of_fold(
     patient is called by the thresholds that the validation patients of its own fold choose.
     """
     positive = classes.positive
-    patients = aggregate(pooled(scored), positive, how)
+    patients = aggregate(over_seeds(pd.concat(scored, ignore_index=True)), positive, how)
     chosen = pd.DataFrame(
         {
-            fold: _thresholds(aggregate(pooled([rows]), positive, how), positive)
+            fold: _thresholds(aggregate(over_seeds(rows), positive, how), positive)
             for fold, rows in pd.concat(validation, ignore_index=True).groupby("fold")
         }
     )  # a column a fold, a row a rule

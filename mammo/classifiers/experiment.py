@@ -38,6 +38,7 @@ from mammo.data.mixed import mix_training, write_mix
 from mammo.data.mixing import counts
 from mammo.data.splits import fold_numbers, training_rows
 from mammo.errors import ConfigError
+from mammo.evaluation.families import scored_per_trained
 from mammo.loggers import logged_by
 from mammo.run import Result, Run
 from mammo.training.children import Task, in_processes
@@ -134,7 +135,7 @@ class Experiment:
         else:
             table = out_of_fold(frames, validation, self.data.classes, self.recipe.aggregate)
             tracked.table("out_of_fold", table)
-            found = finite(over_folds(done) | metrics_of(table))
+            found = finite(over_folds(done, frames) | metrics_of(table))
             headline = {name: found[name] for name in found if name.startswith(HEADLINE)}
         tracked.metrics(found)
         digest = hashlib.sha256(",".join(each.digest for each in done).encode()).hexdigest()[:32]
@@ -236,12 +237,13 @@ class Experiment:
         tracked.artifacts(path)
 
 
-def over_folds(done: list[Done]) -> dict[str, float]:
+def over_folds(done: list[Done], predictions: list[pd.DataFrame]) -> dict[str, float]:
     """cv/auc_mean, _sd, _low and _high over the runs of all folds and seeds."""
     folds: dict[str, list[float]] = {}
     for each in done:
         folds.setdefault(each.fold, []).append(each.metrics.get("fold/auc", float("nan")))
-    said = summarise(list(folds.values()))
+    ratio = float(np.mean([scored_per_trained(each) for each in predictions]))
+    said = summarise(list(folds.values()), ratio=ratio)
     return {f"cv/auc_{name}": value for name, value in asdict(said).items()}
 
 

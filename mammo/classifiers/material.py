@@ -37,6 +37,10 @@ class Material:
     def fold_number(self) -> int:
         return -1 if self.fold == "none" else int(self.fold)
 
+    @property
+    def real_training_images(self) -> int:
+        return int((~self.data.manifest["is_synthetic"].to_numpy()[self.train]).sum())
+
 
 def check_material(material: Material, recipe: Recipe) -> None:
     """Refuse rows that cannot train or cannot be judged, before the network is built."""
@@ -142,6 +146,12 @@ def sets_of(data: Dataset, rows: Rows, recipe: Recipe) -> Sets | None:
     if recipe.views == "none":
         return None
     return Sets.of(set_keys(data.manifest.iloc[rows], recipe.views_of))
+
+
+def single_images(material: Material, recipe: Recipe) -> bool:
+    """Whether a training sample may be a single image."""
+    sets = sets_of(material.data, material.train, recipe)
+    return sets is None or bool((sets.sizes == 1).any())
 
 
 def sample_labels(data: Dataset, rows: Rows, sets: Sets | None) -> Rows:

@@ -9,38 +9,29 @@ from numpy.typing import ArrayLike, NDArray
 from mammo.data.classes import ClassMap
 from mammo.data.dataset import Dataset
 from mammo.errors import ConfigError, DataError
+from mammo.evaluation import better
 from mammo.evaluation.predictions import CARRIED
 from mammo.evaluation.ranking import aggregate, class_aucs, frame_auc, pr_auc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Metric to monitor -> whether a good one is high or low
-MONITORS = {
-    "train/loss": "min",
-    "val/loss": "min",
-    "val/auc": "max",
-    "val/auc_image": "max",
-    "val/pr_auc": "max",
-    "val/balanced_accuracy": "max",
-    "val/sensitivity": "max",
-    "val/specificity": "max",
-    "val/f1": "max",
-}
-TOLD = ("uncertainty", "attention")  # of an image, beside its scores and logits
+# Metrics that an epoch has, and that may choose it
+MONITORS = (
+    *("train/loss", "val/loss", "val/auc", "val/auc_image", "val/pr_auc"),
+    *("val/balanced_accuracy", "val/sensitivity", "val/specificity", "val/f1"),
+)
 CLASS_AUC = "val/auc/"  # and a class, where there are more than two
 
 
 def mode_of(monitor: str) -> str:
     """min or max, whichever is better; ConfigError for a metric that no epoch has."""
-    if monitor.startswith(CLASS_AUC):
-        return "max"
-    if monitor not in MONITORS:
+    if monitor not in MONITORS and not monitor.startswith(CLASS_AUC):
         raise ConfigError(
             f"unknown monitor {monitor!r}; choose one of {', '.join(MONITORS)} or "
             f"{CLASS_AUC}<class>"
         )
-    return MONITORS[monitor]
+    return better(monitor)
 
 
 def predictions(
@@ -114,23 +105,6 @@ def _called(patients: pd.DataFrame, positive: str) -> dict[str, float]:
 
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
-
-
-def pooled(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Out-of-fold predictions of all seeds as one row an image: the mean of its scores.
-
-    So are its logits, its uncertainty and its attention, where there are some.
-    """
-    every = pd.concat(frames, ignore_index=True)
-    names = [name for name in every if str(name).startswith("score/")]
-    told = [name for name in every if str(name).startswith(("logit/", *TOLD))]
-    averaged = [*names, *told]
-    means = every.groupby("image_id", sort=True)[averaged].mean()
-    first = every.drop_duplicates("image_id").set_index("image_id")
-    out = first.drop(columns=[*averaged, "seed", "pred"]).join(means).reset_index()
-    classes = np.asarray([str(name).removeprefix("score/") for name in names], object)
-    out["pred"] = classes[out[names].to_numpy().argmax(axis=1)]
-    return out.sort_values("image_id", ignore_index=True)
 
 
 def finite(values: "Mapping[str, float]") -> dict[str, float]:

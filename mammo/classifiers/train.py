@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from mammo.classifiers.backbone import build
+from mammo.classifiers.blocks import check_single
 from mammo.classifiers.features import Features
-from mammo.classifiers.material import Material, Rows, check_material
+from mammo.classifiers.material import Material, Rows, check_material, single_images
 from mammo.classifiers.module import ClassifierModule
 from mammo.classifiers.phases import Fitting, loss_of, phases_of, said_of
 from mammo.classifiers.plans import FINETUNES
@@ -21,6 +22,7 @@ from mammo.classifiers.weights import Weights
 from mammo.data.classes import ClassMap
 from mammo.data.loading import ordered_batches
 from mammo.data.sets import set_keys
+from mammo.evaluation.predictions import TRAINED_ON
 from mammo.models import SavedModel
 from mammo.run import Run
 from mammo.seeds import derive
@@ -111,10 +113,12 @@ def _prepared(
         source=weights.source,
         seed=derive(seed, "weights"),
     )
-    if recipe.compile:
-        network.body.compile()
     # before the batches: a plan that freezes the backbone lets its features be computed once
     groups = FINETUNES.bound(recipe.finetune, vars(recipe))(network)
+    if recipe.batch_size == 1 and single_images(material, recipe):
+        check_single(network.body, material.data.shape, recipe.model_name)
+    if recipe.compile:
+        network.body.compile()
     names = material.data.classes.names
     fitting = Fitting(tracked, network, groups, recipe, features, names=names, seed=seed)
     fitting.scale(material)
@@ -166,7 +170,7 @@ def _predict(
         split=split,
         fold=material.fold_number,
         seed=seed,
-    )
+    ).assign(**{TRAINED_ON: material.real_training_images})
 
 
 def _fold_metrics(frame: pd.DataFrame, classes: ClassMap, how: str) -> dict[str, float]:

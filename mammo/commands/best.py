@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mammo.commands import call
 from mammo.errors import ConfigError, DataError
+from mammo.evaluation import better
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +133,7 @@ def _monitor(settings: Mapping[str, str], metrics: Mapping[str, float]) -> str:
 
 def _best(history: Mapping[int, float], metric: str) -> int:
     """The epoch of the best value, the earliest of equally good ones."""
-    sign = -1 if metric.endswith(("/loss", "/kid")) else 1
+    sign = -1 if better(metric) == "min" else 1
     known = {epoch: value for epoch, value in sorted(history.items()) if value == value}
     return max(known, key=lambda epoch: (sign * known[epoch], -epoch)) if known else min(history)
 

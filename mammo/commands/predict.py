@@ -146,7 +146,7 @@ def _decided(frame: "pd.DataFrame", classifier: "Classifier", threshold: float) 
     """The columns of the CSV: decisions by image and by patient beside the scores."""
     import pandas as pd
 
-    from mammo.classifiers.scores import TOLD
+    from mammo.evaluation.predictions import TOLD
     from mammo.evaluation.ranking import aggregate
 
     positive, names = classifier.classes.positive, classifier.classes.names

@@ -14,8 +14,10 @@ import pandas as pd
 from mammo.errors import DataError
 from mammo.evaluation import comparison, ranking
 from mammo.evaluation.panel import Asked, Panel
+from mammo.evaluation.predictions import TOLD, TRAINED_ON
 
 RUN = ["fold", "seed"]
+_AVERAGED = ("score/", "logit/", *TOLD)  # starts of the columns whose mean over the runs counts
 METRICS = ("auc", "pr_auc", "partial_auc", "pf1", "brier", "nll", "ece")
 COLUMNS = (
     *("metric", "pairs", "model", "model_sd", "baseline", "baseline_sd"),
@@ -36,7 +38,8 @@ class Difference:
 def of_runs(predictions: pd.DataFrame, positive: str, how: str) -> pd.DataFrame:
     """METRICS by patient of every run of a family, a row a fold and seed.
 
-    Column scored is a digest of the images that the run has scored.
+    Column scored is a digest of the images that the run has scored, ratio how many they are for
+    each image trained on.
     """
     names = [f"score/{name}" for name in ranking.classes_of(predictions)]
     unknown = int(predictions[names].isna().any(axis=1).sum())
@@ -48,6 +51,7 @@ def of_runs(predictions: pd.DataFrame, positive: str, how: str) -> pd.DataFrame:
         both = patients["label"].nunique() > 1 and (patients["label"] == positive).any()
         found = Panel(patients, Asked(positive), {}).values() if both else {}
         run = {"fold": fold, "seed": seed, "scored": _digest(mine["image_id"])}
+        run["ratio"] = scored_per_trained(mine)
         rows.append(run | {name: found.get(name) for name in METRICS})
     return pd.DataFrame(rows).astype(dict.fromkeys(METRICS, "float64"))
 
@@ -71,6 +75,8 @@ def paired(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
             f"fold {run['fold']} with seed {run['seed']} has other images in the two; pairs need "
             "the same folds, as of one preprocessed dataset"
         )
+    # of the two the larger: an interval that is too wide claims nothing
+    ratio = float(np.fmax(both["ratio"].mean(), both["ratio/theirs"].mean()))
     rows = []
     for name in METRICS:
         known = both[both[name].notna() & both[f"{name}/theirs"].notna()]
@@ -79,7 +85,7 @@ def paired(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
         mine, others = known[name], known[f"{name}/theirs"]
         delta = (mine - others).to_numpy()
         by_fold = [_by_fold(known, each) for each in (name, f"{name}/theirs")]
-        found = compare_folds(*by_fold)
+        found = compare_folds(*by_fold, ratio=ratio)
         several, moves = len(delta) > 1, float(np.ptp(delta)) > 0
         p_t = float(ttest_rel(mine, others).pvalue) if several and moves else math.nan
         ranked = float(wilcoxon(delta).pvalue) if several and delta.any() else math.nan
@@ -99,12 +105,14 @@ def pooled(
 
 
 def over_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
-    """A row an image, its scores the mean over the runs that scored it."""
-    names = [f"score/{name}" for name in ranking.classes_of(predictions)]
-    scores = predictions.groupby("image_id", sort=True)[names].mean()
+    """A row an image: scores, logits, uncertainty and attention are the mean over its runs."""
+    names = ranking.classes_of(predictions)
+    averaged = [name for name in predictions if str(name).startswith(_AVERAGED)]
+    means = predictions.groupby("image_id", sort=True)[averaged].mean()
     first = predictions.drop_duplicates("image_id").set_index("image_id")
-    kept = first[["group_id", "label", "label_id"]]
-    return kept.join(scores).sort_index().reset_index()
+    out = first.drop(columns=[*averaged, "seed", "pred"], errors="ignore").join(means)
+    highest = out[[f"score/{name}" for name in names]].to_numpy().argmax(axis=1)
+    return out.assign(pred=np.asarray(names, object)[highest]).sort_index().reset_index()
 
 
 def _digest(image_ids: pd.Series) -> str:
@@ -122,12 +130,14 @@ def compare_folds(
     ours: Mapping[Hashable, Mapping[Hashable, float]],
     theirs: Mapping[Hashable, Mapping[Hashable, float]],
     *,
+    ratio: float = math.nan,
     level: float = 0.95,
 ) -> Difference:
     """Difference of two recipes by {fold: {seed: value}}, over the folds and seeds of both.
 
     The corrected paired t test (Nadeau and Bengio 2003), seeds averaged within their fold, whose
-    patients they share; with fewer than two shared folds low, high and p are nan.
+    patients they share; with fewer than two shared folds low, high and p are nan. `ratio` is that
+    of `standard_error`.
     """
     from scipy.stats import t
 
@@ -140,7 +150,7 @@ def compare_folds(
     mean = float(np.mean([np.mean(fold) for fold in deltas])) if deltas else math.nan
     if len(deltas) < 2:
         return Difference(mean, math.nan, math.nan, math.nan)
-    error, freedom = standard_error(deltas), len(deltas) - 1
+    error, freedom = standard_error(deltas, ratio=ratio), len(deltas) - 1
     half = float(t.ppf((1 + level) / 2, freedom)) * error
     if error == 0:  # every fold says the same
         return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
@@ -148,14 +158,24 @@ def compare_folds(
     return Difference(mean, mean - half, mean + half, p)
 
 
-def standard_error(folds: Sequence[Sequence[float]]) -> float:
+def standard_error(folds: Sequence[Sequence[float]], *, ratio: float = math.nan) -> float:
     """Standard error of the mean over J folds, each with the values of its seeds; nan of one.
 
     The folds' training sets overlap, so the variance is (1 / J + n_test / n_train) s^2 instead of
-    s^2 / J, with n_test / n_train = 1 / (J - 1) (Nadeau and Bengio 2003, equation 10).
+    s^2 / J (Nadeau and Bengio 2003, equation 10). `ratio` is n_test / n_train, the validation rows
+    not among those trained on; where nothing is known of them (nan) it is 1 / (J - 1).
     """
     count = len(folds)
     if count < 2:
         return math.nan
     spread = float(np.std([np.mean(fold) for fold in folds], ddof=1))
-    return spread * math.sqrt(1 / count + 1 / (count - 1))
+    known = 1 / (count - 1) if math.isnan(ratio) else ratio
+    return spread * math.sqrt(1 / count + known)
+
+
+def scored_per_trained(predictions: pd.DataFrame) -> float:
+    """Images that a run has scored over the real ones that it trained on; nan where not told."""
+    trained = predictions.get(TRAINED_ON, pd.Series(dtype="float64")).dropna()
+    if not len(trained):
+        return math.nan
+    return len(predictions) / float(trained.iloc[0])

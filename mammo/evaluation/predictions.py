@@ -18,6 +18,8 @@ from mammo.models import SavedModel
 LOG = logging.getLogger("mammo")
 Rows = NDArray[np.int64]
 CARRIED = ("image_id", "group_id", "dataset", "laterality")  # of the manifest
+TOLD = ("uncertainty", "attention")  # of an image, beside its scores and logits
+TRAINED_ON = "trained_on"  # column: real images that the run of the predictions learned from
 
 
 class Predicts(Protocol):

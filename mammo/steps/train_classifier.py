@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from mammo.classifiers.augment import AUGMENTS
 from mammo.classifiers.blends import BLENDS
-from mammo.classifiers.changing import check_changing
-from mammo.classifiers.losses import LOSSES, POS_WEIGHTS, UNCERTAINTIES, check_uncertainty
-from mammo.classifiers.plans import BLOCKS, FINETUNES, LR_SCHEDULES, OPTIMIZERS, check_plan
-from mammo.classifiers.recipe import Recipe, check_folds, seeds_of
-from mammo.classifiers.views import VIEWS, check_views
-from mammo.classifiers.weights import check_weights, weights_digest
+from mammo.classifiers.losses import LOSSES, POS_WEIGHTS, UNCERTAINTIES
+from mammo.classifiers.plans import BLOCKS, FINETUNES, LR_SCHEDULES, OPTIMIZERS
+from mammo.classifiers.recipe import Recipe, seeds_of
+from mammo.classifiers.refusals import check_classes, check_settings
+from mammo.classifiers.views import VIEWS
+from mammo.classifiers.weights import weights_digest
 from mammo.data import UNITS
-from mammo.data.mix_settings import BALANCES, MIXES, SHORTAGES, TRIMS, MixSettings
-from mammo.data.samplers import SAMPLERS, check_room
-from mammo.errors import ConfigError
+from mammo.data.mix_settings import BALANCES, MIXES, SHORTAGES, TRIMS
+from mammo.data.samplers import SAMPLERS
 from mammo.evaluation import AGGREGATES
-from mammo.loggers import LOGGERS, check_logger
+from mammo.loggers import LOGGERS
 from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, one_of
 
@@ -70,74 +69,7 @@ SEVERAL = ("synthetic",)
 
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse settings that do not go together."""
-    check_folds(settings["folds"])
-    several = len(seeds_of(settings["seeds"], settings["seed"])) > 1 or settings["folds"] == "all"
-    if settings["jobs"] > 1 and not several:
-        raise ConfigError(
-            f"jobs {settings['jobs']} has one run to share; use folds all, several seeds, or jobs 1"
-        )
-    check_weights(settings["weights"])
-    check_logger(settings["logger"])
-    check_plan(settings, _defaults())
-    MixSettings.of(settings).check(str(settings["synthetic"]))
-    if settings["finetune"] != "full" and settings["weights"] == "none":
-        raise ConfigError(
-            f"finetune {settings['finetune']!r} would keep a random backbone; give weights default "
-            "or a file, or finetune full"
-        )
-    _check_phases(settings)
-    if settings["dropout"] == 1:
-        raise ConfigError("dropout 1 leaves no feature; it must be below 1")
-    if settings["drop_path"] == 1:
-        raise ConfigError("drop_path 1 leaves no block; it must be below 1")
-    if settings["label_smoothing"] == 1:
-        raise ConfigError("label_smoothing 1 leaves no label; it must be below 1")
-    defaults = _defaults()
-    check_uncertainty(settings, defaults)
-    check_room(settings["sampler"], settings["batch_size"])
-    if 0 < settings["sampler_ratio"] < 1:
-        raise ConfigError(
-            f"sampler_ratio {settings['sampler_ratio']:g} would make the larger classes the "
-            "smaller ones; give 1 or more"
-        )
-    LOSSES.refuse_idle([settings["loss"]], settings, defaults)
-    del defaults["batch_size"]  # whatever the sampler, batches have it
-    SAMPLERS.refuse_idle([settings["sampler"]], settings, defaults)
-    check_changing(settings, defaults)
-    check_views(settings, defaults)
-
-
-def _check_phases(settings: Mapping[str, Any]) -> None:
-    """Refuse phases that do not go together, and what only a phase or a search reads."""
-    for name in ("subset_epochs", "real_epochs"):
-        if settings[name] and settings["finetune"] == "gradual":
-            raise ConfigError(
-                f"{name} {settings[name]} would begin gradual unfreezing anew; use another finetune"
-            )
-    if settings["real_lr_factor"] != 1 and not settings["real_epochs"]:
-        raise ConfigError(
-            f"real_lr_factor {settings['real_lr_factor']} does not apply without real_epochs"
-        )
-    if settings["patience_after"] and not settings["patience"]:
-        raise ConfigError(
-            f"patience_after {settings['patience_after']} has no effect with patience 0, which "
-            "ends no training; give a patience"
-        )
-    if settings["finetune"] == "gradual" and settings["unfreeze_after"] >= settings["epochs"]:
-        raise ConfigError(
-            f"unfreeze_after {settings['unfreeze_after']} leaves no epoch of {settings['epochs']} "
-            "to a further block; give more epochs, or finetune head"
-        )
-    if settings["head"] == "batch_norm" and settings["batch_size"] == 1:
-        raise ConfigError("batch_size 1 has no variance for head 'batch_norm'; use 2 or more")
-    if settings["overfit"] and settings["limit"]:
-        raise ConfigError(
-            f"overfit {settings['overfit']} takes its own share of the patients; leave out limit"
-        )
-    if settings["find_lr"] and settings["lr"] != _defaults()["lr"]:
-        raise ConfigError(
-            f"lr {settings['lr']} is given and find_lr would replace it; leave one of the two out"
-        )
+    check_settings(settings, _defaults())
 
 
 def _defaults() -> dict[str, Any]:
@@ -329,6 +261,7 @@ def run(
     from mammo.classifiers.experiment import Experiment
 
     experiment = Experiment.open(tracked, Recipe.of(settings), settings)
+    check_classes(settings, _defaults(), experiment.data.classes.names)
     numbers = experiment.folds(folds)
     runs = [(fold, each) for fold in numbers for each in seeds_of(seeds, seed)]
     if len(runs) == 1:

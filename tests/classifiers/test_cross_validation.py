@@ -22,6 +22,17 @@ def test_the_interval_is_that_of_nadeau_and_bengio():
     assert said.high == pytest.approx(0.5 + half, abs=1e-6)
 
 
+def test_validation_rows_that_nobody_trains_on_widen_the_interval():
+    # five folds of 60 images: 12 are scored, 8 of the other 48 validate, so 12 / 40 instead of 1/4
+    values = [[0.5 + 0.1 * each] for each in (-math.sqrt(2), 0, 0, 0, math.sqrt(2))]
+    half = 2.776445 * 0.1 * math.sqrt(1 / 5 + 12 / 40)
+    said = summarise(values, ratio=12 / 40)
+    assert said.high - said.mean == pytest.approx(half, abs=1e-6)
+    ours, theirs = ({n: {0: v[0] / k} for n, v in enumerate(values)} for k in (1, 2))
+    found = compare_folds(ours, theirs, ratio=12 / 40)
+    assert found.high - found.mean == pytest.approx(half / 2, abs=1e-6)
+
+
 def test_seeds_that_agree_make_no_interval_narrower():
     spread = [0.7, 0.8, 0.9, 0.8, 0.8]
     once = summarise([[value] for value in spread])

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from mammo.classifiers import phases
 from mammo.classifiers.backbone import build
-from mammo.classifiers.blocks import blocks, rest
+from mammo.classifiers.blocks import blocks, check_single, rest
 from mammo.classifiers.plans import FINETUNES
 from mammo.classifiers.unfreezing import Patience, Unfreezing
 from mammo.errors import ConfigError
@@ -25,6 +25,19 @@ from mammo.training import read_checkpoint
 from mammo.training.optimizing import Optimizing, Schedule
 
 SHAPE = (1, 32, 32)
+
+
+def test_one_image_is_refused_where_a_last_map_of_one_value_is_normalised():
+    """test_resnet halves the side five times: 32 pixels leave one value, 64 leave four."""
+    whole, larger = network().body, build("test_resnet", shape=(1, 64, 64), classes=2).body
+    before = {name: value.clone() for name, value in whole.state_dict().items()}
+    with pytest.raises(ConfigError, match=r"batch_size 1 .* last map of 32 x 32 pixels") as caught:
+        check_single(whole, SHAPE, "test_resnet")
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
+    check_single(larger, (1, 64, 64), "test_resnet")
+    FINETUNES["gradual"](resting := network(), lr=1e-3)  # its normalisation learns nothing
+    check_single(resting.body, SHAPE, "test_resnet")
 
 
 def network(name="test_resnet"):

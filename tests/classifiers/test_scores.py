@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mammo.classifiers.scores import judge, mode_of, pooled
+from mammo.classifiers.scores import judge, mode_of
 from mammo.data.classes import TASKS
 from mammo.errors import ConfigError
+from mammo.evaluation.families import over_seeds
 
 TWO, THREE = TASKS["malignancy2"], TASKS["normal_benign_malignant"]
 
@@ -79,7 +80,7 @@ def test_nothing_called_positive_has_an_f1_of_0():
 def test_pooling_over_seeds_averages_the_scores_of_each_image():
     first = frame([("a", "malignant", (0.2, 0.8)), ("b", "benign", (0.9, 0.1))])
     second = frame([("a", "malignant", (0.9, 0.1)), ("b", "benign", (0.5, 0.5))], seed=1)
-    both = pooled([first, second])
+    both = over_seeds(pd.concat([first, second]))
     assert both["score/malignant"].tolist() == pytest.approx([0.45, 0.3])
     assert both["pred"].tolist() == ["benign", "benign"]
 
@@ -98,4 +99,4 @@ def test_the_uncertainty_of_several_seeds_is_their_mean():
     rows = [("a", "malignant", (0.2, 0.8)), ("b", "benign", (0.6, 0.4))]
     first = frame(rows).assign(uncertainty=[1.0, 2.0])
     second = frame(rows, seed=1).assign(uncertainty=[3.0, 5.0])
-    assert pooled([first, second])["uncertainty"].tolist() == [2.0, 3.5]
+    assert over_seeds(pd.concat([first, second]))["uncertainty"].tolist() == [2.0, 3.5]

@@ -63,6 +63,23 @@ def test_shared_runs_are_compared_by_every_test():
     assert found["p"] > found["p_t"]
 
 
+def test_the_corrected_test_counts_the_images_really_trained_on():
+    """Twelve of 60 images are scored; of the rest the baseline trained on 40, the model on 32."""
+    ours, theirs = family(1.5), family(0.5)
+    plain = [families.of_runs(each, "malignant", "mean") for each in (ours, theirs)]
+    told = [
+        families.of_runs(each.assign(trained_on=count), "malignant", "mean")
+        for each, count in ((ours, 32), (theirs, 40))
+    ]
+    assert told[0]["ratio"].tolist() == [12 / 32] * 10
+    halves = []
+    for tables in (plain, told, [plain[0], told[1]]):
+        found = families.paired(*tables).set_index("metric").loc["auc"]
+        halves.append((found["high"] - found["low"]) / 2)
+    wider = [math.sqrt((1 / 5 + ratio) / (1 / 5 + 1 / 4)) for ratio in (12 / 32, 12 / 40)]
+    assert [half / halves[0] for half in halves[1:]] == pytest.approx(wider)
+
+
 def test_seeds_of_a_hold_out_have_no_corrected_test():
     tables = [
         families.of_runs(family(effect, folds=0, seeds=range(5)), "malignant", "mean")

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import small
 import torch
-from classifier_data import tracked, train, write
+from classifier_data import TINY, tracked, train, write
 from safetensors.torch import load_file
 
 from mammo.classifiers import load_classifier
+from mammo.classifiers.refusals import check_classes
 from mammo.data.classes import TASKS
 from mammo.errors import CheckpointError, ConfigError, DataError
 from mammo.evaluation.calibration import fit_temperature
@@ -57,6 +58,13 @@ def weights(run: MemoryRun) -> dict[str, torch.Tensor]:
 def same(first: MemoryRun, second: MemoryRun) -> bool:
     one, other = weights(first), weights(second)
     return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_predictions_tell_how_many_real_images_were_trained_on(family):
+    """Of 48 images 16 are scored, and a quarter of the other patients validate: 24 are left."""
+    run, _, _ = family
+    frame = pd.read_parquet(run.uploaded["predictions.parquet"])
+    assert set(frame["trained_on"]) == {24}
 
 
 def test_a_plain_difference_is_learned(held_out):
@@ -331,6 +339,23 @@ def test_a_frozen_backbone_stays_as_it_is_its_normalisation_included(tmp_path):
         ({"dropout": 1.0}, "dropout 1 leaves no feature"),
         ({"patience": 0, "patience_after": 3}, "patience_after 3 has no effect with patience 0"),
         ({"head": "batch_norm", "batch_size": 1}, "batch_size 1 has no variance for head"),
+        (
+            {"batch_size": 1},
+            "batch_size 1 has no variance .* whose last map of 32 x 32",
+        ),
+        ({"val_fraction": 0.3}, r"val_fraction 0\.3 has no effect with folds none"),
+        (
+            {"lr_schedule": "step", "lr_every": 2},
+            "lr_every 2 leaves no fall of the rate in 2",
+        ),
+        ({"lr_schedule": "plateau", "lr_patience": 3}, "lr_patience 3 leaves no fall"),
+        ({"lr_schedule": "step", "lr_drop": 1.0}, "lr_drop 1 never lowers the rate"),
+        ({"patience_after": 2}, "patience_after 2 leaves no epoch for patience to count in 2"),
+        ({"snapshot_every": 3}, "snapshot_every 3 keeps no model in 2 epochs"),
+        (
+            {"augment": "strong", "class_augment": "benign=none,malignant=flip"},
+            "augment 'strong' has no effect: class_augment .* names every class",
+        ),
         ({"model_name": "torchvision/googlenet"}, "'torchvision/googlenet' trains with auxiliary"),
         ({"class_augment": "malignant=best"}, "class_augment 'malignant=best'"),
         ({"class_augment": "cancer=basic"}, "class_augment names class 'cancer'; the classes are"),
@@ -341,6 +366,27 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, settings, line):
     with pytest.raises(ConfigError, match=line) as caught:
         train(run, **settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lr_schedule": "step", "lr_every": 2, "real_epochs": 3},  # the longest phase counts
+        {"lr_schedule": "step", "lr_every": 1},
+        {"lr_schedule": "plateau"},  # its default of 5 was not asked for
+        {"patience_after": 1},
+        {"snapshot_every": 2},
+        {"folds": "0", "val_fraction": 0.3},
+    ],
+)
+def test_a_setting_that_acts_once_is_taken(settings):
+    defaults = train_classifier._defaults()
+    train_classifier.check({**defaults, **TINY, "data": "d", **settings})
+
+
+def test_a_class_without_an_augmentation_of_its_own_keeps_the_common_one():
+    settings = {**train_classifier._defaults(), "augment": "strong", "class_augment": "benign=none"}
+    check_classes(settings, train_classifier._defaults(), ("benign", "malignant"))
 
 
 def test_a_class_that_no_validation_image_has_is_not_monitored(tmp_path):
