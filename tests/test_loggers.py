@@ -120,6 +120,7 @@ def test_wandb_needs_no_network_and_no_key(tmp_path, offline):
     assert [path for path in tracked.uploaded["wandb"].rglob("*") if path.is_symlink()] == []
 
 
+@pytest.mark.doors
 @pytest.mark.parametrize("name", ["WANDB_API_KEY", "WANDB_KEY"])
 def test_a_key_is_in_no_file_of_the_run(tmp_path, offline, name):
     offline.setenv(name, KEY)

@@ -24,6 +24,7 @@ def state(run):
     return load_file(run.folder / "model" / "weights.safetensors")
 
 
+@pytest.mark.doors
 def test_trap_t0a_every_fold_starts_from_a_fresh_model(tmp_path):
     """Fold 1 has the same bits whether folds ran before it or not, so it saw nothing of them."""
     data = write(tmp_path / "datasets", folds=3)
@@ -55,6 +56,7 @@ def test_trap_t0h_the_head_trains_at_the_full_rate_and_weight_decay_is_passed():
         assert decays == {True: 0.3, False: 0.0}
 
 
+@pytest.mark.doors
 def test_trap_t0j_the_reported_fold_is_not_the_one_the_epoch_was_chosen_on(tmp_path):
     data = write(tmp_path / "datasets", folds=3)
     run = tracked(tmp_path, data)

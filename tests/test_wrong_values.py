@@ -306,6 +306,7 @@ def test_a_disk_that_fills_up_during_training(
     assert not list(small_disk.glob("runs/*/checkpoints/*"))
 
 
+@pytest.mark.doors
 def test_a_disk_that_is_full_under_the_tracking_store(
     small_disk: Path, store: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def test_every_planted_fault_is_on_the_page_and_in_the_json(
     assert groups["image0000-0"] == groups["image0001-0"] != groups["image0006-0"]
 
 
+@pytest.mark.doors
 @pytest.mark.parametrize("confounded", [True, False])
 def test_the_two_parts_of_cmmd_fire_and_a_fair_release_does_not(
     tmp_path: Path, confounded: bool
@@ -84,6 +85,7 @@ def test_the_two_parts_of_cmmd_fire_and_a_fair_release_does_not(
     assert warned & expected == (expected if confounded else set())
 
 
+@pytest.mark.doors
 def test_the_page_needs_nothing_else_and_names_no_path(tmp_path: Path) -> None:
     html = page(examine(planted(tmp_path / "data")))
     assert html.count("data:image/png;base64,") >= 5
@@ -204,6 +206,7 @@ def test_what_is_no_dataset_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert "give a folder" in capsys.readouterr().err
 
 
+@pytest.mark.doors
 def test_a_run_is_examined_by_its_id_and_no_original_name_is_told(
     tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ def run(work: Path, source: Path, **settings: Any) -> tuple[MemoryRun, Dataset]:
     return tracked, dataset_of(tracked)
 
 
+@pytest.mark.doors
 def test_copies_share_a_group_and_a_split_where_the_release_names_no_patients(
     tmp_path: Path,
 ) -> None:
@@ -105,6 +106,7 @@ def test_busi_has_the_same_groups_and_folds_at_two_sizes(shared: Path, tmp_path:
     assert lesion.nunique() == 1
 
 
+@pytest.mark.doors
 def test_pictures_that_all_look_alike_are_groups_of_their_own_and_it_is_said(
     tmp_path: Path,
 ) -> None:

@@ -48,6 +48,7 @@ class Negative(OfClass):
         return 1 - batch["image"] * 2
 
 
+@pytest.mark.doors
 def test_a_new_class_is_all_that_a_strategy_or_a_mode_needs(tmp_path, monkeypatch):
     monkeypatch.setitem(STRATEGIES, "circle", Circle)
     monkeypatch.setitem(MODES, "negative", Negative)

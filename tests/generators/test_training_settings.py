@@ -106,6 +106,7 @@ def test_a_term_that_needs_larger_images_is_refused_before_training(tmp_path, sc
     assert not list(tracked.folder.rglob("*.ckpt"))
 
 
+@pytest.mark.doors
 def test_what_a_perceptual_term_looks_with_stays_out_of_checkpoint_and_model(
     tmp_path, shared, monkeypatch
 ):

@@ -507,6 +507,7 @@ def test_no_generator_is_praised_for_held_out_patients_that_it_has_seen(tmp_path
         run(tmp_path, data, synthetic=made, fidelity_split=split)
 
 
+@pytest.mark.doors
 def test_trap_t0g_no_metric_of_64_features_is_called_plain_fid(tmp_path):
     data = write_dataset(tmp_path)
     tracked, _ = run(tmp_path, data, synthetic=write_dataset(tmp_path, seed=7, synthetic=True))
@@ -529,6 +530,7 @@ class Links(HTMLParser):
         self.found += [value for name, value in attributes if name in ("src", "href")]
 
 
+@pytest.mark.doors
 def test_the_report_is_one_file_and_shows_everything(tmp_path, drawn):
     data = write_dataset(tmp_path)
     model = write_model(tmp_path, data, rows=training_of(data))

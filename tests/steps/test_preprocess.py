@@ -149,6 +149,7 @@ def test_ids_depend_on_the_salt_and_pixels_do_not(tmp_path: Path, release: Path)
     assert set(other.manifest["sha256"]) == set(one.manifest["sha256"])
 
 
+@pytest.mark.doors
 def test_two_processes_write_what_one_writes(tmp_path: Path, release: Path) -> None:
     _, one = run(tmp_path / "work", source=str(release), **SMALL)
     _, two = run(tmp_path / "work", source=str(release), workers=2, **SMALL)

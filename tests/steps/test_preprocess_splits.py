@@ -129,6 +129,7 @@ def test_a_split_file_with_original_ids_is_followed_without_telling_them(
         assert "SECRET" not in told
 
 
+@pytest.mark.doors
 def test_copies_in_a_release_without_patients_follow_a_saved_file(
     tmp_path: Path, release: Path
 ) -> None:

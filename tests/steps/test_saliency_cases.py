@@ -5,6 +5,7 @@ from pathlib import Path
 import classifier_data
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib import colormaps
 
 from mammo.evaluation.cases import most_confident, saliency_figure
@@ -57,6 +58,7 @@ def test_a_case_is_drawn_beside_its_map() -> None:
     assert not any(axes.images for axes in grid[0, 2:])  # benign has one case
 
 
+@pytest.mark.doors
 def test_evaluate_shows_where_the_model_looked(tmp_path: Path) -> None:
     data = classifier_data.write(tmp_path / "data", patients=10)
     run = classifier_data.tracked(tmp_path / "training", data)

@@ -223,6 +223,7 @@ def test_trap_t0f_what_is_drawn_is_checked_and_kept_and_the_rest_is_drawn(
     assert "6 of 10 images are there already and are kept" in caplog.messages
 
 
+@pytest.mark.doors
 @pytest.mark.parametrize("harm", ["cut", "changed", "swapped"])
 def test_trap_t0f_what_has_changed_since_it_was_drawn_is_drawn_again(
     tmp_path, model, monkeypatch, harm
@@ -335,6 +336,7 @@ def test_images_have_the_depth_and_intensity_of_the_real_ones(tmp_path, dtype):
     assert drawn.about["intensity"] == data.about["intensity"] == "window"
 
 
+@pytest.mark.doors
 def test_conditions_are_told_and_written_into_the_rows(tmp_path):
     """CC is dark and MLO bright in training, so that a view that is not told would show."""
     data = write_data(tmp_path, patients=32, views=True)

@@ -278,6 +278,7 @@ def test_the_larger_class_is_thinned_without_synthetic_images_too(tmp_path):
     assert (run.last["real_images"], run.last["synthetic_images"]) == (12, 0)
 
 
+@pytest.mark.doors
 def test_the_child_of_a_seed_mixes_what_a_run_of_that_seed_mixes(tmp_path):
     data = write(tmp_path / "datasets")
     rows = small.synthetic_rows({"benign": 20, "malignant": 20})
@@ -411,6 +412,7 @@ def test_validation_rows_of_one_class_are_refused(tmp_path):
         train(run)
 
 
+@pytest.mark.doors
 def test_a_label_of_images_and_not_of_patients_is_judged_by_image(tmp_path):
     rows = small.real_rows({"benign": [2] * 12})
     for row in rows[1::2]:

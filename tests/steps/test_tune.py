@@ -33,6 +33,7 @@ def search(folder: Path, answer: Any = hill, **settings: Any) -> tuple[MemoryRun
     return run, result
 
 
+@pytest.mark.doors
 def test_the_first_trials_are_the_baselines_with_default_settings(tmp_path: Path) -> None:
     run, _ = search(tmp_path)
     first = [given for _, given in run.launched[:4]]
@@ -53,6 +54,7 @@ def test_the_best_settings_are_a_config_of_train_classifier(tmp_path: Path) -> N
     assert run.figures == ["optimisation_history", "importance", "parallel_coordinate"]
 
 
+@pytest.mark.doors
 def test_a_failed_trial_is_counted_as_failed_and_the_search_goes_on(tmp_path: Path) -> None:
     def answer(settings: Mapping[str, Any], listener: Listener | None) -> Result:
         if settings["real_percentage"] == 0.5:
@@ -63,6 +65,7 @@ def test_a_failed_trial_is_counted_as_failed_and_the_search_goes_on(tmp_path: Pa
     assert (result.metrics["trials/complete"], result.metrics["trials/failed"]) == (5, 1)
 
 
+@pytest.mark.doors
 def test_an_unpromising_trial_is_pruned(tmp_path: Path) -> None:
     def answer(settings: Mapping[str, Any], listener: Listener | None) -> Result:
         run_number = len(seen)
@@ -87,6 +90,7 @@ def test_when_every_trial_fails_the_reason_is_told(tmp_path: Path) -> None:
         search(tmp_path, answer, n_trials=2)
 
 
+@pytest.mark.doors
 def test_a_study_that_was_killed_goes_on_with_the_same_trial(tmp_path: Path) -> None:
     class Killed(BaseException):
         pass
@@ -104,6 +108,7 @@ def test_a_study_that_was_killed_goes_on_with_the_same_trial(tmp_path: Path) -> 
     assert len(run.launched) == 5
 
 
+@pytest.mark.doors
 def test_a_named_study_is_continued_with_more_trials(tmp_path: Path) -> None:
     search(tmp_path, study_name="mix", n_trials=4)
     run, result = search(tmp_path, study_name="mix", n_trials=6)
