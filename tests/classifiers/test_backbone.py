@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from mammo.classifiers.backbone import build, for_channels
+from mammo.classifiers.backbone import build
+from mammo.classifiers.bodies import for_channels
 from mammo.classifiers.plans import FINETUNES
 from mammo.errors import CheckpointError, ConfigError
 
