@@ -91,15 +91,18 @@ def writing(target: Path) -> Iterator[Path]:
     """A folder for its owner alone, which gets its name when the block has ended well."""
     if target.exists():
         raise Refused(f"{target} exists already; a backup overwrites nothing")
-    os.umask(0o077)
     partial = target.with_name(target.name + ".partial")
+    before = os.umask(0o077)
     try:
         partial.mkdir(parents=True)
     except FileExistsError:
         raise Refused(f"{partial} is there: another backup runs, or one was cut short") from None
-    try:
-        yield partial
-        partial.rename(target)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
+    else:
+        try:
+            yield partial
+            partial.rename(target)
+        except BaseException:
+            shutil.rmtree(partial)
+            raise
+    finally:
+        os.umask(before)
