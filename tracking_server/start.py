@@ -68,6 +68,8 @@ def serve() -> None:
     if switched_on("MLFLOW_AUTH"):
         until_it_works(lambda: reach_database(users_database()), "PostgreSQL's database of users")
         require_login()
+    else:  # MLflow reads this file in any case, when it is named
+        os.environ.pop("MLFLOW_AUTH_CONFIG_PATH", None)
     os.execvp("mlflow", ["mlflow", "server", "--app-name", "mammo"])  # plugins/guarded.py
 
 
