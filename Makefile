@@ -7,13 +7,14 @@
 #   make lint       ruff and mypy
 #   make bench      the speed comparisons
 #   make server     MLflow + PostgreSQL + MinIO under Docker Compose, on loopback
+#   make user ARGS='add NAME'   users of that server: list, add, password, remove, permit
 #   make env        only the virtual environment; make lock resolves its versions anew
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-doors test-slow lint bench server lock
+.PHONY: help env demo test test-doors test-slow lint bench server user lock
 
 RUN := .venv/bin/python -m
 READY := .venv/.ready
@@ -59,6 +60,9 @@ server:
 	tracking_server/make-secrets
 	docker compose up --detach --build --wait
 	@tracking_server/make-secrets --address
+
+user:
+	@docker compose exec mlflow python /server/start.py user $(ARGS)
 
 # The server image's versions are a part of the project's own, so that client and server agree.
 lock: $(READY)
