@@ -33,11 +33,20 @@ class Stores:
             "POSTGRES_DB": self.postgres.database,
             "POSTGRES_USER": self.postgres.user,
             "POSTGRES_PASSWORD": self.postgres.password,
+            "POSTGRES_ADMIN_USER": self.postgres.user,
+            "POSTGRES_ADMIN_PASSWORD": self.postgres.password,
+            "AUTH_DB_PASSWORD": servers.AUTH_DB_PASSWORD,
+            "OPTUNA_DB_PASSWORD": servers.OPTUNA_DB_PASSWORD,
             "S3_BUCKET": self.bucket,
             "MLFLOW_S3_ENDPOINT_URL": self.minio.url,
             "AWS_ACCESS_KEY_ID": self.minio.access_key,
             "AWS_SECRET_ACCESS_KEY": self.minio.secret_key,
         }
+
+    def prepare(self) -> None:
+        """Make databases, roles and the bucket, as the stack does before its server starts."""
+        command = [sys.executable, servers.START, "prepare"]
+        subprocess.run(command, env=self.environment, check=True)
 
     def keep(self, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run keep.py in `folder`."""
@@ -75,23 +84,6 @@ class Stores:
     def listing(self) -> list[dict[str, Any]]:
         pages = self.minio.client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return [each for page in pages for each in page.get("Contents", [])]
-
-    def execute(self, sql: str) -> None:
-        """Run one statement that may stand in no transaction."""
-        import psycopg2
-
-        where = self.postgres
-        connection = psycopg2.connect(
-            host=where.host,
-            port=where.port,
-            user=where.user,
-            password=where.password,
-            dbname=where.database,
-        )
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(sql)
-        connection.close()
 
 
 def last_json(text: str) -> Any:

@@ -112,7 +112,8 @@ def test_what_was_acknowledged_before_a_backup_is_there_after_both_stores_are_lo
 
     with ExitStack() as stack:
         second = _stores(stack, tmp_path / "second")
-        assert "restored 2 databases" in second.done("restore", str(backup))
+        second.prepare()
+        assert "restored 3 databases" in second.done("restore", str(backup))
         assert _best(second) == studied
         assert "is not empty; a backup is restored into a new stack alone" in second.refused(
             "restore", str(backup)
@@ -144,10 +145,9 @@ def test_what_was_acknowledged_before_a_backup_is_there_after_both_stores_are_lo
 
 
 def _study(stores: Stores) -> tuple[float, dict[str, Any]]:
-    """A study in a database of its own beside MLflow's; its best value and settings."""
+    """A study in the database beside MLflow's; its best value and settings."""
     import optuna
 
-    stores.execute("CREATE DATABASE optuna")
     study = optuna.create_study(storage=_studies(stores), study_name="mixing")
     for share in (0.25, 0.5):
         kind = optuna.distributions.FloatDistribution(0, 1)
@@ -166,10 +166,12 @@ def _best(stores: Stores) -> tuple[float, dict[str, Any]]:
 
 
 def _studies(stores: Stores) -> Any:
+    """Optuna's storage as its workers reach it: with a role of its own."""
     import optuna
     from sqlalchemy.pool import NullPool
 
-    uri = dataclasses.replace(stores.postgres, database="optuna").uri
+    own = {"user": "optuna", "password": servers.OPTUNA_DB_PASSWORD, "database": "optuna"}
+    uri = dataclasses.replace(stores.postgres, **own).uri
     return optuna.storages.RDBStorage(uri, engine_kwargs={"poolclass": NullPool})
 
 
@@ -244,8 +246,8 @@ def test_what_fails_while_objects_are_written_leaves_the_bucket_empty(stores):
 
 def test_an_upgrade_dumps_first_and_can_be_taken_back(stores):
     """MLflow's database as a release before this one left it, owned by a role without rights."""
-    stores.execute("CREATE ROLE runs LOGIN PASSWORD 'the role of MLflow'")
-    stores.execute("CREATE DATABASE runs OWNER runs")
+    stores.postgres.query("CREATE ROLE runs LOGIN PASSWORD 'the role of MLflow'")
+    _make_database(stores.postgres, "runs", owner="runs")
     own = dataclasses.replace(
         stores.postgres, user="runs", password="the role of MLflow", database="runs"
     )
@@ -275,6 +277,17 @@ def test_an_upgrade_dumps_first_and_can_be_taken_back(stores):
     mine.done("rollback", str(dump), **administrator)
     names = own.query("SELECT name FROM experiments ORDER BY name")
     assert names == [("kept",), ("later",)]
+
+
+def _make_database(postgres: servers.Postgres, name: str, *, owner: str) -> None:
+    """Make a database, which PostgreSQL does in no transaction."""
+    import psycopg2
+
+    connection = psycopg2.connect(postgres.uri.replace("+psycopg2", ""))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} OWNER {owner}")
+    connection.close()
 
 
 def _former_schema(uri: str) -> tuple[str, str]:
