@@ -17,7 +17,9 @@ from keeping.frames import Broken
 
 KEEP = Path(__file__).resolve().parents[1] / "keep.py"
 # Run in the container: the password stays there, and is no argument.
-AS_OWNER = 'PGUSER="${POSTGRES_USER:-postgres}" PGPASSWORD="$POSTGRES_PASSWORD" exec "$@"'
+AS_OWNER = (
+    'PGHOST=127.0.0.1 PGUSER="${POSTGRES_USER:-postgres}" PGPASSWORD="$POSTGRES_PASSWORD" exec "$@"'
+)
 IN_DATABASE = ("docker", "compose", "exec", "-T", "postgres", "sh", "-c", AS_OWNER, "sh")
 IN_IMAGE = ("docker", "compose", "run", "--rm", "-T", "--no-deps", "--entrypoint", "python")
 SERVICE = "prepare"  # whose environment has the keys of all stores
