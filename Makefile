@@ -7,13 +7,17 @@
 #   make lint       ruff and mypy
 #   make bench      the speed comparisons (studies/ has those of what is drawn and learned)
 #   make server     MLflow + PostgreSQL + MinIO under Docker Compose, on loopback
+#   make user ARGS='add NAME'   users of that server: list, add, password, remove, permit
+#   make backup     both stores of that server into backups/TIME, while it runs
+#   make restore FILE=backups/TIME   into a new stack; make upgrade, make rollback FILE=…, make gc:
+#                   see tracking_server/KEEPING.md
 #   make env        only the virtual environment; make lock resolves its versions anew
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-doors test-slow lint bench server lock
+.PHONY: help env demo test test-doors test-slow lint bench server user backup restore upgrade rollback gc lock
 
 RUN := .venv/bin/python -m
 READY := .venv/.ready
@@ -57,6 +61,40 @@ server:
 	tracking_server/make-secrets
 	docker compose up --detach --build --wait
 	@tracking_server/make-secrets --address
+
+user:
+	@docker compose exec mlflow python /server/start.py user $(ARGS)
+
+KEEP := python3 tracking_server/keep.py --compose
+
+# FILE is a folder, as a backup is; for backup it may be left out.
+backup:
+	@$(KEEP) backup $(FILE)
+
+# A stack that was never started has no image, no databases and no bucket yet.
+restore:
+	@$(KEEP) verify "$(FILE)"
+	tracking_server/make-secrets
+	docker compose build --quiet prepare
+	docker compose run --rm -T prepare
+	@$(KEEP) restore "$(FILE)"
+	docker compose up --detach --wait
+	@tracking_server/make-secrets --address
+
+# The server stands still meanwhile, and where the upgrade fails it stays so.
+upgrade:
+	docker compose build --quiet prepare
+	docker compose --profile '*' stop mlflow dashboard proxy
+	@$(KEEP) upgrade
+	docker compose up --detach --wait
+
+rollback:
+	docker compose --profile '*' stop mlflow dashboard proxy
+	@$(KEEP) rollback "$(FILE)"
+	@echo "now start the server of that time: git checkout its commit, then make server"
+
+gc:
+	@$(KEEP) gc $(ARGS)
 
 # The server image's versions are a part of the project's own, so that client and server agree.
 lock: $(READY)

@@ -14,12 +14,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
+START = ROOT / "tracking_server" / "start.py"
+# One PostgreSQL serves several tracking servers in a session, and roles are its own.
+AUTH_DB_PASSWORD, OPTUNA_DB_PASSWORD = (f"a:b/c@%{secrets.token_hex(8)}" for _ in range(2))
 
 
 class Absent(Exception):
@@ -90,10 +93,21 @@ class TrackingServer:
     bucket: str
     postgres: Postgres
     minio: Minio
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def start(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """One command of tracking_server/start.py with this server's settings, and its output."""
+        return subprocess.run(
+            [sys.executable, START, *arguments],
+            env={**self.environment, **settings},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
 
 @contextmanager
@@ -153,28 +167,49 @@ def running_minio(folder: Path) -> Iterator[Minio]:
 
 @contextmanager
 def running_mlflow(
-    folder: Path, postgres: Postgres, minio: Minio, *, port: int = 0, bucket: str = "mlflow"
+    folder: Path,
+    postgres: Postgres,
+    minio: Minio,
+    *,
+    port: int = 0,
+    bucket: str = "mlflow",
+    **settings: str,
 ) -> Iterator[TrackingServer]:
-    """The server of tracking_server/start.py: runs in PostgreSQL, artifacts through it in MinIO."""
+    """The server of tracking_server/start.py: runs in PostgreSQL, artifacts through it in MinIO.
+
+    `settings` are more of its environment, as MLFLOW_AUTH="on".
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    server = TrackingServer(port or free_port(), bucket, postgres, minio)
     clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    port = port or free_port()
     environment = {
         **clean,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "POSTGRES_HOST": postgres.host,
         "POSTGRES_PORT": str(postgres.port),
+        "POSTGRES_ADMIN_USER": postgres.user,
+        "POSTGRES_ADMIN_PASSWORD": postgres.password,
         "POSTGRES_DB": postgres.database,
         "POSTGRES_USER": postgres.user,
         "POSTGRES_PASSWORD": postgres.password,
+        "AUTH_DB_PASSWORD": AUTH_DB_PASSWORD,
+        "OPTUNA_DB_PASSWORD": OPTUNA_DB_PASSWORD,
         "S3_BUCKET": bucket,
         "MLFLOW_S3_ENDPOINT_URL": minio.url,
         "AWS_ACCESS_KEY_ID": minio.access_key,
         "AWS_SECRET_ACCESS_KEY": minio.secret_key,
-        "MLFLOW_PORT": str(server.port),
+        "MLFLOW_PORT": str(port),
         "MLFLOW_WORKERS": "1",
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": secrets.token_hex(16),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
+        **settings,
     }
-    command = [sys.executable, ROOT / "tracking_server" / "start.py", "serve"]
+    server = TrackingServer(port, bucket, postgres, minio, environment)
+    prepared = server.start("prepare")
+    if prepared.returncode:
+        raise RuntimeError(f"start.py prepare: {prepared.stderr}")
+    command = [sys.executable, START, "serve"]
     with running(command, folder / "log", cwd=folder, env=environment) as process:
         wait_until(lambda: _answers(server.url), process, folder / "log", timeout_s=90)
         yield server
@@ -263,8 +298,12 @@ def _answers(url: str) -> None:
         data=b'{"max_results": 1}',
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        answer.read()
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            answer.read()
+    except urllib.error.HTTPError as error:
+        if error.code != 401:  # a server where users log in answers too
+            raise
 
 
 def _get(url: str) -> None:

@@ -1,151 +1,167 @@
 """Start MLflow's server from the parts that the environment names.
 
-    python start.py serve    wait for the database and the bucket, then become `mlflow server`
-    python start.py bucket   wait for the object store, then make the bucket if it is missing
-    python start.py check    exit 0 when the server answers an API call (the health check)
+    python start.py secrets    exit 0 when no secret is missing, guessable, short or used twice
+    python start.py prepare    make what is missing: databases, roles, the versioned bucket
+    python start.py serve      wait for the stores, then become `mlflow server`
+    python start.py check      exit 0 when the server works (the health check)
+    python start.py user …     users and what they may do, where MLFLOW_AUTH is on (users.py)
+    python start.py dashboard  Optuna's dashboard of the studies; with `check`, its health check
 
 POSTGRES_HOST, _PORT, _DB, _USER, _PASSWORD and S3_BUCKET name the stores; MLFLOW_S3_ENDPOINT_URL,
 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are boto3's and MLflow's own.
 """
 
-import json
+import configparser
 import os
+import shutil
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote
 
-WAIT_S = float(os.environ.get("STORES_WAIT_S", "60"))
+from settings import check_secrets, secret, setting, stop, switched_on
+from stores import (
+    prepare_bucket,
+    prepare_databases,
+    reach_bucket,
+    reach_database,
+    runs_database,
+    until_it_works,
+    users_database,
+)
+
 HOSTS = "mlflow,mlflow:*,localhost,localhost:*,127.0.0.1,127.0.0.1:*"
+DEFAULTS = {
+    "MLFLOW_HOST": "127.0.0.1",
+    "MLFLOW_PORT": "5000",
+    "MLFLOW_WORKERS": "2",
+    # Workers x (5 + 5) connections to each of the two databases.
+    "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "5",
+    "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "5",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+SWITCHED_OFF = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, not used here
+    "MLFLOW_ENABLE_AI_GATEWAY": "false",  # calls addresses that users name
+    "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # a pickled model runs code where it is read
+}
 
 
-class NotYet(Exception):
-    """A store did not do what was asked; it may still be starting."""
+def prepare() -> None:
+    """Make the databases, their roles and the bucket; what is there stays as it is."""
+    until_it_works(prepare_databases, "PostgreSQL")
+    until_it_works(prepare_bucket, "the object store")
 
 
 def serve() -> None:
     """Replace this process by `mlflow server`; stop with one line when a store does not answer."""
-    until_it_works(connect_database, "PostgreSQL")
-    until_it_works(make_bucket, "the object store")
-    defaults = {
-        "MLFLOW_HOST": "127.0.0.1",
-        "MLFLOW_PORT": "5000",
-        "MLFLOW_WORKERS": "2",
-        "MLFLOW_SERVER_ALLOWED_HOSTS": HOSTS,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, not used here
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Workers x (5 + 5) connections stay far below PostgreSQL's 100, which Optuna shares.
-        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "5",
-        "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "5",
-    }
+    until_it_works(lambda: reach_database(runs_database()), "PostgreSQL")
+    until_it_works(reach_bucket, "the object store")
     # By environment and not as arguments: arguments, password included, show in the process list.
     stores = {
-        "MLFLOW_BACKEND_STORE_URI": database_uri(),
+        "MLFLOW_BACKEND_STORE_URI": runs_database().uri,
         "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{setting('S3_BUCKET')}/mlflow",
         "MLFLOW_SERVE_ARTIFACTS": "true",  # clients need no key of the object store
         "PYTHONPATH": str(Path(__file__).resolve().parent / "plugins"),  # and no way to it
     }
-    os.execvpe("mlflow", ["mlflow", "server"], {**defaults, **os.environ, **stores})
+    os.environ.update({**DEFAULTS, **names(), **os.environ, **stores, **SWITCHED_OFF, **uploads()})
+    if switched_on("MLFLOW_AUTH"):
+        until_it_works(lambda: reach_database(users_database()), "PostgreSQL's database of users")
+        require_login()
+    else:  # MLflow reads this file in any case, when it is named
+        os.environ.pop("MLFLOW_AUTH_CONFIG_PATH", None)
+    os.execvp("mlflow", ["mlflow", "server", "--app-name", "mammo"])  # plugins/guarded.py
+
+
+def names() -> dict[str, str]:
+    """Under which names the server may be called, and from whose pages; others get 403."""
+    name = os.environ.get("SERVER_NAME", "")
+    if not name:
+        return {"MLFLOW_SERVER_ALLOWED_HOSTS": HOSTS}
+    port = os.environ.get("TLS_PORT", "443")
+    return {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOSTS},{name},{name}:*",
+        # The user interface's own writes carry the address of its page.
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"https://{name},https://{name}:{port}",
+    }
+
+
+def uploads() -> dict[str, str]:
+    """Files on their way to the object store lie in SCRATCH, emptied of what a crash left there."""
+    folder = os.environ.get("SCRATCH", "")
+    if not folder:
+        return {}
+    for left in sorted(Path(folder).iterdir()):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return {"TMPDIR": folder}
+
+
+def require_login() -> None:
+    """Write the configuration of MLflow's basic-auth; make the administrator, or the password anew.
+
+    Here and not in MLflow's workers, which would be started again and again when it fails.
+    """
+    secret("MLFLOW_FLASK_SERVER_SECRET_KEY")
+    password = secret("MLFLOW_AUTH_ADMIN_PASSWORD")
+    name = os.environ.setdefault("MLFLOW_AUTH_ADMIN_USERNAME", "admin")
+    file = Path(os.environ.setdefault("MLFLOW_AUTH_CONFIG_PATH", "/tmp/mlflow-auth.ini"))
+    content = configparser.ConfigParser(interpolation=None)
+    content["mlflow"] = {
+        "default_permission": os.environ.get("MLFLOW_AUTH_DEFAULT_PERMISSION", "NO_PERMISSIONS"),
+        # MLflow's reader takes a single % for its own.
+        "database_uri": users_database().uri.replace("%", "%%"),
+        "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
+        # A password is verified once a minute and worker: 186 ms each time without.
+        "auth_cache_ttl_seconds": "60",
+    }
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600, exist_ok=False)
+    with file.open("w") as out:
+        content.write(out)
+
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore()
+    store.init_db(users_database().uri)
+    if not store.has_user(name):
+        store.create_user(name, password, is_admin=True)
+    elif not store.authenticate_user(name, password):
+        store.update_user(name, password=password)  # the one in .env holds
+    store.engine.dispose()
 
 
 def check() -> None:
-    """Ask an API route: /health also answers when the database is gone or the Host is refused."""
-    address = f"http://127.0.0.1:{os.environ.get('MLFLOW_PORT', '5000')}"
-    body = json.dumps({"max_results": 1}).encode()
-    request = urllib.request.Request(
-        f"{address}/api/2.0/mlflow/experiments/search",
-        data=body,
-        headers={"Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            json.load(answer)["experiments"]
-    except (urllib.error.URLError, OSError, ValueError, KeyError) as error:
-        sys.exit(f"start.py check: {address} does not serve experiments: {error}")
+    """The health check of the server."""
+    import api
+
+    api.check()
 
 
-def database_uri() -> str:
-    """URI of the database; parts are quoted, since a random password may hold any character.
+def user(*arguments: str) -> None:
+    """One command of users.py."""
+    import users
 
-    The driver is named: SQLAlchemy would read a bare postgresql:// as one that is not installed.
-    """
-    user, password = (quote(setting(f"POSTGRES_{part}"), safe="") for part in ("USER", "PASSWORD"))
-    host, port = setting("POSTGRES_HOST"), os.environ.get("POSTGRES_PORT", "5432")
-    database = quote(setting("POSTGRES_DB"), safe="")
-    return f"postgresql+psycopg2://{user}:{password}@{host}:{port}/{database}"
+    users.manage(list(arguments))
 
 
-def connect_database() -> None:
-    """Open and close one connection."""
-    import psycopg2
+def studies(what: str = "") -> None:
+    """Optuna's dashboard, or its health check."""
+    import dashboard
 
-    try:
-        psycopg2.connect(
-            host=setting("POSTGRES_HOST"),
-            port=os.environ.get("POSTGRES_PORT", "5432"),
-            dbname=setting("POSTGRES_DB"),
-            user=setting("POSTGRES_USER"),
-            password=setting("POSTGRES_PASSWORD"),
-            connect_timeout=5,
-        ).close()
-    except psycopg2.OperationalError as error:
-        raise NotYet(str(error)) from error
+    (dashboard.check if what == "check" else dashboard.show_studies)()
 
 
-def make_bucket() -> None:
-    """Make the bucket unless it is there."""
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    client = boto3.client(
-        "s3",
-        endpoint_url=setting("MLFLOW_S3_ENDPOINT_URL"),
-        region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
-        config=Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1}),
-    )
-    bucket = setting("S3_BUCKET")
-    try:
-        if bucket not in {entry["Name"] for entry in client.list_buckets()["Buckets"]}:
-            client.create_bucket(Bucket=bucket)
-    except (BotoCoreError, ClientError) as error:
-        raise NotYet(str(error)) from error
-
-
-def until_it_works(attempt: Callable[[], None], name: str) -> None:
-    """Repeat `attempt` for WAIT_S seconds; end the program with its last error."""
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        try:
-            return attempt()
-        except NotYet as error:
-            if time.monotonic() > deadline:
-                line = " ".join(str(error).split())
-                sys.exit(f"start.py: {name} does not answer after {WAIT_S:.0f} s: {line}")
-        time.sleep(0.5)
-
-
-def setting(name: str) -> str:
-    """Value of the environment variable `name`; end the program when it is missing."""
-    value = os.environ.get(name, "")
-    if not value:
-        sys.exit(f"start.py: {name} is missing in the environment; see tracking_server/README.md")
-    return value
-
-
-def bucket() -> None:
-    """Wait for the object store and make the bucket."""
-    until_it_works(make_bucket, "the object store")
-
-
-ACTIONS = {"serve": serve, "bucket": bucket, "check": check}
+ACTIONS: dict[str, Callable[..., None]] = {
+    "secrets": check_secrets,
+    "prepare": prepare,
+    "serve": serve,
+    "check": check,
+    "user": user,
+    "dashboard": studies,
+}
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in ACTIONS:
-        sys.exit(
-            f"start.py: one of {', '.join(ACTIONS)} is expected, not {' '.join(sys.argv[1:])!r}"
-        )
-    ACTIONS[sys.argv[1]]()
+    action, *rest = sys.argv[1:] or [""]
+    if action not in ACTIONS or (rest and action not in {"dashboard", "user"}):
+        stop(f"one of {', '.join(ACTIONS)} is expected, not {' '.join(sys.argv[1:])!r}")
+    ACTIONS[action](*rest)

@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "compare": "classifiers against a baseline over the same folds, seeds and patients",
     "data": "public collections, and the layouts of other systems",
     "doctor": "what is wrong with a dataset, as a page with pictures",
+    "gc": "files that no run names, told and on request deleted",
     "lineage": "what a run was made from, and what was made from it",
     "predict": "what a classifier says of new images, as a CSV",
     "regenerate": "an image of a sampled dataset again, to the bit",

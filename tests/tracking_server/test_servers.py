@@ -12,8 +12,6 @@ import pytest
 import servers
 from mlflow import MlflowClient
 
-START = servers.ROOT / "tracking_server" / "start.py"
-
 
 def test_a_logged_run_lies_in_postgresql_and_its_artifact_in_minio(
     mlflow_server, monkeypatch, tmp_path
@@ -66,15 +64,15 @@ def test_a_foreign_host_name_is_refused(mlflow_server):
 
 
 def test_the_health_check_asks_the_server_itself(mlflow_server):
-    assert check(mlflow_server.port).returncode == 0
-    nobody = check(servers.free_port())
+    assert mlflow_server.start("check").returncode == 0
+    nobody = mlflow_server.start("check", MLFLOW_PORT=str(servers.free_port()))
     assert nobody.returncode == 1
     assert "does not serve experiments" in nobody.stderr
 
 
 def test_a_missing_setting_is_named_in_one_line(tmp_path):
     result = subprocess.run(
-        [sys.executable, START, "serve"],
+        [sys.executable, servers.START, "serve"],
         env={"PATH": os.environ["PATH"], "STORES_WAIT_S": "0"},
         capture_output=True,
         text=True,
@@ -83,24 +81,5 @@ def test_a_missing_setting_is_named_in_one_line(tmp_path):
     )
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
-        "start.py: POSTGRES_HOST is missing in the environment; see tracking_server/README.md"
+        "start.py: POSTGRES_DB is missing in the environment; see tracking_server/README.md"
     ]
-
-
-def check(port: int) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MLFLOW_PORT": str(port)}
-    command = [sys.executable, START, "check"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_secrets_are_random_private_and_kept(tmp_path: Path):
-    target = tmp_path / ".env"
-    make = [servers.ROOT / "tracking_server" / "make-secrets", target]
-    subprocess.run(make, check=True, capture_output=True)
-    first = target.read_text()
-    assert target.stat().st_mode & 0o777 == 0o600
-    values = dict(line.split("=", 1) for line in first.splitlines() if "=" in line)
-    assert len(values["POSTGRES_PASSWORD"]) >= 32
-    assert values["POSTGRES_PASSWORD"] != values["MINIO_ROOT_PASSWORD"]
-    subprocess.run(make, check=True, capture_output=True)
-    assert target.read_text() == first

@@ -1,0 +1,86 @@
+"""MLflow's server less two things that no setting of it switches off.
+
+- Who makes an experiment may name any place for its files. The server would then read and write
+  that place with its own rights: its own disk, or in the bucket what belongs to others.
+- The Assistant runs commands on the server's host for callers on its loopback.
+"""
+
+import json
+import os
+from typing import Any
+
+ASSISTANT = "/mlflow/assistant"
+CREATE = "/experiments/create"
+OF_AN_EXPERIMENT = {"name", "tags"}
+LONGEST = 1 << 20  # bytes of a request that makes an experiment
+
+
+def create_app() -> Any:
+    """The ASGI application that `mlflow server --app-name mammo` serves."""
+    if os.environ.get("MLFLOW_AUTH", "").lower() == "on":
+        from mlflow.server.auth import create_app as with_login
+
+        return Guarded(with_login())
+    from mlflow.server.fastapi_app import app
+
+    return Guarded(app)
+
+
+class Guarded:
+    """An ASGI application behind the two refusals."""
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "http" and ASSISTANT in path:
+            return await _refuse(send, 403, "the Assistant is switched off here")
+        if scope["type"] == "http" and CREATE in path and scope["method"] == "POST":
+            body = await _read(receive)
+            if not _plain(body):
+                wanted = "an experiment's files lie where the server puts them: leave the place out"
+                return await _refuse(send, 400, wanted)
+            receive = _again(body, receive)
+        await self.application(scope, receive, send)
+
+
+def _plain(body: bytes) -> bool:
+    """Whether the request names nothing but what an experiment is called and tagged."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and not {
+        key for key, value in content.items() if value and key not in OF_AN_EXPERIMENT
+    }
+
+
+async def _read(receive: Any) -> bytes:
+    """The body of a request; one that is too long is read as empty."""
+    body = b""
+    while len(body) <= LONGEST:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+    return b""
+
+
+def _again(body: bytes, receive: Any) -> Any:
+    """A `receive` that gives the body once more, then what comes after it."""
+    pending = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def given() -> Any:
+        return pending.pop() if pending else await receive()
+
+    return given
+
+
+async def _refuse(send: Any, status: int, reason: str) -> None:
+    """Answer as MLflow words its errors, so that clients show the reason."""
+    code = "PERMISSION_DENIED" if status == 403 else "INVALID_PARAMETER_VALUE"
+    body = json.dumps({"error_code": code, "message": reason}).encode()
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
