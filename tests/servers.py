@@ -1,5 +1,6 @@
 """Real PostgreSQL, MinIO and MLflow servers on loopback, for as long as a test needs them."""
 
+import base64
 import json
 import os
 import secrets
@@ -148,7 +149,7 @@ def running_postgres() -> Iterator[Postgres]:
 @contextmanager
 def running_minio(folder: Path) -> Iterator[Minio]:
     """MinIO with its data in `folder`."""
-    program = _minio_program()
+    program = minio_program()
     folder.mkdir(parents=True, exist_ok=True)
     server = Minio(free_port(), "mammo", secrets.token_hex(16))
     command = [
@@ -285,6 +286,33 @@ def wait_until(
         time.sleep(0.1)
 
 
+def make_certificate(folder: Path, name: str) -> None:
+    """certificate.pem and key.pem for `name`, signed by themselves."""
+    subprocess.run(
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+            ),
+            *("-nodes", "-days", "2", "-subj", f"/CN={name}"),
+            *("-addext", f"subjectAltName=DNS:{name}"),
+            *("-keyout", folder / "key.pem", "-out", folder / "certificate.pem"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def basic(name: str, password: str) -> str:
+    """The header `Authorization` of a user who logs in."""
+    return f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on."""
     with socket.socket() as probe:
@@ -329,7 +357,7 @@ def _postgres_programs() -> Path:
     return Path(found).resolve().parent
 
 
-def _minio_program() -> str:
+def minio_program() -> str:
     """The program that .ci/fetch-minio brought, or the one on PATH."""
     fetched = ROOT / ".tools" / "minio"
     found = str(fetched) if fetched.exists() else shutil.which("minio")

@@ -59,6 +59,8 @@ def show() -> None:
 
 def add(name: str) -> None:
     """Make the user and print the password."""
+    if name in {user["username"] for user in call("GET", f"{USERS}/list")["users"]}:
+        stop(f"user add: there is a user {name}; user password {name} makes another password")
     password = secrets.token_urlsafe(18)
     call("POST", f"{USERS}/create", username=name, password=password)
     print(f"{name} {password}")
@@ -85,9 +87,9 @@ def permit(name: str, kind: str, which: str, level: str) -> None:
     if kind not in KINDS or level not in LEVELS:
         stop(f"user permit: {kind} {level}: expected {'|'.join(KINDS)} and {'|'.join(LEVELS)}")
     target = {"resource_type": KINDS[kind], "resource_id": _identifier(kind, which)}
-    if level == "NONE":
+    with suppress(Refused):  # there was none
         call("POST", f"{PERMISSIONS}/revoke", username=name, **target)
-    else:
+    if level != "NONE":
         call("POST", f"{PERMISSIONS}/grant", username=name, permission=level, **target)
 
 

@@ -76,6 +76,28 @@ def test_the_image_runs_as_a_user_without_rights():
     assert "--require-hashes" in "\n".join(lines)
 
 
+def test_every_secret_comes_from_outside_and_stops_the_stack_when_it_is_missing():
+    secrets = [
+        value
+        for service in services().values()
+        for name, value in service.get("environment", {}).items()
+        if re.search("PASSWORD|SECRET|ACCESS_KEY|ROOT_USER", name)
+    ]
+    assert len(secrets) > len(SECRETS)
+    assert all(re.fullmatch(r"\$\{\w+:\?[^}]+\}", value) for value in secrets)
+
+
+def test_data_lie_in_volumes_and_images_can_be_pulled():
+    stack = services()
+    assert stack["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]  # where 18 keeps them
+    assert stack["minio"]["volumes"] == ["minio:/data"]
+    # minio/minio is gone from the hub: the one name that a default must not have.
+    assert stack["minio"]["image"].startswith("${S3_IMAGE:-pgsty/silo:RELEASE.")
+    checked = {name for name, service in stack.items() if "healthcheck" in service}
+    assert checked == {"postgres", "mlflow", "dashboard"}
+    assert stack["mlflow"]["healthcheck"]["test"][-1] == "check"
+
+
 def test_a_service_knows_only_the_secrets_that_it_needs():
     """`secrets` looks at all of them, `prepare` makes roles; the others open one door or two."""
     known = {
