@@ -41,9 +41,11 @@ def main(words: list[str]) -> None:
         case "gc", _ if stack.compose:
             sys.exit(subprocess.run(stack.store("gc", *rest), check=False).returncode)
         case "gc", _:
-            clearing.command(rest)
+            with stores.in_one_line():
+                clearing.command(rest)
         case "store", [name] if name in stores.ACTIONS:
-            stores.ACTIONS[name]()
+            with stores.in_one_line():
+                stores.ACTIONS[name]()
         case _:
             sys.exit(f"keep.py: {' '.join(words)!r} is not understood\n\n{__doc__}")
 

@@ -321,3 +321,14 @@ def test_a_connected_client_keeps_a_restore_from_starting(stores):
     finally:
         connection.close()
     assert "1 connections to the databases are open; stop the server first" in line
+
+
+def test_a_store_that_does_not_answer_is_named_in_one_line_and_leaves_no_folder(stores):
+    nowhere = str(servers.free_port())
+    line = stores.refused("backup", "backup", POSTGRES_PORT=nowhere)
+    assert "OperationalError" in line
+    assert f"port {nowhere}" in line
+    stores.postgres.query("CREATE TABLE notes (word text)")
+    away = f"http://127.0.0.1:{nowhere}"
+    assert away in stores.refused("backup", "backup", MLFLOW_S3_ENDPOINT_URL=away)
+    assert not list(stores.folder.glob("backup*"))

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -28,6 +29,17 @@ _FRESH = {
     "version_info": 1,  # Optuna
     "workspaces": 1,
 }
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """End the program with one line when a store does not answer, or not as it should."""
+    import psycopg2
+
+    try:
+        yield
+    except (psycopg2.Error, *_s3_errors()) as error:
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def facts() -> None:
