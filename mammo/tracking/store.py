@@ -3,12 +3,18 @@
 import contextlib
 import logging
 import os
-import re
+import random
+import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 import mlflow
@@ -19,53 +25,143 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from mammo.errors import MammoError, TrackingError
 from mammo.lineage import PREFIX, Node
+from mammo.tracking import ownership
+from mammo.tracking.answers import UNWRITABLE, Away, Refused, asked, is_unknown, unwritable
+from mammo.tracking.delivery import IDENTITY
+from mammo.tracking.outbox import Outbox, now_ms
+from mammo.tracking.sender import LONGEST_S
+from mammo.tracking.view import View
 
+LOG = logging.getLogger("mammo")
+Answer = TypeVar("Answer")
+CHILD_S = 1.0  # a child run is not waited for longer
+FAILED_S = 10.0  # a step that failed waits no longer for the server: its user waits too
 _LINKS = {"mammo.reused", "mammo.continues"}  # empty runs that point to the real one
-# How SQLite tells that it could not write.
-_UNWRITABLE = re.compile("(database or disk is full|disk I/O error|write a readonly database)")
+
+
+class ServerAway(TrackingError):
+    """The tracking server does not answer, or must not be asked."""
 
 
 class Tracking:
-    """A connection to the tracking store that MLflow's own variables name."""
+    """A connection to the tracking store that MLflow's own variables name.
 
-    def __init__(self) -> None:
+    What is written goes into journals below `work`, the work folder, and from there to the store;
+    what is read waits for that. `offline`: the server is never asked, `mammo sync` sends it all.
+    """
+
+    def __init__(self, work: Path | None = None, *, offline: bool = False) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        # who waits and for how long is decided here, not within each request
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         logging.getLogger("alembic").setLevel(logging.WARNING)
         # it logs the whole traceback of what it then raises, and we tell
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        self._away_since = 0.0  # when the server was first missed; 0 while it answers
+        self._close_by = 0.0  # when the last step waits no longer
         self.address = mlflow.get_tracking_uri()
-        _refuse_absent_server(self.address)
+        self.offline = offline
         self.client = mlflow.MlflowClient()
-        self.experiment_id = self._experiment()
+        if not offline:
+            _refuse_absent_server(self.address)
+            assert self.experiment_id  # asked for now: what is wrong with it is told at the start
+        home = work or Path(os.environ.get("MAMMO_HOME") or ".mammo").expanduser().absolute()
+        self.outbox = Outbox(self.client, self.address, home / "spool", offline=offline)
+
+    def __enter__(self) -> "Tracking":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self.close(_seconds("MAMMO_CLOSE_S", 300))
+        else:
+            with contextlib.suppress(TrackingError):  # the step has failed of another reason
+                self.close(FAILED_S)
+
+    @cached_property
+    def experiment_id(self) -> str:
+        return "" if self.offline else self._patiently(self._experiment)
 
     def create_run(self, name: str, step: str, parent_id: str = "") -> str:
-        """Open a new run and return its id."""
+        """Open a new run and return its id.
+
+        Where the server does not answer at once, a child run has one of our own, which `get` and
+        all else here understand; a run without a parent is waited for.
+        """
         tags = {key: value for key, value in resolve_tags().items() if key != MLFLOW_PARENT_RUN_ID}
-        tags |= {MLFLOW_RUN_NAME: name, "mammo.step": step}
+        identity = uuid.uuid4().hex
+        tags |= {MLFLOW_RUN_NAME: name, "mammo.step": step, IDENTITY: identity, **ownership.mark()}
+        about = {"kind": "about", "id": identity, "name": name, "time": now_ms(), "tags": tags}
+        about |= {"experiment_id": self.experiment_id, "experiment": _experiment_name()}
+        if parent_id and self.outbox.is_local(parent_id):
+            about["parent"] = parent_id
         if parent_id:
-            tags[MLFLOW_PARENT_RUN_ID] = parent_id
-        run = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
-        return str(run.info.run_id)
+            tags[MLFLOW_PARENT_RUN_ID] = self.outbox.server_id(parent_id)
+        delivery = self.outbox.create(about)
+        if delivery is None:
+            return identity
+        delivery.beating = True
+        wait_s = CHILD_S if parent_id and self._is_remote else _wait_s()
+        try:
+            self.outbox.flush(wait_s, identity)
+        except TrackingError:
+            self.outbox.abandon(identity)
+            raise
+        if delivery.run_id:
+            self.outbox.name(identity, delivery.run_id)
+            return delivery.run_id
+        if parent_id and not delivery.hopeless:
+            return identity
+        reason = delivery.complaint if delivery.hopeless else self._silence()
+        self.outbox.abandon(identity)
+        raise TrackingError(reason)
 
     def get(self, run_id: str) -> MlflowRun:
         """The run, or a TrackingError that says where it was looked for."""
         try:
-            return self.client.get_run(run_id)
-        except MlflowException:
+            return self._read(self._get, run_id)
+        except ServerAway:
+            view = self.outbox.view(run_id)
+            if view is None:
+                raise
+            return view.run()
+
+    def _get(self, run_id: str) -> MlflowRun:
+        try:
+            return asked(self.client.get_run, self.outbox.server_id(run_id))
+        except Refused as refused:
+            real = self.outbox.known(run_id)
+            if real and real != run_id:
+                return asked(self.client.get_run, real)
+            if not is_unknown(refused):
+                raise
             raise TrackingError(
                 f"run {run_id!r} does not exist at {self.address}; "
                 "check the id and MLFLOW_TRACKING_URI"
             ) from None
 
+    def real_id(self, run_id: str) -> str:
+        """The server's id of a run, `run_id` itself where it has none yet."""
+        if not self.outbox.is_local(run_id):
+            return self.outbox.server_id(run_id)
+        try:
+            return str(self.get(run_id).info.run_id)
+        except TrackingError:
+            return run_id
+
     def find(
         self, query: str, limit: int = 50_000, experiments: list[str] | None = None
     ) -> list[MlflowRun]:
         """Runs that match `query`, newest first, by default of the current experiment."""
+        return self._read(self._find, query, limit, experiments)
+
+    def _find(self, query: str, limit: int, experiments: list[str] | None) -> list[MlflowRun]:
         found: list[MlflowRun] = []
         token = None
         while len(found) < limit:
-            page = self.client.search_runs(
+            page = asked(
+                self.client.search_runs,
                 experiments or [self.experiment_id],
                 query,
                 max_results=min(1000, limit),
@@ -81,25 +177,49 @@ class Tracking:
         """The newest finished run with this fingerprint, if given among those of a parent."""
         query = f"tags.`mammo.fingerprint` = '{fingerprint}' and attributes.status = 'FINISHED'"
         if parent_id:
-            query += f" and tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'"
-        return next(iter(self.find(query, limit=1)), None)
+            query += f" and tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.real_id(parent_id)}'"
+        try:
+            return next(iter(self.find(query, limit=1)), None)
+        except ServerAway as away:
+            if not self.offline:
+                LOG.warning("%s; only runs of this work folder are reused", away)
+        tags = {"mammo.fingerprint": fingerprint} | (
+            {MLFLOW_PARENT_RUN_ID: self.outbox.server_id(parent_id)} if parent_id else {}
+        )
+        return next((each.run() for each in self._views(tags) if each.status == "FINISHED"), None)
 
     def children(self, run_id: str) -> list[MlflowRun]:
-        return self.find(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'")
+        try:
+            return self.find(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.real_id(run_id)}'")
+        except ServerAway:
+            return [each.run() for each in self._views({MLFLOW_PARENT_RUN_ID: run_id})]
 
     def measured(self, run_id: str) -> dict[str, float]:
         """Last metrics of a run, with those of the evaluations of its model."""
         run = self.get(run_id)
         values, places = dict(run.data.metrics), {self.experiment_id, run.info.experiment_id}
-        query = f"tags.`mammo.input.model` = '{run_id}' and attributes.status = 'FINISHED'"
-        found = self.find(query, experiments=sorted(places))
-        for each in reversed(found):  # the newest evaluation has the last word
-            values |= each.data.metrics
+        names = sorted({run_id, run.info.run_id, run.data.tags.get(IDENTITY, run_id)})
+        found: list[MlflowRun] = []
+        for name in names:
+            query = f"tags.`mammo.input.model` = '{name}' and attributes.status = 'FINISHED'"
+            try:
+                found += self.find(query, experiments=sorted(places))
+            except ServerAway:
+                found += [e.run() for e in self._views({"mammo.input.model": name})]
+        for each in sorted(found, key=lambda each: int(each.info.start_time or 0)):
+            values |= each.data.metrics  # the newest evaluation has the last word
         return values
 
     def history(self, run_id: str, metric: str) -> dict[int, float]:
         """Values of a metric by step; of a step logged twice the later one."""
-        logged = self.client.get_metric_history(run_id, metric)
+        real = self.real_id(run_id)
+        try:
+            logged = self._read(self.client.get_metric_history, real, metric)
+        except ServerAway:
+            view = self.outbox.view(run_id)
+            if view is None:
+                raise
+            logged = view.history.get(metric, [])
         ordered = sorted(logged, key=lambda each: (each.step, each.timestamp))
         return {each.step: each.value for each in ordered}
 
@@ -108,7 +228,7 @@ class Tracking:
 
         Runs that only point to another one are left out.
         """
-        found = self.client.get_experiment_by_name(name)
+        found = self._read(self.client.get_experiment_by_name, name)
         if found is None:
             raise TrackingError(
                 f"{name!r} is neither a run nor an experiment at {self.address}; check it and "
@@ -118,28 +238,65 @@ class Tracking:
         return [run for run in reversed(runs) if not run.data.tags.keys() & _LINKS]
 
     def set_status(self, run_id: str, status: str, **tags: str) -> None:
-        """Write `tags` (without their prefix `mammo.`, but `error` as it is), then the status.
-
-        A full disk under the store is not told here when what ends is a failure: that has a reason
-        of its own, which the user is about to read.
-        """
-        try:
-            for name, value in tags.items():
-                key = name if name == "error" else f"mammo.{name}"
-                self.client.set_tag(run_id, key, value[:5000])
-            if status == "RUNNING":
-                self.client.update_run(run_id, status=status)
-            else:
-                self.client.set_terminated(run_id, status)
-        except MlflowException as error:
-            if status not in ("FAILED", "KILLED") or not _UNWRITABLE.search(str(error)):
-                raise
+        """End a run with `tags` (without their prefix `mammo.`, but `error` as it is)."""
+        texts = {
+            name if name == "error" else f"mammo.{name}": value[:5000]
+            for name, value in tags.items()
+        }
+        entry = {"kind": "end", "status": status, "time": now_ms(), "tags": texts}
+        self.outbox.append(run_id, entry)
 
     def reopen(self, run_id: str) -> None:
         """Go on with a run: RUNNING, and without what it said of its last end."""
-        for name in self.get(run_id).data.tags.keys() & {"error", "mammo.stopped", "mammo.pruned"}:
-            self.client.delete_tag(run_id, name)
-        self.set_status(run_id, "RUNNING")
+        self.outbox.append(run_id, {"kind": "reopen"})
+        self.outbox.append(run_id, {"kind": "tags", "values": ownership.mark()})
+
+    def claim(self, run_id: str) -> None:
+        """Take up a run that the server has; TrackingError where another process writes it.
+
+        Of two that come at once the one that wrote last goes on.
+        """
+        if not (self.offline or self.outbox.is_local(run_id)):
+            found = self.get(run_id)
+            ownership.refuse_second(found)
+            mine = ownership.mark()
+            for name, value in mine.items():
+                self._patiently(self.client.set_tag, run_id, name, value)
+            ownership.refuse_second(self.get(run_id))
+        self.outbox.beat(run_id)
+
+    def settle(self) -> None:
+        """Have all that was logged sent before a step ends well, as far as the server is there.
+
+        TrackingError names what it refused.
+        """
+        if not self.offline:
+            self._close_by = time.monotonic() + _seconds("MAMMO_CLOSE_S", 300)
+            self.outbox.flush(self._close_by - time.monotonic())
+        self.complain()
+
+    def complain(self) -> None:
+        """TrackingError where something that was logged has been refused or lost."""
+        said = self.outbox.complaints()
+        if said:
+            more = f" (and {len(said) - 1} more runs)" if len(said) > 1 else ""
+            raise TrackingError(f"{said[0]}{more}")
+
+    def close(self, wait_s: float = FAILED_S) -> None:
+        """Send what is left, as far as `wait_s` goes; one line says what stays."""
+        if self._close_by:
+            wait_s = max(1.0, min(wait_s, self._close_by - time.monotonic()))
+        try:
+            if not self.offline:
+                self.outbox.flush(wait_s)
+        finally:
+            left = self.outbox.close()
+            if left:
+                why = "recorded offline" if self.offline else self._silence()
+                LOG.warning(
+                    "%s: %d runs wait in %s; send them with: mammo sync",
+                    *(why, len(left), self.outbox.root),
+                )
 
     def parent_of(self, run_id: str) -> str:
         """Id of the run that started this one; empty for none."""
@@ -152,27 +309,44 @@ class Tracking:
         """
         into.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=into.parent, prefix=".download-") as folder:
-            try:
-                got = self.client.download_artifacts(run_id, path, folder)
-            except (MlflowException, OSError) as error:
-                reason = str(error).splitlines()[0]
-                raise TrackingError(f"run {run_id} has no artifact {path!r}: {reason}") from None
+            got = self._fetched(run_id, path, folder)
             if proof and into.is_dir() and not (into / proof).is_file():
                 into.replace(Path(folder) / "not-whole")  # goes with the temporary folder
             if not into.exists():
-                Path(got).replace(into)
+                got.replace(into)
+
+    def _fetched(self, run_id: str, path: str, folder: str) -> Path:
+        real = self.real_id(run_id)
+        try:
+            return Path(self._read(self.client.download_artifacts, real, path, folder))
+        except ServerAway:
+            kept = self.outbox.kept(run_id, path)
+            if not kept:
+                raise
+            for name, place in kept.items():
+                target = Path(folder) / path / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(place, target)
+            return Path(folder) / path
+        except TrackingError as error:
+            raise TrackingError(f"run {run_id} has no artifact {path!r}: {error}") from None
 
     def nodes(self) -> list[Node]:
         """Every run of a step, in all experiments, as lineage sees it."""
-        everywhere = [each.experiment_id for each in self.client.search_experiments()]
-        runs = self.find("tags.`mammo.step` != ''", experiments=everywhere)
+        places = self._read(self.client.search_experiments)
+        runs = self.find("tags.`mammo.step` != ''", experiments=[e.experiment_id for e in places])
         return [_node(run) for run in runs if not run.data.tags.keys() & _LINKS]
 
     def has_artifact(self, run_id: str, path: str) -> bool:
         folder = path.rpartition("/")[0] or None
+        real = self.real_id(run_id)
         try:
-            return any(item.path == path for item in self.client.list_artifacts(run_id, folder))
-        except (MlflowException, OSError):  # a store that is gone holds nothing
+            found = self._read(self.client.list_artifacts, real, folder)
+            return any(item.path == path for item in found)
+        except ServerAway:
+            view = self.outbox.view(run_id)
+            return view is not None and view.holds(path)
+        except TrackingError:  # a store that is gone holds nothing
             return False
 
     def model_run(self, uri: str) -> str:
@@ -180,11 +354,13 @@ class Tracking:
         name, _, alias = uri.removeprefix("models:/").partition("@")
         try:
             if alias:
-                version = self.client.get_model_version_by_alias(name, alias)
+                version = self._read(self.client.get_model_version_by_alias, name, alias)
             else:
                 name, _, number = name.rpartition("/")
-                version = self.client.get_model_version(name, number)
-        except MlflowException:
+                version = self._read(self.client.get_model_version, name, number)
+        except ServerAway:
+            raise
+        except TrackingError:
             raise TrackingError(
                 f"{uri!r} is not in the model registry at {self.address}; "
                 "write models:/<name>@<alias> or models:/<name>/<version>"
@@ -193,18 +369,22 @@ class Tracking:
 
     def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
         """Make the model of a run a version of `name`, give it `alias`; returns the version."""
-        with contextlib.suppress(MlflowException):  # another version of it is there already
-            self.client.create_registered_model(name)
-        source = f"{self.get(run_id).info.artifact_uri}/model"
-        version = self.client.create_model_version(name, source, run_id, tags=dict(tags))
-        self.client.set_registered_model_alias(name, alias, version.version)
+        run = self.get(run_id)
+        with contextlib.suppress(Refused):  # another version of it is there already
+            self._patiently(self.client.create_registered_model, name, kept=Refused)
+        version = self._patiently(
+            *(self.client.create_model_version, name, f"{run.info.artifact_uri}/model"),
+            *(run.info.run_id,),
+            tags=dict(tags),
+        )
+        self._patiently(self.client.set_registered_model_alias, name, alias, version.version)
         return str(version.version)
 
     def _experiment(self) -> str:
         by_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
         if by_id:
             return by_id
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
+        name = _experiment_name()
         found = self.client.get_experiment_by_name(name)
         if found is None:
             return str(self.client.create_experiment(name))
@@ -213,6 +393,67 @@ class Tracking:
                 f"experiment {name!r} was deleted; restore it or set MLFLOW_EXPERIMENT_NAME"
             )
         return str(found.experiment_id)
+
+    def _views(self, tags: Mapping[str, str]) -> list[View]:
+        """Runs known here that have all of `tags`, newest first."""
+        return [e for e in self.outbox.views() if tags.items() <= e.tags.items()]
+
+    def _read(self, request: Callable[..., Answer], *args: Any) -> Answer:
+        """What the server says once it has all that was logged before."""
+        if not self.offline:
+            self.outbox.flush(self._longest_s())
+        return self._patiently(request, *args)
+
+    def _patiently(
+        self,
+        request: Callable[..., Answer],
+        *args: Any,
+        kept: type[Exception] | tuple[()] = (),
+        **settings: Any,
+    ) -> Answer:
+        """The answer to a request, waited for; TrackingError, or what is to be `kept` of a refusal.
+
+        The wait is for the server, not for each request: once it was in vain the next is short.
+        """
+        if self.offline:
+            raise ServerAway(
+                f"only the server at {self.address} knows this; set offline=false, or name a "
+                "folder or a run of this work folder"
+            )
+        deadline, pause = time.monotonic() + self._longest_s(), 0.2
+        while True:
+            try:
+                answer = asked(request, *args, **settings)
+            except Refused as refused:
+                if kept and isinstance(refused, kept):
+                    raise
+                line = f"the tracking server {self.address} refuses: {refused}"
+                raise TrackingError(line) from refused.__cause__
+            except Away as away:
+                self._away_since = self._away_since or time.monotonic()
+                if UNWRITABLE.search(str(away)):
+                    raise TrackingError(unwritable(str(away))) from None
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise ServerAway(f"{self._silence()} ({away})") from None
+                threading.Event().wait(min(left, pause * random.uniform(0.5, 1.0)))
+                pause = min(2 * pause, LONGEST_S)
+            else:
+                self._away_since = 0.0
+                return answer
+
+    def _longest_s(self) -> float:
+        """How long to wait for the server now."""
+        if not self._away_since:
+            return _wait_s()
+        return max(CHILD_S, self._away_since + _wait_s() - time.monotonic())
+
+    @property
+    def _is_remote(self) -> bool:
+        return str(self.address).startswith("http")
+
+    def _silence(self) -> str:
+        return f"the tracking server at {self.address} does not answer"
 
 
 def connected() -> Tracking | None:
@@ -234,12 +475,27 @@ def store_in_plain_words() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        found = None if isinstance(error, MammoError) else _UNWRITABLE.search(str(error))
-        if not found:
+        if isinstance(error, MammoError) or not UNWRITABLE.search(str(error)):
             raise
+        raise TrackingError(unwritable(str(error))) from None
+
+
+def _experiment_name() -> str:
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
+
+
+def _wait_s() -> float:
+    """Seconds that a read waits for a server that is away."""
+    return _seconds("MAMMO_TRACKING_WAIT_S", 60)
+
+
+def _seconds(variable: str, default: float) -> float:
+    text = os.environ.get(variable, "")
+    try:
+        return float(text) if text else default
+    except ValueError:
         raise TrackingError(
-            f"the tracking store {mlflow.get_tracking_uri()} cannot be written ({found[0]}); "
-            "make room there and run the same command again"
+            f"{variable} {text!r} cannot be used; give a number of seconds"
         ) from None
 
 
@@ -258,6 +514,7 @@ def _node(run: MlflowRun) -> Node:
         tags.get("mammo.digest", ""),
         tags.get(MLFLOW_PARENT_RUN_ID, ""),
         inputs,
+        tags.get(IDENTITY, ""),
     )
 
 
