@@ -53,7 +53,8 @@ class Delivery:
         self.taken = 0  # entries that are sent or refused, or whose file is in `_files`
         self.beating = False  # the run goes on in this process
         self.hopeless = False  # the server refuses the run itself
-        self._client, self._known = client, known
+        self.sent = Counter[str]()  # by kind
+        self.client, self._known = client, known
         self._files: deque[tuple[Entry, int, int]] = deque()  # entry, its number, place behind it
         self._place = 0  # up to here all words are sent
         self._params: dict[str, str] | None = None  # what the server holds
@@ -91,7 +92,7 @@ class Delivery:
             with contextlib.ExitStack() as stack:
                 place = stack.enter_context(self.journal.opened(entry["file"]))
                 for each in stack.enter_context(encoded(place, image)) if image else [place]:
-                    asked(self._client.log_artifact, self.run_id, str(each), folder)
+                    asked(self.client.log_artifact, self.run_id, str(each), folder)
             refused = ""
         except FileNotFoundError:
             refused = "the file is gone"
@@ -101,6 +102,7 @@ class Delivery:
             self._reject(entry, refused)
         else:
             self.journal.release(entry["file"])
+            self.sent["files"] += 1
         self._files.popleft()
         self._save_place()
         return True
@@ -190,24 +192,24 @@ class Delivery:
         experiment = about.get("experiment_id") or self._experiment(about["experiment"])
         self.journal.asked = True
         made = asked(
-            *(self._client.create_run, experiment, about["time"]),
+            *(self.client.create_run, experiment, about["time"]),
             tags=tags,
             run_name=about["name"],
         )
         self.run_id = str(made.info.run_id)
 
     def _experiment(self, name: str) -> str:
-        found = asked(self._client.get_experiment_by_name, name)
+        found = asked(self.client.get_experiment_by_name, name)
         if found is None:
-            return str(asked(self._client.create_experiment, name))
+            return str(asked(self.client.create_experiment, name))
         return str(found.experiment_id)
 
     def _reopen(self, entry: Entry) -> None:
         """RUNNING again, and without what the run said of its last end."""
-        tags = asked(self._client.get_run, self.run_id).data.tags
+        tags = asked(self.client.get_run, self.run_id).data.tags
         for name in sorted(tags.keys() & ENDINGS):
-            asked(self._client.delete_tag, self.run_id, name)
-        asked(self._client.update_run, self.run_id, status="RUNNING")
+            asked(self.client.delete_tag, self.run_id, name)
+        asked(self.client.update_run, self.run_id, status="RUNNING")
 
     def _end(self, entry: Entry) -> None:
         status, tags = entry["status"], dict(entry["tags"])
@@ -215,7 +217,7 @@ class Delivery:
             status, tags["error"] = "FAILED", self.complaint
         if tags:
             self._batch([Item("tags", name, value) for name, value in tags.items()])
-        asked(self._client.set_terminated, self.run_id, status, entry["time"])
+        asked(self.client.set_terminated, self.run_id, status, entry["time"])
 
     @property
     def complaint(self) -> str:
@@ -234,7 +236,7 @@ class Delivery:
             profile=json.dumps(profile),
         )
         tag = InputTag("mlflow.data.context", entry["context"])
-        asked(self._client.log_inputs, self.run_id, [DatasetInput(dataset, [tag])])
+        asked(self.client.log_inputs, self.run_id, [DatasetInput(dataset, [tag])])
 
     def _batch(self, items: list[Item], *, whole: bool = True) -> None:
         """Send a batch; one that is refused in halves, down to the one that is to blame."""
@@ -259,14 +261,15 @@ class Delivery:
         params = self._new_params([each for each in items if each.kind == "params"])
         entries = [Param(name, value) for name, value in params.items()]
         if metrics or tags or entries:
-            asked(self._client.log_batch, self.run_id, metrics=metrics, params=entries, tags=tags)
+            asked(self.client.log_batch, self.run_id, metrics=metrics, params=entries, tags=tags)
+        self.sent.update(each.kind for each in items)
         if self._params is not None:
             self._params |= params
 
     def _new_params(self, items: list[Item]) -> dict[str, str]:
         """What to log: a setting that the server holds with another value is `effective.<name>`."""
         if items and self._params is None:
-            self._params = dict(asked(self._client.get_run, self.run_id).data.params)
+            self._params = dict(asked(self.client.get_run, self.run_id).data.params)
         held, new = self._params or {}, dict[str, str]()
         for item in items:
             if item.name not in held:
@@ -280,7 +283,7 @@ class Delivery:
     def _is_gone(self) -> bool:
         """Whether the server takes nothing at all of this run."""
         try:
-            found = asked(self._client.get_run, self.run_id)
+            found = asked(self.client.get_run, self.run_id)
         except Refused:
             return True
         return bool(found.info.lifecycle_stage == "deleted")
@@ -300,6 +303,14 @@ _DO: dict[str, Callable[[Delivery, Entry], None]] = {
     "end": Delivery._end,
     "spoilt": lambda delivery, entry: delivery._reject(entry, "its line is spoilt"),
 }
+
+
+def identified(client: MlflowClient, identity: str) -> str:
+    """The server's id of the run that a client gave `identity`; empty for none. May be Away."""
+    places = [each.experiment_id for each in asked(client.search_experiments)]
+    query = f"tags.`{IDENTITY}` = '{identity}'"
+    found = asked(client.search_runs, places, query, max_results=1) if places else []
+    return str(found[0].info.run_id) if found else ""
 
 
 def same_value(left: str, right: str) -> bool:

@@ -12,8 +12,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 from mammo.errors import TrackingError
-from mammo.tracking.answers import asked
-from mammo.tracking.delivery import IDENTITY, Delivery
+from mammo.tracking.delivery import Delivery, identified
 from mammo.tracking.journal import Busy, Journal
 from mammo.tracking.sender import Sender
 from mammo.tracking.view import View, entries_in, seen
@@ -107,12 +106,10 @@ class Outbox:
             if each.journal.about.get("id") == identity and each.run_id:
                 self._aliases[identity] = each.run_id
         if identity not in self._aliases:
-            places = [e.experiment_id for e in asked(self._client.search_experiments)]
-            query = f"tags.`{IDENTITY}` = '{identity}'"
-            found = asked(self._client.search_runs, places, query, max_results=1) if places else []
+            found = identified(self._client, identity)
             if not found:
                 return ""
-            self._aliases[identity] = str(found[0].info.run_id)
+            self._aliases[identity] = found
         return self._aliases[identity]
 
     def server_id(self, run_id: str) -> str:

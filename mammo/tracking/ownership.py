@@ -28,11 +28,10 @@ def mark() -> dict[str, str]:
 
 def refuse_second(run: Any) -> None:
     """TrackingError where another living process goes on with `run`, an MLflow run."""
-    tags = run.data.tags
-    other = tags.get(OWNER, "")
+    other = run.data.tags.get(OWNER, "")
     if run.info.status != "RUNNING" or other in ("", owner()):
         return
-    silent = silent_s(tags)
+    silent = silent_s(run)
     if silent > STALE_S or _is_dead(other):
         return
     place = "on this machine" if other.startswith(_MACHINE) else "on another machine"
@@ -42,12 +41,13 @@ def refuse_second(run: Any) -> None:
     )
 
 
-def silent_s(tags: Any) -> float:
-    """Seconds since the last heartbeat of a run with these tags."""
+def silent_s(run: Any) -> float:
+    """Seconds since the last heartbeat of a run, since its start where it had none."""
     try:
-        return max(0.0, time.time() - float(tags.get(HEARTBEAT, 0)))
-    except ValueError:
-        return float("inf")
+        last = float(run.data.tags[HEARTBEAT])
+    except (KeyError, ValueError):
+        last = (run.info.start_time or 0) / 1000
+    return max(0.0, time.time() - last)
 
 
 def _is_dead(other: str) -> bool:

@@ -237,6 +237,12 @@ class Tracking:
         runs = self.find("tags.`mammo.step` != ''", experiments=[found.experiment_id])
         return [run for run in reversed(runs) if not run.data.tags.keys() & _LINKS]
 
+    def running(self) -> list[MlflowRun]:
+        """Every run of a step that is not over, in all experiments."""
+        places = self._read(self.client.search_experiments)
+        query = "tags.`mammo.step` != '' and attributes.status = 'RUNNING'"
+        return self.find(query, experiments=[each.experiment_id for each in places])
+
     def set_status(self, run_id: str, status: str, **tags: str) -> None:
         """End a run with `tags` (without their prefix `mammo.`, but `error` as it is)."""
         texts = {
