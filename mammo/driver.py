@@ -294,8 +294,10 @@ class _Execution:
         try:
             yield
         except BaseException as error:
-            from mammo.tracking import close_failed
+            from mammo.tracking import Taken, close_failed
 
+            if isinstance(error, Taken):  # it is another's, who ends it
+                raise
             if self.joined and self.tracking.get(self.joined).info.status == "RUNNING":
                 close_failed(self.tracking, self.joined, error)
             raise

@@ -11,9 +11,9 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from mammo.errors import TrackingError
 from mammo.tracking.delivery import Delivery, identified
 from mammo.tracking.journal import Busy, Journal
+from mammo.tracking.ownership import Taken
 from mammo.tracking.sender import Sender
 from mammo.tracking.view import View, entries_in, seen
 
@@ -165,7 +165,7 @@ class Outbox:
         try:
             journal = Journal(folder, {**about, "address": self.address})
         except Busy:
-            raise TrackingError(
+            raise Taken(
                 f"run {run_id} is being written by another process (lock in {folder}); wait for it"
             ) from None
         names = {run_id, folder.name}

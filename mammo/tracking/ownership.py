@@ -16,6 +16,10 @@ _MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
 _TOKEN = secrets.token_hex(4)
 
 
+class Taken(TrackingError):
+    """Another living process writes the run."""
+
+
 def owner() -> str:
     """This process, as a run's tag."""
     return f"{_MACHINE}:{os.getpid()}:{_TOKEN}"
@@ -27,7 +31,7 @@ def mark() -> dict[str, str]:
 
 
 def refuse_second(run: Any) -> None:
-    """TrackingError where another living process goes on with `run`, an MLflow run."""
+    """Taken where another living process goes on with `run`, an MLflow run."""
     other = run.data.tags.get(OWNER, "")
     if run.info.status != "RUNNING" or other in ("", owner()):
         return
@@ -35,7 +39,7 @@ def refuse_second(run: Any) -> None:
     if silent > STALE_S or _is_dead(other):
         return
     place = "on this machine" if other.startswith(_MACHINE) else "on another machine"
-    raise TrackingError(
+    raise Taken(
         f"run {run.info.run_id} is being written by another process {place} (its heart beat "
         f"{silent:.0f} s ago); stop that one, or wait {STALE_S:.0f} s after its end"
     )

@@ -1,8 +1,13 @@
 """Training while servers, disks and clients fail: nothing is lost, and nobody waits for it."""
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,9 +41,11 @@ class Training:
 
     def __init__(self, steps: int, fault: Callable[[int], None]) -> None:
         self.steps, self.fault = steps, fault
+        self.run_id = ""
         self.longest = ("", 0.0)
 
     def run(self, tracked: Any) -> Result:
+        self.run_id = tracked.id
         for step in range(1, self.steps + 1):
             self.fault(step)
             time.sleep(STEP_S)  # the work itself
@@ -176,20 +183,128 @@ def test_postgresql_is_restarted(stack: Stack, train: Any, home: Path, tmp_path:
 
 
 def test_minio_stops_during_an_upload(stack: Stack, train: Any, home: Path, tmp_path: Path) -> None:
-    back, seen = [], []
+    back, seen = list[Any](), list[int]()
 
     def fault(step: int) -> None:
         if step == 20:
             back.append(stack.minio.away(6))
-        if step == 100:  # numbers do not wait for files
-            seen.append(len(stack.rows(stack.runs()[-1], "train/loss")))
+        if step == 100:  # it is still away
+            query = "SELECT count(*) FROM metrics WHERE key = 'train/loss' GROUP BY run_uuid"
+            seen.extend(int(row[0]) for row in stack.database.query(query))
 
     training, code, line = train(120, fault)
     back[0].join()
     assert code == 0
+    assert any(60 < rows < 100 for rows in seen)  # numbers do not wait for files
     assert_all_is_there(stack, line["run_id"], 120, tmp_path)
     assert_nothing_is_left(home)
     assert training.longest[1] < 1, training.longest
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB of its own."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system of its own needs root")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_the_disk_of_the_spool_is_full(
+    small_disk: Path, stack: Stack, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAMMO_HOME", str(small_disk / "home"))
+    filler = small_disk / "filler"
+
+    def fault(step: int) -> None:
+        if step == 25:  # not a byte is left, until the training is nearly over
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+        if step == 110:
+            filler.unlink()
+
+    monkeypatch.setitem(globals(), "CHECKPOINTS", 1000)  # it has no room for its own files
+    training, code, line = train(120, fault)
+    assert code == 0
+    assert_all_is_there(stack, line["run_id"], 120, tmp_path)
+    assert_nothing_is_left(small_disk / "home")
+    assert training.longest[1] < 1, training.longest
+
+
+def test_a_client_is_killed_and_sync_brings_what_it_logged(
+    stack: Stack, train: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = tmp_path / "killed-at"
+    pid = os.fork()
+    if pid == 0:  # trains, and dies in the middle with the server away for the last second
+
+        def fault(step: int) -> None:
+            if step == 60:
+                marker.write_text(str(step))
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        train(200, fault)
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    (folder,) = (home / "spool").iterdir()
+    run_id = json.loads((folder / "cursor").read_text())["run_id"]
+    sent = len(stack.rows(run_id, "train/loss"))
+    assert sent < 59
+    assert stack.status(run_id) == "RUNNING"
+    assert cli.main(["sync"]) == 0
+    assert stack.rows(run_id, "train/loss") == [(step, 1 / step) for step in range(1, 60)]
+    assert stack.status(run_id) == "KILLED"
+    assert "without a word" in stack.tags(run_id)["mammo.stopped"]
+    objects = stack.objects(run_id)
+    for step in (20, 40):
+        assert objects[f"checkpoints/{step}.ckpt"] == checkpoint(step)
+    assert sum(path.endswith(".png") for path in objects) == 5
+    assert_nothing_is_left(home)
+
+
+def test_the_second_of_two_clients_on_one_run_is_refused(
+    stack: Stack, train: Any, tmp_path: Path
+) -> None:
+    answers = []
+
+    def fault(step: int) -> None:
+        if step == 40:
+            query = "SELECT run_uuid FROM runs ORDER BY start_time DESC LIMIT 1"
+            ((run_id,),) = stack.database.query(query)
+            with_it = {"MLFLOW_RUN_ID": run_id, "MAMMO_HOME": str(tmp_path / "elsewhere")}
+            answers.append((run_id, second_client(with_it)))
+
+    _, code, line = train(60, fault)
+    run_id, (second_code, said) = answers[0]
+    assert (code, line["run_id"]) == (0, run_id)
+    assert second_code == 2, said
+    assert f"run {run_id} is being written by another process" in said
+    assert "Traceback" not in said
+    assert_all_is_there(stack, run_id, 60, tmp_path)
+
+
+def second_client(environment: dict[str, str]) -> tuple[int, str]:
+    """Start the entry point in a process of its own; its code and what it says."""
+    code = (
+        "import stack, test_faults\n"
+        "from mammo import cli, driver\n"
+        "driver.step_module = lambda step: test_faults\n"
+        "raise SystemExit(cli.run_entry('evaluate', []))\n"
+    )
+    folders = [str(Path(__file__).parent), str(servers.ROOT / "tests"), str(servers.ROOT)]
+    environment = {**environment, "PYTHONPATH": os.pathsep.join(folders)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
 
 
 def test_the_server_goes_for_good_and_sync_brings_all_later(
