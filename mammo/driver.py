@@ -298,7 +298,7 @@ class _Execution:
 
             if isinstance(error, Taken):  # it is another's, who ends it
                 raise
-            if self.joined and self.tracking.get(self.joined).info.status == "RUNNING":
+            if self.joined and self.tracking.is_open(self.joined):
                 close_failed(self.tracking, self.joined, error)
             raise
 

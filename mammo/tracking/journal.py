@@ -167,11 +167,17 @@ class Journal:
             self._close()
             return True
 
+    @property
+    def lost(self) -> int:
+        """Entries that would be lost if this process ended now."""
+        with self._lock:
+            self._settle()
+            return self.dropped + len(self._held)
+
     def close(self) -> None:
         """Leave what is there to another process."""
         with self._lock:
             self._settle()
-            self.dropped += len(self._held)
             self.retired = True
             self._close()
 

@@ -72,7 +72,7 @@ class Outbox:
     def complaints(self) -> list[str]:
         """What the server refused, and what the disk and the memory had no room for."""
         said = [each.complaint for each in self.sender.deliveries if each.rejected]
-        lost = sum(each.dropped for each in {id(j): j for j in self._journals.values()}.values())
+        lost = sum(each.lost for each in {id(j): j for j in self._journals.values()}.values())
         if lost:
             said.append(f"{lost} entries were lost: the disk of {self.root} is full; make room")
         return self._complaints + said

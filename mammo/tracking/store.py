@@ -304,6 +304,16 @@ class Tracking:
                     *(why, len(left), self.outbox.root),
                 )
 
+    def is_open(self, run_id: str) -> bool:
+        """Whether a run still waits for its end, as far as is known."""
+        view = self.outbox.view(run_id)
+        if view is not None and view.status != "RUNNING":
+            return False
+        try:
+            return bool(self.get(run_id).info.status == "RUNNING")
+        except ServerAway:
+            return True
+
     def parent_of(self, run_id: str) -> str:
         """Id of the run that started this one; empty for none."""
         return str(self.get(run_id).data.tags.get(MLFLOW_PARENT_RUN_ID, ""))
