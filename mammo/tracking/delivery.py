@@ -4,9 +4,7 @@ import contextlib
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
@@ -15,32 +13,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mammo.tracking.answers import Refused, asked
 from mammo.tracking.journal import Entry, Journal
 from mammo.tracking.pictures import encoded
+from mammo.tracking.portions import Item, Portion, entry_of, portions
+from mammo.tracking.values import same_value
 
 IDENTITY, HEARTBEAT, OWNER = "mammo.id", "mammo.heartbeat", "mammo.owner"
 BEAT_S = 60.0  # between two heartbeats
 ENDINGS = {"error", "mammo.stopped", "mammo.pruned", "mammo.reaped"}  # how a run ended
-MOST = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow takes in one call
-
-
-@dataclass(frozen=True)
-class Item:
-    """A number or a word, as one part of a batch."""
-
-    kind: str  # of MOST
-    name: str
-    value: Any
-    time: int = 0  # milliseconds
-    step: int = 0
-
-
-@dataclass
-class Portion:
-    """Entries that go in one request: those of one batch, or a single one of another kind."""
-
-    items: list[Item] = field(default_factory=list)
-    other: Entry | None = None
-    lines: int = 0
-    after: int = 0  # place in the file behind it
 
 
 class Delivery:
@@ -135,7 +113,7 @@ class Delivery:
 
     def _send(self, entries: list[tuple[Entry, int]]) -> bool:
         """Send what was read from the file; False where an end has to wait for files."""
-        for portion in _portions(entries):
+        for portion in portions(entries):
             if not self._take(portion):
                 return False
             self._place = portion.after
@@ -148,7 +126,7 @@ class Delivery:
         if not entries:
             return self._place < self.journal.end  # room was found, and they are in the file now
         try:
-            for portion in _portions((entry, self._place) for entry in entries):
+            for portion in portions((entry, self._place) for entry in entries):
                 if not self._take(portion):
                     return False
                 done += portion.lines
@@ -245,7 +223,7 @@ class Delivery:
         except Refused as refused:
             if len(items) == 1 or (whole and self._is_gone()):
                 for item in items:
-                    self._reject(_entry_of(item), str(refused))
+                    self._reject(entry_of(item), str(refused))
                 return
             middle = len(items) // 2
             self._batch(items[:middle], whole=False)
@@ -311,44 +289,3 @@ def identified(client: MlflowClient, identity: str) -> str:
     query = f"tags.`{IDENTITY}` = '{identity}'"
     found = asked(client.search_runs, places, query, max_results=1) if places else []
     return str(found[0].info.run_id) if found else ""
-
-
-def same_value(left: str, right: str) -> bool:
-    """Whether two texts name the same value: equal, equal as numbers, or equal but for quotes."""
-    left, right = (text.strip("'\"") for text in (left, right))
-    if left == right or left.lower() == right.lower() in ("true", "false"):
-        return True
-    try:
-        return float(left) == float(right)
-    except ValueError:
-        return False
-
-
-def _portions(entries: Iterable[tuple[Entry, int]]) -> Iterator[Portion]:
-    """`entries` in the order they came, neighbouring numbers and words together."""
-    batch, count = Portion(), Counter[str]()
-    for entry, after in entries:
-        kind, values = entry["kind"], entry.get("values", {})
-        fits = (
-            kind in MOST
-            and count[kind] + len(values) <= MOST[kind]
-            and count.total() + len(values) <= 1000
-        )
-        if not fits and batch.lines:
-            yield batch
-            batch, count = Portion(), Counter[str]()
-        if kind not in MOST:
-            yield Portion([], entry, 1, after)
-            continue
-        time, step = entry.get("time", 0), entry.get("step", 0)
-        batch.items += [Item(kind, name, value, time, step) for name, value in values.items()]
-        count[kind] += len(values)
-        batch.lines += 1
-        batch.after = after
-    if batch.lines:
-        yield batch
-
-
-def _entry_of(item: Item) -> Entry:
-    kept: Entry = {"kind": item.kind, "values": {item.name: item.value}}
-    return kept | ({"time": item.time, "step": item.step} if item.kind == "metrics" else {})

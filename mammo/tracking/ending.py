@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mammo.errors import MammoError, TrackingError
 from mammo.run import Pruned, Stopped
-from mammo.tracking.store import ServerAway, Tracking
+from mammo.tracking.server import ServerAway
+from mammo.tracking.store import Tracking
 
 
 @contextmanager

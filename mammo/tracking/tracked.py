@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from mammo.run import Listener, Reference, Result, Run
 from mammo.tracking import pictures
-from mammo.tracking.delivery import MOST
 from mammo.tracking.ending import closing, unfinished_run
 from mammo.tracking.mlmodel import write_mlmodel
 from mammo.tracking.outbox import now_ms
+from mammo.tracking.portions import MOST
 from mammo.tracking.store import Tracking
+from mammo.tracking.values import as_text
 
 PARAM_LENGTH = 6000  # MLflow cuts longer values
 
@@ -182,8 +183,3 @@ def _split(path: str) -> tuple[str, str]:
     """Name and folder of an artifact's path."""
     folder, _, name = path.rpartition("/")
     return name, folder
-
-
-def as_text(value: Any) -> str:
-    """A setting as it is logged: true and false in small letters, everything else as `str`."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
