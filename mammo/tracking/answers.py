@@ -52,7 +52,9 @@ def asked(request: Callable[..., Answer], *args: Any, **settings: Any) -> Answer
     except (Away, Refused, MammoError):
         raise
     except Exception as error:
-        reason = str(error).partition("\n")[0][:500] or type(error).__name__
+        found = UNWRITABLE.search(str(error))
+        reason = found[0] if found else str(error).partition("\n")[0][:500]
+        reason = reason or type(error).__name__
         raise (Away if _passes(error) else Refused)(reason) from error
 
 

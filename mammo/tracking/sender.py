@@ -14,7 +14,9 @@ from mammo.tracking.delivery import Delivery
 from mammo.tracking.journal import Journal
 
 LOG = logging.getLogger("mammo")
-TICK_S = 1.0  # what is logged in this time goes in one batch
+TICK_S = (
+    3.0  # what is logged in this time goes in one batch: a request costs as much as 150 numbers
+)
 LONGEST_S = 10.0  # between two tries
 
 
@@ -32,14 +34,15 @@ class Patience:
 
     def answered(self) -> None:
         if self.since:
-            LOG.info("the tracking server answers again after %d s", time.monotonic() - self.since)
+            LOG.info("the tracking store answers again after %d s", time.monotonic() - self.since)
         self.__init__()  # type: ignore[misc]
 
-    def missed(self, reason: str) -> None:
+    def missed(self, reason: str, *, tell: bool = True) -> None:
         now = time.monotonic()
         if not self.since:
             self.since = now
-            LOG.warning("the tracking server does not answer (%s); kept until it does", reason)
+            if tell:
+                LOG.warning("the tracking store does not answer (%s); kept until it does", reason)
         self.reason = reason
         self._tries += 1
         longest = min(LONGEST_S, 0.5 * 2.0 ** min(self._tries, 10))
@@ -134,7 +137,7 @@ class Sender:
             self._send_words(deliveries)
         if self.words.since or (self.files.wait_s and not urgent):
             return False
-        until, any_sent = time.monotonic() + TICK_S, False
+        until, any_sent = time.monotonic() + 1.0, False
         for each in deliveries:
             try:
                 while each.send_file():
@@ -163,9 +166,9 @@ class Sender:
             self.words.answered()
 
     def _missed(self, patience: Patience, away: Away) -> None:
-        patience.missed(str(away))
         if UNWRITABLE.search(str(away)):
             self.broken = unwritable(str(away))
+        patience.missed(str(away), tell=not self.broken)
 
     def _let_go(self, delivery: Delivery) -> None:
         """Forget a run that is over and sent; its folder goes, but for what was refused."""
