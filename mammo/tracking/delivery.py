@@ -124,7 +124,8 @@ class Delivery:
         """Send what a full disk did not take; False when there is nothing, or an end waits."""
         entries, done = self.journal.lend(self._place), 0
         if not entries:
-            return self._place < self.journal.end  # room was found, and they are in the file now
+            # where room was found they are in the file by now
+            return self._place < self.journal.end and not self.journal.retired
         try:
             for portion in portions((entry, self._place) for entry in entries):
                 if not self._take(portion):

@@ -73,7 +73,10 @@ class Journal:
         found: list[tuple[Entry, int]] = []
         size = CHUNK
         while place < self.end and not found:
-            data = os.pread(self._descriptor, min(size, self.end - place), place)
+            with self._lock:  # a closed descriptor may be another file's by now
+                if self._descriptor < 0:
+                    return []
+                data = os.pread(self._descriptor, min(size, self.end - place), place)
             for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
                 place += len(line)
                 found.append((_decoded(line), place))
@@ -151,11 +154,17 @@ class Journal:
             place.parent.rmdir()
 
     def synchronize(self) -> None:
-        """Have the system write the lines to the disk itself."""
-        if self._unsynced and self._descriptor >= 0:
+        """Have the system write the lines to the disk itself; nobody waits for it to log."""
+        with self._lock:
+            if not self._unsynced or self._descriptor < 0:
+                return
             self._unsynced = False
+            own = os.dup(self._descriptor)
+        try:
             with contextlib.suppress(OSError):
-                os.fsync(self._descriptor)
+                os.fsync(own)
+        finally:
+            os.close(own)
 
     def retire(self, lines: int) -> bool:
         """Delete all of it, where no entry came after the first `lines`."""
