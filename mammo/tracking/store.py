@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -18,7 +18,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from mammo.errors import MammoError, TrackingError
-from mammo.lineage import PREFIX, Node
+from mammo.lineage import MARKS, PREFIX, WITHDRAWN, Node
 
 _LINKS = {"mammo.reused", "mammo.continues"}  # empty runs that point to the real one
 # How SQLite tells that it could not write.
@@ -86,16 +86,6 @@ class Tracking:
 
     def children(self, run_id: str) -> list[MlflowRun]:
         return self.find(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'")
-
-    def measured(self, run_id: str) -> dict[str, float]:
-        """Last metrics of a run, with those of the evaluations of its model."""
-        run = self.get(run_id)
-        values, places = dict(run.data.metrics), {self.experiment_id, run.info.experiment_id}
-        query = f"tags.`mammo.input.model` = '{run_id}' and attributes.status = 'FINISHED'"
-        found = self.find(query, experiments=sorted(places))
-        for each in reversed(found):  # the newest evaluation has the last word
-            values |= each.data.metrics
-        return values
 
     def history(self, run_id: str, metric: str) -> dict[int, float]:
         """Values of a metric by step; of a step logged twice the later one."""
@@ -191,14 +181,16 @@ class Tracking:
             ) from None
         return str(version.run_id)
 
-    def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
-        """Make the model of a run a version of `name`, give it `alias`; returns the version."""
-        with contextlib.suppress(MlflowException):  # another version of it is there already
-            self.client.create_registered_model(name)
-        source = f"{self.get(run_id).info.artifact_uri}/model"
-        version = self.client.create_model_version(name, source, run_id, tags=dict(tags))
-        self.client.set_registered_model_alias(name, alias, version.version)
-        return str(version.version)
+    def withdrawn(self, run_id: str, digest: str) -> str:
+        """Patients for whose sake a run, or what has this digest, was withdrawn; empty for none."""
+        if run_id:
+            with contextlib.suppress(MlflowException):  # a run of another store
+                return str(self.client.get_run(run_id).data.tags.get(WITHDRAWN, ""))
+            return ""
+        everywhere = [each.experiment_id for each in self.client.search_experiments()]
+        query = f"tags.`mammo.digest` = '{digest}' and tags.`{WITHDRAWN}` != ''"
+        found = self.find(query, limit=1, experiments=everywhere)
+        return str(found[0].data.tags[WITHDRAWN]) if found else ""
 
     def _experiment(self) -> str:
         by_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
@@ -258,6 +250,7 @@ def _node(run: MlflowRun) -> Node:
         tags.get("mammo.digest", ""),
         tags.get(MLFLOW_PARENT_RUN_ID, ""),
         inputs,
+        {name: tags[name] for name in MARKS if name in tags},
     )
 
 

@@ -14,9 +14,11 @@ from mlflow.entities import Dataset as InputDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from numpy.typing import NDArray
 
+from mammo.registrar import Registrar
 from mammo.run import Listener, Reference, Result, Run
 from mammo.tracking.ending import closing, unfinished_run
 from mammo.tracking.mlmodel import write_mlmodel
+from mammo.tracking.registry import Registry
 from mammo.tracking.store import Tracking
 
 PARAM_LENGTH = 6000  # MLflow cuts longer values
@@ -164,11 +166,8 @@ class TrackedRun:
             self.tracking.download(run_id, path, place)
         return place
 
-    def measured(self, run_id: str) -> dict[str, float]:
-        return self.tracking.measured(run_id)
-
-    def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
-        return self.tracking.register(run_id, name, alias, tags)
+    def registrar(self) -> Registrar:
+        return Registry(self.tracking, self.work)
 
     def ui(self) -> str:
         address = self.tracking.address
