@@ -78,6 +78,9 @@ class Run(Protocol):
     def input(self, name: str, digest: str, rows: int, context: str) -> None:
         """Declare a dataset input; context is training, validation, test or synthetic."""
 
+    def commit(self) -> str:
+        """Commit of the code that runs, with `-dirty` where it was changed; empty if unknown."""
+
     def uri(self, path: str) -> str:
         """Address of the artifact `path` of this run."""
 
@@ -134,6 +137,9 @@ class SilentRun:
     def model(self, folder: Path) -> None: ...
 
     def input(self, name: str, digest: str, rows: int, context: str) -> None: ...
+
+    def commit(self) -> str:
+        return ""
 
     def uri(self, path: str) -> str:
         return f"runs:/{self.id}/{path}"
@@ -225,6 +231,9 @@ class MemoryRun:
 
     def input(self, name: str, digest: str, rows: int, context: str) -> None:
         self.input_datasets.append((name, digest, rows, context))
+
+    def commit(self) -> str:
+        return self.logged_tags.get("mammo.git_commit", "")
 
     def uri(self, path: str) -> str:
         return f"runs:/{self.id}/{path}"

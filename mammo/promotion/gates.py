@@ -17,8 +17,11 @@ from mammo.lineage import COMMIT, DIRTY, WITHDRAWN
 from mammo.models import SavedModel, open_model
 from mammo.promotion.case import SPLIT, Case
 
-# Of a stored model beside the files that it signs: what MLflow reads.
-BESIDE = ("model.json", "MLmodel", "input_example.json", "serving_input_example.json")
+# Of a stored model beside the files that it signs: what MLflow reads, and what it leaves there.
+BESIDE = {
+    *("model.json", "MLmodel", "input_example.json", "serving_input_example.json"),
+    "registered_model_meta",
+}
 LOADER = "mammo.serving"
 Bounds = Mapping[str, float]
 

@@ -95,9 +95,9 @@ def default_of(kind: str) -> dict[str, Settings]:
 
 
 def _check(path: str, gate: str, asked: Any) -> None:
-    known = list(dict.fromkeys(each for kind in KINDS for each in default_of(kind)))
-    if gate not in known:
-        raise ConfigError(f"policy {path}: no gate is called {gate!r}; use {', '.join(known)}")
+    gates = list(dict.fromkeys(each for kind in KINDS for each in default_of(kind)))
+    if gate not in gates:
+        raise ConfigError(f"policy {path}: no gate is called {gate!r}; use {', '.join(gates)}")
     if asked is False and gate not in ALWAYS:
         return
     if not _maps(asked):

@@ -14,6 +14,7 @@ from mlflow.entities import Dataset as InputDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from numpy.typing import NDArray
 
+from mammo.lineage import COMMIT, DIRTY
 from mammo.registrar import Registrar
 from mammo.run import Listener, Reference, Result, Run
 from mammo.tracking.ending import closing, unfinished_run
@@ -118,6 +119,11 @@ class TrackedRun:
         entry = InputDataset(f"{name} {context}", digest[:36], "mammo", source, profile=profile)
         tag = InputTag("mlflow.data.context", context)
         self._client.log_inputs(self.id, [DatasetInput(entry, [tag])])
+
+    def commit(self) -> str:
+        tags = self.tracking.get(self.id).data.tags
+        commit = str(tags.get(COMMIT, "")).removeprefix("unknown")
+        return f"{commit}-dirty" if commit and tags.get(DIRTY) == "true" else commit
 
     def uri(self, path: str) -> str:
         return f"runs:/{self.id}/{path}"
