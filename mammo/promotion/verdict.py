@@ -46,6 +46,10 @@ def examine(case: Case, policy: Policy) -> list[Verdict]:
     found: list[Verdict] = []
     reasons: dict[str, str] = {}
     for gate, asked in policy.gates.items():
+        if gate in AGAIN and any(each.gate == "manifest" for each in found if each.state == FAILED):
+            # loading runs what the folder names
+            found.append(Verdict(gate, UNSEEN, "see manifest"))
+            continue
         try:
             found.append(Verdict(gate, PASSED, GATES[gate](case, **asked)))
         except MammoError as error:
