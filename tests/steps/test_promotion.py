@@ -8,9 +8,11 @@ from typing import Any
 
 import classifier_data
 import doors
+import generator_data
 import mlflow
 import numpy as np
 import pytest
+import small
 from lab import Lab
 from mlflow.exceptions import MlflowException
 
@@ -305,19 +307,21 @@ def test_a_leaking_model_is_refused_even_where_an_evaluation_let_it_pass(
     assert "evaluation: " not in line and "reload: " not in line
 
 
-def test_the_evaluation_of_the_dataset_that_is_named_counts(lab: Lab, data: str, twin: str) -> None:
-    """An easier dataset was evaluated later; its numbers are not those of the first."""
-    other = lab.spots("other", patients=40, changed={})
-    rows = Dataset(lab.artifacts(other) / "dataset").digest
-    assert rows != lab.tracking.get(data).data.tags["mammo.digest"]
-    fresh = lab.classifier(data, seed=5)
-    lab.evaluate(fresh, data)
-    foreign = lab.registry.evaluations(fresh)[0]
-    lab.tracking.client.log_metric(foreign.run_id, "test/auc", 0.111)
-    done = lab.promote(fresh, "which", policy=lab.policy(test__auc={"min": 0.5}))
-    assert "floors: test/auc is 0.111, policy asks for min 0.5" in done.err
-    newer = lab.evaluate(fresh, data, seed=9)
-    assert lab.promote(fresh, "which", policy=lab.policy(test__auc={"min": 0.5})).code == 0
+def test_the_newest_evaluation_of_the_dataset_that_is_named_counts(lab: Lab, data: str) -> None:
+    """A later one, of other patients, says nothing of these."""
+    rows = small.real_rows({"benign": [2] * 60, "malignant": [2] * 60})
+    others = [{**row, **{key: f"o-{row[key]}" for key in ("group_id", "image_id")}} for row in rows]
+    other = lab.spots("other", rows=others)
+    model = lab.classifier(data, seed=5)
+    first, newer = (lab.evaluate(model, data, seed=seed) for seed in (0, 9))
+    foreign = lab.evaluate(model, other)
+    for run_id in (first, foreign):
+        lab.tracking.client.log_metric(run_id, "test/auc", 0.111)
+    policy = lab.policy(test__auc={"min": 0.5})
+    assert "leaks: it was evaluated on 2 datasets (" in refused(lab, model, "which", policy=policy)
+    line = refused(lab, model, "which", policy=policy, data=other)
+    assert line == "floors: test/auc is 0.111, policy asks for min 0.5"
+    assert lab.promote(model, "which", policy=policy, data=data).code == 0
     version = lab.tracking.client.get_model_version("which", "1")
     assert version.tags["mammo.evaluation"] == newer
 
@@ -387,3 +391,49 @@ def test_a_baseline_may_be_the_champion(lab: Lab, data: str, twin: str) -> None:
     lab.evaluate(twin, data, baseline="models:/base@champion")
     assert lab.promote(twin, "base").code == 0
     assert lab.aliases("base")["champion"] == "2"
+
+
+# ---- generators
+
+
+@pytest.fixture(scope="module")
+def generator(lab: Lab) -> tuple[str, str, str]:
+    """Runs of a dataset, of a small generator, and of an evaluation of what it draws."""
+    data = lab.logged(generator_data.write_data(lab.folder / "levels", patients=40, views=True))
+    quick = {**generator_data.TINY, "channels": "8,8", "epochs": 1}
+    made = lab.step("train_generator", data=data, **quick)
+    drawn = lab.step("sample", generator=made, counts="benign=30,malignant=30", steps=2)
+    return data, made, lab.step("evaluate", synthetic=drawn, data=data)
+
+
+def test_a_generator_passes_when_it_draws_its_images_again(
+    lab: Lab, generator: tuple[str, str, str]
+) -> None:
+    data, made, judged = generator
+    assert lab.promote(made, "painter").code == 0
+    version = lab.tracking.client.get_model_version("painter", "1")
+    assert version.tags["mammo.kind"] == "generator"
+    assert version.tags["mammo.evaluation"] == judged
+    assert "| privacy | passed | no audit: " in version.description
+    assert "| redraw | passed | pixels of runs:/" in version.description
+    strict = lab.policy(privacy={"absent": "refuse"}, likeness={"images": 61})
+    line = refused(lab, made, "strict", policy=strict)
+    assert line.startswith("likeness: it was judged by 60 sampled images, policy asks for 61; ")
+    assert "privacy: no audit: " in line
+
+
+def test_a_generator_that_draws_otherwise_is_refused(
+    lab: Lab, generator: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mammo.tracking import Registry
+
+    served = Registry.served
+
+    def other(self: Any, uri: str) -> Any:
+        draw = served(self, uri)
+        return lambda wishes, params: draw(wishes.assign(seed=wishes["seed"] + 1), params)
+
+    monkeypatch.setattr(Registry, "served", other)
+    line = refused(lab, generator[1], "forger")
+    assert line.startswith("redraw: runs:/")
+    assert "gives other pixels than" in line
