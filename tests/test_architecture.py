@@ -110,6 +110,24 @@ def is_print(node: ast.AST) -> bool:
     )
 
 
+def test_nothing_is_unpickled() -> None:
+    """A file may come from anybody: tensors are read without code, arrays without objects."""
+    for path in MODULES:
+        assert not imports(path) & {"joblib", "dill", "cloudpickle", "shelve"}, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            called = ast.unparse(node.func)
+            given = {each.arg: ast.unparse(each.value) for each in node.keywords}
+            where = f"{path.relative_to(ROOT)}:{node.lineno}"
+            forbidden = {"pickle.load", "pickle.loads", "pickle.Unpickler", "pd.read_pickle"}
+            assert called not in forbidden, where
+            if called == "torch.load":
+                assert given.get("weights_only") == "True", where
+            if called == "np.load":  # numpy's own default
+                assert given.get("allow_pickle", "False") == "False", where
+
+
 def test_every_module_opens_with_its_sentence():
     for path in [*MODULES, *sorted(ROOT.glob("tests/**/*.py")), *sorted(ROOT.glob("tools/*.py"))]:
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"

@@ -1,6 +1,5 @@
 """The registry of models, and what a promotion reads of the runs behind them."""
 
-import os
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
@@ -77,7 +76,6 @@ class Registry:
         return self._tracking.has_artifact(run_id, path)
 
     def served(self, uri: str) -> Scores:
-        refuse_pickles()
         with warnings.catch_warnings():  # MLflow's own: on the first import of its pyfunc
             warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType")
             import mlflow.pyfunc
@@ -135,11 +133,6 @@ class Registry:
         if line not in held:
             text = _cut(f"{line}\n\n{held}".strip())
             self._client.update_model_version(version.name, version.number, text)
-
-
-def refuse_pickles() -> None:
-    """Let MLflow open no model that is a pickle, in this process and those that it starts."""
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 
 
 def _asked(params: Mapping[str, str], name: str) -> str:

@@ -31,6 +31,8 @@ class Tracking:
     def __init__(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        # no model is a pickle, whatever the store holds: not here, nor in what is started from here
+        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         logging.getLogger("alembic").setLevel(logging.WARNING)
         # it logs the whole traceback of what it then raises, and we tell
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -9,6 +9,7 @@ from typing import Any
 import classifier_data
 import doors
 import generator_data
+import hostile
 import mlflow
 import numpy as np
 import pytest
@@ -251,6 +252,20 @@ def test_a_model_that_would_load_other_code_is_refused(
         assert reason in refused(lab, good, "foreign")
     finally:
         place.write_text(held) if held else place.unlink()
+
+
+def test_a_pickled_model_is_not_loaded(lab: Lab, tmp_path: Path) -> None:
+    class Obedient(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+            return model_input
+
+    canary = tmp_path / "canary"
+    place = tmp_path / "pickled"
+    mlflow.pyfunc.save_model(place, python_model=Obedient(), pip_requirements=[])
+    (place / "python_model.pkl").write_bytes(hostile.pickled(canary))
+    with pytest.raises(MlflowException, match="Deserializing model using pickle is disallowed"):
+        lab.registry.served(str(place))
+    assert not canary.exists()
 
 
 def test_code_that_is_in_no_commit_is_refused(lab: Lab, data: str, good: str) -> None:
