@@ -5,7 +5,7 @@
 #                   those that try to break in: hostile inputs, planted identifiers
 #   make test-slow  the tests that take minutes, on real images
 #   make lint       ruff and mypy
-#   make bench      the speed comparisons
+#   make bench      the speed comparisons (studies/ has those of what is drawn and learned)
 #   make server     MLflow + PostgreSQL + MinIO under Docker Compose, on loopback
 #   make env        only the virtual environment; make lock resolves its versions anew
 
@@ -20,8 +20,6 @@ READY := .venv/.ready
 # A file stays on one worker, where its fixtures are made once (groups, loadgroup, are not followed by
 # pytest-xdist 3.8 under pytest 9.2). One thread a worker: more would fight over two cores.
 TEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
-# The other files of benchmarks/ are studies of what is drawn and learned: they take arguments, or hours.
-SPEED := classifying evaluating generating preprocessing reading start_up
 LOCK := pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
         --python-version 3.11 --quiet
 
@@ -53,7 +51,7 @@ lint: $(READY)
 	$(RUN) mypy
 
 bench: $(READY)
-	@for name in $(SPEED); do echo "== $$name"; .venv/bin/python "benchmarks/$$name.py"; done
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; .venv/bin/python "$$file"; done
 
 server:
 	tracking_server/make-secrets

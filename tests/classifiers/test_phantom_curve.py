@@ -16,8 +16,8 @@ from mammo.evaluation.ranking import bootstrap_auc
 
 @pytest.fixture
 def curve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    """benchmarks/phantom_curve.py, with a work folder and a tracking store of its own."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    """studies/phantom_curve.py, with a work folder and a tracking store of its own."""
+    monkeypatch.syspath_prepend(ROOT / "studies")
     monkeypatch.setenv("MAMMO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)

@@ -232,7 +232,7 @@ def test_the_inner_validation_is_the_same_for_everyone_and_differs_between_folds
     assert fold_numbers(folded) == [0, 1, 2, 3, 4]
 
 
-def test_a_hold_out_dataset_trains_validates_and_scores_by_its_splits(tmp_path):
+def test_trap_t0e_no_folds_train_validate_and_score_by_the_splits(tmp_path):
     rows = small.real_rows({"benign": [1] * 3, "malignant": [1] * 3})
     for row, split in zip(rows, ["train", "val", "test"] * 2, strict=True):
         row["split"] = split

@@ -130,7 +130,7 @@ def phantoms() -> Real:
 
 @pytest.fixture
 def defects(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "studies")
     import real_against_real
 
     return real_against_real
@@ -197,7 +197,7 @@ def test_asking_for_one_class_alone_is_no_difference() -> None:
 
 
 def test_disjoint_halves_of_real_patients_agree(real: Real) -> None:
-    """benchmarks/real_against_real.py counts more of them."""
+    """studies/real_against_real.py counts more of them."""
     warned = checked = 0
     for number in range(4):
         one, other = real.halves(number)

@@ -1,6 +1,6 @@
 """The yardstick of a fine-tuned classifier: logistic regression on a network's frozen features.
 
-    python benchmarks/frozen_probe.py --data <dataset> --extractor <name@weights> --output <folder>
+    python studies/frozen_probe.py --data <dataset> --extractor <name@weights> --output <folder>
 
 The folds are the dataset's own; each is scored by a regression on all the others, standardized on
 them, its penalty chosen among them by patient. Writes predictions.parquet, which `mammo compare`

@@ -1,6 +1,6 @@
 """AUC of a trained classifier by the contrast of its lesions, beside the ideal observer's.
 
-    python benchmarks/phantom_curve.py [--contrasts 0 0.5 1 2 3]
+    python studies/phantom_curve.py [--contrasts 0 0.5 1 2 3]
 
 Phantoms of variant `known` (a signal known exactly, in Gaussian noise of known spectrum) go through
 the steps of a user: preprocess, train_classifier, evaluate. The ideal observer, whose AUC nothing

@@ -1,6 +1,6 @@
 """Quality of each sampler against its cost: KID to held-out real images by calls of the network.
 
-    python benchmarks/samplers.py --generator <model> --data <dataset> --extractor <name or file>
+    python studies/samplers.py --generator <model> --data <dataset> --extractor <name or file>
 
 The reference is the generator's most faithful sampler at 250 calls, drawn from several blocks of
 seeds: their spread says what of a difference is chance. Every other point has the first block.

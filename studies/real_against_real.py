@@ -1,6 +1,6 @@
 """How often the parity check warns of disjoint halves of one real set, and what defects it finds.
 
-python benchmarks/real_against_real.py DATASET [DATASET ...] [--halvings 50]
+python studies/real_against_real.py DATASET [DATASET ...] [--halvings 50]
 prints for each dataset the share of halvings (by patient) with a mismatch and with any warning,
 the share of quantities that warned and which did most, and the verdict on each planted defect.
 """

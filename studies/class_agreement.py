@@ -1,6 +1,6 @@
 """How often a classifier sees in a synthetic image the class that was asked for, by guidance.
 
-    python benchmarks/class_agreement.py --generator <model> --classifier <model> --data <dataset>
+    python studies/class_agreement.py --generator <model> --classifier <model> --data <dataset>
 
 The classifier has been trained on other real images than the generator; on the held-out real
 images of `data` its accuracy is the most that can be hoped for.

@@ -1,6 +1,6 @@
 """Every family of generators on real images: KID to held-out patients, beside what frames it.
 
-    python benchmarks/learning.py [STUDY ...]
+    python studies/learning.py [STUDY ...]
 
 A study is the commands of a user: preprocess, train_generator, sample, evaluate; and once more
 with a generator that has not learned (a learning rate of 1e-12). Real images come from the folder
