@@ -62,8 +62,9 @@ def resolve(text: str, kind: str, setting: str, *, tracking: "Tracking", work: P
     local = _folder(text)
     if local:
         found = _local(local, kind, setting)
-        patients = tracking.withdrawn(found.run_id, found.digest)
-        _refuse_withdrawn(f"{setting} {text}", patients)
+        from mammo.tracking import withdrawn
+
+        _refuse_withdrawn(f"{setting} {text}", withdrawn(tracking, found.run_id, found.digest))
         return found
     if _MODEL.fullmatch(text):
         return _of_run(tracking.model_run(text), kind, text, tracking=tracking, work=work)

@@ -19,7 +19,7 @@ def run(name: str, *, alias: str = "champion") -> int:
     """
     from mammo.driver import work_folder
     from mammo.promotion.verdict import previous_of
-    from mammo.tracking import Registry, Tracking
+    from mammo.tracking import Registry, Tracking, withdrawn
 
     tracking = Tracking()
     registry, before = Registry(tracking, work_folder("")), previous_of(alias)
@@ -34,7 +34,7 @@ def run(name: str, *, alias: str = "champion") -> int:
             f"{now.uri} holds {alias} and no other version held it before; there is nothing to "
             "roll back to"
         )
-    if patients := tracking.withdrawn(then.run_id, ""):
+    if patients := withdrawn(tracking, then.run_id, ""):
         raise DataError(f"{then.uri}, which held {alias}, was withdrawn with patient {patients}")
     registry.point(name, alias, then.number)
     registry.point(name, before, now.number)

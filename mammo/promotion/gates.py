@@ -6,6 +6,7 @@ file explain each.
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -134,8 +135,10 @@ def commit(case: Case, *, dirty: str, unknown: str) -> str:
 
 
 def _runs(case: Case) -> list[str]:
-    """The runs behind the model and its evaluations."""
-    return [*case.behind, *(each.run_id for each in case.evaluations[:1])]
+    """The runs behind the model, and its evaluation where it has one."""
+    with suppress(DataError):  # the gates of the evaluation say so
+        return [*case.behind, case.evaluation.run_id]
+    return case.behind
 
 
 def leaks(case: Case, *, unknown: str) -> str:

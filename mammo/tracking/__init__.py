@@ -1,7 +1,7 @@
 """The one door to MLflow: runs, numbers, pictures, artifacts, inputs, lineage and the registry."""
 
 from mammo.tracking.ending import close_failed, closing, unfinished_run
-from mammo.tracking.registry import Registry
+from mammo.tracking.registry import Registry, withdrawn
 from mammo.tracking.store import Tracking, connected, store_in_plain_words
 from mammo.tracking.tracked import TrackedRun
 
@@ -14,4 +14,5 @@ __all__ = [
     "connected",
     "store_in_plain_words",
     "unfinished_run",
+    "withdrawn",
 ]

@@ -1,7 +1,9 @@
 """The registry of models, and what a promotion reads of the runs behind them."""
 
+import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from mammo.lineage import Graph
+from mammo.errors import TrackingError
+from mammo.lineage import WITHDRAWN, Graph
 from mammo.registrar import Evaluation, Scores, Version
 from mammo.tracking.store import Tracking
 
+PICKLES = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 NOTE_LENGTH = 5000  # MLflow stores no longer description
 
 
@@ -76,11 +80,16 @@ class Registry:
         return self._tracking.has_artifact(run_id, path)
 
     def served(self, uri: str) -> Scores:
+        os.environ[PICKLES] = "false"
         with warnings.catch_warnings():  # MLflow's own: on the first import of its pyfunc
             warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType")
             import mlflow.pyfunc
 
-            model = mlflow.pyfunc.load_model(uri)
+            try:
+                model = mlflow.pyfunc.load_model(uri)
+            except MlflowException as error:
+                line = str(error).splitlines()[0]
+                raise TrackingError(f"{uri} cannot be loaded through MLflow: {line}") from None
 
         def scores(asked: Any, params: Mapping[str, Any]) -> Any:
             return model.predict(asked, params=dict(params) or None)
@@ -133,6 +142,18 @@ class Registry:
         if line not in held:
             text = _cut(f"{line}\n\n{held}".strip())
             self._client.update_model_version(version.name, version.number, text)
+
+
+def withdrawn(tracking: Tracking, run_id: str, digest: str) -> str:
+    """Patients for whose sake a run, or what has this digest, was withdrawn; empty for none."""
+    if run_id:
+        with suppress(MlflowException):  # a run of another store
+            return str(tracking.client.get_run(run_id).data.tags.get(WITHDRAWN, ""))
+        return ""
+    everywhere = [each.experiment_id for each in tracking.client.search_experiments()]
+    query = f"tags.`mammo.digest` = '{digest}' and tags.`{WITHDRAWN}` != ''"
+    found = tracking.find(query, limit=1, experiments=everywhere)
+    return str(found[0].data.tags[WITHDRAWN]) if found else ""
 
 
 def _asked(params: Mapping[str, str], name: str) -> str:

@@ -1,6 +1,5 @@
 """The tracking store: runs, lineage, artifacts to read and the registry."""
 
-import contextlib
 import logging
 import os
 import re
@@ -18,7 +17,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from mammo.errors import MammoError, TrackingError
-from mammo.lineage import MARKS, PREFIX, WITHDRAWN, Node
+from mammo.lineage import MARKS, PREFIX, Node
 
 _LINKS = {"mammo.reused", "mammo.continues"}  # empty runs that point to the real one
 # How SQLite tells that it could not write.
@@ -31,8 +30,6 @@ class Tracking:
     def __init__(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        # no model is a pickle, whatever the store holds: not here, nor in what is started from here
-        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         logging.getLogger("alembic").setLevel(logging.WARNING)
         # it logs the whole traceback of what it then raises, and we tell
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -182,17 +179,6 @@ class Tracking:
                 "write models:/<name>@<alias> or models:/<name>/<version>"
             ) from None
         return str(version.run_id)
-
-    def withdrawn(self, run_id: str, digest: str) -> str:
-        """Patients for whose sake a run, or what has this digest, was withdrawn; empty for none."""
-        if run_id:
-            with contextlib.suppress(MlflowException):  # a run of another store
-                return str(self.client.get_run(run_id).data.tags.get(WITHDRAWN, ""))
-            return ""
-        everywhere = [each.experiment_id for each in self.client.search_experiments()]
-        query = f"tags.`mammo.digest` = '{digest}' and tags.`{WITHDRAWN}` != ''"
-        found = self.find(query, limit=1, experiments=everywhere)
-        return str(found[0].data.tags[WITHDRAWN]) if found else ""
 
     def _experiment(self) -> str:
         by_id = os.environ.get("MLFLOW_EXPERIMENT_ID")

@@ -18,6 +18,7 @@ from lab import Lab
 from mlflow.exceptions import MlflowException
 
 from mammo.data.dataset import Dataset
+from mammo.errors import TrackingError
 from mammo.lineage import COMMIT, DIRTY
 from mammo.models import open_model, write_about
 
@@ -263,7 +264,7 @@ def test_a_pickled_model_is_not_loaded(lab: Lab, tmp_path: Path) -> None:
     place = tmp_path / "pickled"
     mlflow.pyfunc.save_model(place, python_model=Obedient(), pip_requirements=[])
     (place / "python_model.pkl").write_bytes(hostile.pickled(canary))
-    with pytest.raises(MlflowException, match="Deserializing model using pickle is disallowed"):
+    with pytest.raises(TrackingError, match="Deserializing model using pickle is disallowed"):
         lab.registry.served(str(place))
     assert not canary.exists()
 

@@ -15,7 +15,7 @@ from mammo.errors import DataError
 from mammo.lineage import WITHDRAWN
 from mammo.models import save_model
 from mammo.references import resolve
-from mammo.tracking import Registry, Tracking
+from mammo.tracking import Registry, Tracking, withdrawn
 
 pytestmark = pytest.mark.doors
 
@@ -156,9 +156,9 @@ def test_all_that_a_patient_is_in_is_marked_and_then_refused(
 def test_a_dataset_on_disk_is_known_by_its_digest(made: Store, tmp_path: Path) -> None:
     made.tracking.client.set_tag(made.ids["data"], WITHDRAWN, PATIENT)
     digest = made.tags("data")["mammo.digest"]
-    assert made.tracking.withdrawn("", digest) == PATIENT
-    assert made.tracking.withdrawn("", "0" * 32) == ""
-    assert made.tracking.withdrawn("f" * 32, "") == ""  # a run of another store
+    assert withdrawn(made.tracking, "", digest) == PATIENT
+    assert withdrawn(made.tracking, "", "0" * 32) == ""
+    assert withdrawn(made.tracking, "f" * 32, "") == ""  # a run of another store
 
 
 def test_a_second_patient_is_added_to_the_first(made: Store) -> None:
