@@ -62,6 +62,8 @@ def run_entry(step: str, arguments: Sequence[str] | None = None) -> int:
 def guarded(name: str, work: Any) -> int:
     """Turn what a command raises into an exit code: 0, 2 for a user's mistake, 130/143 stopped."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    # MLflow opens no model that is a pickle, here and in what is started from here
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     logging.getLogger("mammo").setLevel(os.environ.get("MAMMO_LOG", "INFO").upper())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)

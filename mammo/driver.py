@@ -46,7 +46,7 @@ COMMON: dict[str, Any] = {
 # Settings that every entry point takes, also where they have nothing to say.
 EVERYWHERE: dict[str, Any] = {"seed": 0, "device": "auto"}
 # Settings that do not change what a step computes, and so stay out of its fingerprint.
-OPERATIONAL = frozenset({*COMMON, "workers", "jobs", "device", "storage"})
+OPERATIONAL = frozenset({*COMMON, "workers", "jobs", "device", "storage", "upload_minutes"})
 
 
 def step_module(step: str) -> ModuleType:

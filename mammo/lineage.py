@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from mammo.errors import ConfigError
 
 PREFIX = "mammo.input."
+WITHDRAWN = "mammo.withdrawn"  # tag with the patients for whose sake a run is no longer used
+COMMIT, DIRTY = "mammo.git_commit", "mammo.git_dirty"
+MARKS = (WITHDRAWN, COMMIT, DIRTY)
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Node:
     parent_id: str = ""
     inputs: dict[str, list[str]] = field(default_factory=dict)
     alias: str = ""  # the id it had before the server gave it one
+    marks: dict[str, str] = field(default_factory=dict)  # those of its tags that are in MARKS
 
 
 class Graph:
@@ -28,17 +32,17 @@ class Graph:
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = {node.run_id: node for node in nodes}
-        makers = {node.digest: node.run_id for node in nodes if node.digest}
-        makers |= {node.alias: node.run_id for node in nodes if node.alias}
+        self._makers = {node.digest: node.run_id for node in nodes if node.digest}
+        self._makers |= {node.alias: node.run_id for node in nodes if node.alias}
         self._sources: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self._users: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for node in nodes:
             # a fold's run has the inputs of the run that started it
-            parent = self.nodes.get(makers.get(node.parent_id, node.parent_id))
+            parent = self.nodes.get(self._makers.get(node.parent_id, node.parent_id))
             named = node.inputs or getattr(parent, "inputs", {})
             for setting, values in sorted(named.items()):
                 for value in values:
-                    maker = value if value in self.nodes else makers.get(value, value)
+                    maker = value if value in self.nodes else self._makers.get(value, value)
                     self._sources[node.run_id].append((setting, maker))
                     self._users[maker].append((setting, node.run_id))
 
@@ -51,6 +55,18 @@ class Graph:
         yield from self._branches(self._sources, run_id, (run_id,))
         yield "used by"
         yield from self._branches(self._users, run_id, (run_id,))
+
+    def sources(self, run_id: str) -> list[tuple[str, str]]:
+        """What the run was made from: setting, and a run id, or a digest that no run here made."""
+        return list(self._sources.get(run_id, []))
+
+    def users(self, run_id: str) -> list[tuple[str, str]]:
+        """What used the run: setting, and the run id of the user."""
+        return list(self._users.get(run_id, []))
+
+    def maker(self, digest: str) -> str:
+        """Id of a run whose output has this digest; empty for none."""
+        return self._makers.get(digest, "")
 
     def ancestors(self, run_id: str) -> set[str]:
         return self._reach(self._sources, run_id)

@@ -183,10 +183,11 @@ def open_model(folder: Path, kind: str = "") -> SavedModel:
         raise CheckpointError(f"{folder} is a {found}, a {kind} is needed")
     for name, expected in files.items():
         path = folder / name
-        if not path.is_file() or _sha256(path) != expected:
+        actual = _sha256(path) if path.is_file() else "there is no such file"
+        if actual != expected:
             raise CheckpointError(
-                f"{path} is missing or corrupt (sha256 differs from model.json); "
-                f"delete {folder} and fetch or train it again"
+                f"{path} is missing or corrupt (sha256 differs from model.json): {actual}, not "
+                f"{expected}; delete {folder} and fetch or train it again"
             )
     if not genuine:
         raise CheckpointError(

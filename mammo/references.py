@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mammo.errors import ConfigError, TrackingError
+from mammo.errors import ConfigError, DataError, TrackingError
+from mammo.lineage import WITHDRAWN
 from mammo.run import Reference
 
 if TYPE_CHECKING:
@@ -60,7 +61,11 @@ def resolve(text: str, kind: str, setting: str, *, tracking: "Tracking", work: P
             return _files(Path(text).expanduser())
     local = _folder(text)
     if local:
-        return _local(local, kind, setting)
+        found = _local(local, kind, setting)
+        from mammo.tracking import withdrawn
+
+        _refuse_withdrawn(f"{setting} {text}", withdrawn(tracking, found.run_id, found.digest))
+        return found
     if _MODEL.fullmatch(text):
         return _of_run(tracking.model_run(text), kind, text, tracking=tracking, work=work)
     match = _RUN.fullmatch(text)
@@ -163,6 +168,7 @@ def _of_run(
 ) -> Reference:
     run_id = _real(run_id, tracking)
     run = tracking.get(run_id)
+    _refuse_withdrawn(uri, run.data.tags.get(WITHDRAWN, ""))
     path = path or kind
     if not tracking.has_artifact(run_id, path):
         _refuse_missing(run_id, kind, tracking)
@@ -178,6 +184,13 @@ def _of_run(
     if kind == "dataset":
         _fetch_parents(place, said, tracking=tracking, work=work)
     return Reference(uri, place, str(said["digest"]), run_id)
+
+
+def _refuse_withdrawn(named: str, patients: str) -> None:
+    if patients:
+        raise DataError(
+            f"{named} was withdrawn with patient {patients}; make it again without that patient"
+        )
 
 
 def _fetch_parents(

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mammo.registrar import Registrar
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -76,6 +78,9 @@ class Run(Protocol):
     def input(self, name: str, digest: str, rows: int, context: str) -> None:
         """Declare a dataset input; context is training, validation, test or synthetic."""
 
+    def commit(self) -> str:
+        """Commit of the code that runs, with `-dirty` where it was changed; empty if unknown."""
+
     def uri(self, path: str) -> str:
         """Address of the artifact `path` of this run."""
 
@@ -100,11 +105,8 @@ class Run(Protocol):
     def fetch(self, uri: str) -> Path:
         """Local path of the artifact `runs:/<id>/<path>`."""
 
-    def measured(self, run_id: str) -> dict[str, float]:
-        """Last metrics of a run, with those of the evaluations of its model."""
-
-    def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
-        """Make a run's model a version of `name` with `alias`; returns the version."""
+    def registrar(self) -> Registrar:
+        """What a promotion reads of other runs, and the registry that it writes into."""
 
     def ui(self) -> str:
         """The command or address that shows the runs."""
@@ -136,6 +138,9 @@ class SilentRun:
 
     def input(self, name: str, digest: str, rows: int, context: str) -> None: ...
 
+    def commit(self) -> str:
+        return ""
+
     def uri(self, path: str) -> str:
         return f"runs:/{self.id}/{path}"
 
@@ -157,11 +162,8 @@ class SilentRun:
     def fetch(self, uri: str) -> Path:
         raise self._not_here(f"fetching {uri}")
 
-    def measured(self, run_id: str) -> dict[str, float]:
-        raise self._not_here("reading metrics")
-
-    def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
-        raise self._not_here("registering a model")
+    def registrar(self) -> Registrar:
+        raise self._not_here("the registry")
 
     def ui(self) -> str:
         raise self._not_here("the address of the runs")
@@ -191,8 +193,6 @@ class MemoryRun:
         self.status = "RUNNING"
         self.launched: list[tuple[str, dict[str, Any]]] = []
         self.files: dict[str, Path] = {}
-        self.measurements: dict[str, dict[str, float]] = {}
-        self.registered: list[tuple[str, str, str]] = []
         self.answers: dict[str, Any] = {}  # by step: a Result, or a function that makes one
 
     @property
@@ -232,6 +232,9 @@ class MemoryRun:
     def input(self, name: str, digest: str, rows: int, context: str) -> None:
         self.input_datasets.append((name, digest, rows, context))
 
+    def commit(self) -> str:
+        return self.logged_tags.get("mammo.git_commit", "")
+
     def uri(self, path: str) -> str:
         return f"runs:/{self.id}/{path}"
 
@@ -256,12 +259,8 @@ class MemoryRun:
     def fetch(self, uri: str) -> Path:
         return self.files[uri]
 
-    def measured(self, run_id: str) -> dict[str, float]:
-        return self.measurements[run_id]
-
-    def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
-        self.registered.append((run_id, name, alias))
-        return str(len(self.registered))
+    def registrar(self) -> Registrar:
+        raise AssertionError("a run in memory has no registry")
 
     def ui(self) -> str:
         return "nowhere: this run is kept in memory"

@@ -13,7 +13,7 @@ from mammo.data.writer import seal
 from mammo.errors import ConfigError, TrackingError
 from mammo.references import check_form, resolve
 from mammo.run import Reference
-from mammo.tracking import Tracking
+from mammo.tracking import Registry, Tracking
 
 ROWS = small.real_rows({"benign": [2], "malignant": [1]})
 
@@ -121,7 +121,10 @@ def test_a_registered_model_is_the_model_of_its_run(
     form: str, tracking: Tracking, tmp_path: Path
 ) -> None:
     run_id = logged(tracking, model(tmp_path / "saved"), "model")
-    assert tracking.register(run_id, "screening", "champion", {}) == "1"
+    registry = Registry(tracking, tmp_path / "work")
+    version = registry.add("screening", run_id, "model", tags={}, note="")
+    assert version.uri == "models:/screening/1"
+    registry.point("screening", "champion", version.number)
     reference = found(form, "model", tracking, tmp_path / "work")
     place = tmp_path / "work" / "models" / ("m" * 32)
     assert reference == Reference(form, place, "m" * 32, run_id)

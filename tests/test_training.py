@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Sampler
 
 from mammo.errors import CheckpointError, ConfigError
@@ -145,6 +146,19 @@ def assert_same_weights(left, right):
         one, other = read_checkpoint(getattr(left, name)), read_checkpoint(getattr(right, name))
         for key in WHAT_MATTERS:
             assert same(one[key], other[key]), (name, key)
+
+
+def test_the_weights_that_are_uploaded_are_those_of_the_epochs_checkpoint(tmp_path):
+    fitted, tracked = train(tmp_path, upload_minutes=1e-9, about={"data_digest": "d"})
+    for name, path in (("best", fitted.best), ("last", fitted.last)):
+        folder = tracked.uploaded[f"checkpoints/{name}"]
+        checkpoint, manifest = (
+            read_checkpoint(path),
+            json.loads((folder / "manifest.json").read_text()),
+        )
+        assert same(load_file(folder / "weights.safetensors"), dict(checkpoint["state_dict"]))
+        assert (manifest["epoch"], manifest["data_digest"]) == (checkpoint["epoch"] + 1, "d")
+    assert manifest["step"] == 3 * EPOCHS
 
 
 class Killed(Exception):

@@ -138,6 +138,12 @@ class Fitting:
             callbacks=[*self._unfreezing(), keeping],
             folder=phase.folder,
             before=self.epochs,
+            upload_minutes=recipe.upload_minutes,
+            about={
+                "data_digest": phase.material.data.digest,
+                "phase": phase.name,
+                "settings": {**vars(recipe), "seed": self._seed},
+            },
         )
         self.history += module.history
         self.epochs += fitted.epochs

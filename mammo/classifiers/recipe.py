@@ -76,6 +76,7 @@ class Recipe:
     precision: str
     compile: bool
     workers: int
+    upload_minutes: float
 
     @property
     def monitors(self) -> list[str]:

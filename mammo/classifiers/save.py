@@ -60,6 +60,7 @@ def save(
         "aggregate": recipe.aggregate,
         "thresholds": thresholds(patients, data.classes.positive),
         "temperature": temperature_of(patients),  # of a patient's scores
+        "commit": tracked.commit(),
         "epoch": len(history),
         "metrics": dict(history[-1]),
         "phases": [dict(phase) for phase in phases],

@@ -22,8 +22,10 @@ COMMANDS: Mapping[str, str] = {
     "predict": "what a classifier says of new images, as a CSV",
     "reap": "runs whose process is gone, closed",
     "regenerate": "an image of a sampled dataset again, to the bit",
+    "rollback": "give a registered model's alias back to the version that held it before",
     "sync": "what could not be sent to the tracking server, sent",
     "verify": "whether image files are synthetic ones of mammo, and as they were drawn",
+    "withdraw": "all that was made from a patient's images, marked as not to be used any more",
 }
 
 
@@ -46,7 +48,7 @@ def call(name: str, function: Callable[..., int], arguments: Sequence[str]) -> i
         raise ConfigError(
             f"{words[len(there)]} is missing; {usage(name, function).splitlines()[0]}"
         )
-    rest = list(arguments[wanted:])
+    rest = _with_truth(arguments[wanted:], kinds)
     wrong = explain(rest, kinds, [])
     if wrong:
         raise ConfigError(wrong)
@@ -95,6 +97,17 @@ def _several(function: Callable[..., int]) -> bool:
 def _kinds(function: Callable[..., int]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
     return {each.name: each.annotation for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+def _with_truth(arguments: Sequence[str], kinds: Mapping[str, Any]) -> list[str]:
+    """The arguments with `true` behind each `--name` of yes and no that stands by itself."""
+    found: list[str] = []
+    for place, token in enumerate(arguments):
+        found.append(token)
+        alone = place + 1 == len(arguments) or arguments[place + 1].startswith("--")
+        if alone and kinds.get(token.removeprefix("--")) is bool and token.startswith("--"):
+            found.append("true")
+    return found
 
 
 def _read(arguments: Sequence[str], kinds: Mapping[str, Any]) -> dict[str, Any]:

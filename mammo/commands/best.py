@@ -13,7 +13,7 @@ from mammo.evaluation import better
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mammo.tracking import Tracking
+    from mammo.tracking import Registry, Tracking
 
 TRAININGS = ("train_classifier", "train_generator")
 # Of test/ and fold/, where the model was judged
@@ -47,14 +47,16 @@ def run(*runs: str, monitor: str = "", output: str = "") -> int:
     """
     import pandas as pd
 
-    from mammo.tracking import Tracking
+    from mammo.driver import work_folder
+    from mammo.tracking import Registry, Tracking
 
     if output and Path(output).expanduser().exists():
         raise ConfigError(f"output {output} exists already; name a new file")
     tracking = Tracking()
     found = [each for word in runs for each in _trainings(tracking, word)]
     found = list({each.info.run_id: each for each in found}.values())
-    rows = [_row(tracking, each, monitor) for each in found]
+    registry = Registry(tracking, work_folder(""))
+    rows = [_row(tracking, each, monitor, _judged(registry, each.info.run_id)) for each in found]
     settings = _differing([_settings(each) for each in found])
     table = pd.concat([pd.DataFrame(rows), pd.DataFrame(settings)], axis=1)
     table = table.dropna(axis=1, how="all")
@@ -108,8 +110,10 @@ def _either() -> str:
     return " or ".join(TRAININGS)
 
 
-def _row(tracking: "Tracking", run: Any, monitor: str) -> dict[str, Any]:
-    """A run's best epoch with its validation metrics, and what the model was worth elsewhere."""
+def _row(
+    tracking: "Tracking", run: Any, monitor: str, judged: Mapping[str, float]
+) -> dict[str, Any]:
+    """A run's best epoch with its validation metrics, and `judged`: what evaluations found."""
     run_id, metrics = run.info.run_id, run.data.metrics
     own = monitor or _monitor(_settings(run), metrics)
     history = tracking.history(run_id, own)
@@ -125,9 +129,19 @@ def _row(tracking: "Tracking", run: Any, monitor: str) -> dict[str, Any]:
     for name in sorted(metrics):
         if name.startswith("val/") and name != own:
             found[name] = tracking.history(run_id, name).get(at, float("nan"))
-    measured = tracking.measured(run_id)
+    measured = metrics | judged
     wanted = [f"{kind}/{name}" for kind in ("fold", "test") for name in JUDGED]
     return found | {name: measured[name] for name in wanted if name in measured}
+
+
+def _judged(registry: "Registry", run_id: str) -> dict[str, float]:
+    """Metrics of the newest evaluation of the model on each split: never of two datasets."""
+    found: dict[str, float] = {}
+    seen = set[str]()
+    for each in registry.evaluations(run_id):
+        found |= {} if each.split in seen else each.metrics
+        seen.add(each.split)
+    return found
 
 
 def _monitor(settings: Mapping[str, str], metrics: Mapping[str, float]) -> str:

@@ -53,7 +53,7 @@ def fidelity_evidence(
     patients = real.manifest["group_id"].to_numpy(str)[rows]
     found = fidelity(features[0], patients, features[1], seed=derive(seed, "fidelity"))
     stem = f"fidelity/{extractor.name}"
-    names = ("fid", "fid_floor", "kid", "kid_floor")
+    names = ("fid", "fid_floor", "kid", "kid_sd", "kid_floor")
     metrics = {f"{stem}/{name}": float(getattr(found, name)) for name in names}
     similar, similar_notes = _similarity(real, rows, synthetic, made, seed=seed)
     table = _fidelity_table(found, extractor, real)

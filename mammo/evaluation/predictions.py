@@ -144,11 +144,16 @@ def _known(saved: SavedModel, data: Dataset) -> list[_Known]:
     return found
 
 
+def unrecorded(saved: SavedModel) -> list[str]:
+    """Runs of generators behind the model of whose training not all is recorded."""
+    made = saved.generator_training
+    silent = set(saved.about.get("generators", [])) - set(made["run_id"])
+    return sorted(silent | set(made.loc[made["sha256"] == "", "run_id"]))
+
+
 def _of_generators(saved: SavedModel, data: Dataset) -> str:
     """What the check of the generators behind a model's synthetic images rests on."""
-    made, salt = saved.generator_training, _salt(data)
-    unrecorded = set(saved.about.get("generators", [])) - set(made["run_id"])
-    unknown = sorted(unrecorded | set(made.loc[made["sha256"] == "", "run_id"]))
+    made, salt, unknown = saved.generator_training, _salt(data), unrecorded(saved)
     if unknown:
         LOG.warning(
             "what generators %s behind model %s (or the makers of their masks) were trained on is "

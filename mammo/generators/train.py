@@ -165,6 +165,8 @@ def _trained(
         callbacks=[*callbacks, distance, by_noise],
         measures=[distance.measured, by_noise.measured],
         team=team,
+        upload_minutes=settings["upload_minutes"],
+        about={"data_digest": material.data.digest, "settings": dict(settings)},
     )
     by_noise.log_to(tracked, fitted.best_epoch)
     return Trained(material, dict(plan), learner, fitted, monitor, settings)

@@ -119,6 +119,7 @@ def run(
         from mammo.evaluation.performance import Plan, classifier_evidence
 
         judged = _classifier(tracked, "model", place)
+        tracked.tags({"mammo.model_digest": judged.saved.digest})  # a run may hold several models
         lens = _lens(judged) if saliency else None
         found = classifier_evidence(
             real,

@@ -166,6 +166,7 @@ def run(
     precision: PrecisionName = "auto",
     compile: bool = False,
     workers: Count = 0,
+    upload_minutes: NonNegativeFloat = 15.0,
     logger: LoggerName = "mlflow",
 ) -> Result:
     """Train a classifier on real and, where given, synthetic images.
@@ -255,6 +256,7 @@ def run(
         precision: auto is bf16 where the device computes in it, else 32
         compile: compile the backbone first (minutes; pays off on a GPU)
         workers: processes that read images; 0 reads in this one
+        upload_minutes: least time between uploads of the best and last weights; 0 for none
         logger: also write TensorBoard files or a Weights & Biases run; MLflow always
     """
     settings = {name: value for name, value in locals().items() if name != "tracked"}

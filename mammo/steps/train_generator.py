@@ -216,6 +216,7 @@ def run(
     compile: bool = False,
     find_lr: bool = False,
     find_batch_size: bool = False,
+    upload_minutes: NonNegativeFloat = 15.0,
     logger: LoggerName = "mlflow",
     seed: int = 0,
     device: str = "auto",
@@ -283,6 +284,7 @@ def run(
         compile: compile the network first (minutes; pays off on a GPU)
         find_lr: sweep the learning rate first and use what the sweep suggests
         find_batch_size: double batch_size first while a step fits into the memory
+        upload_minutes: least time between uploads of the best and last weights; 0 for none
         logger: also write TensorBoard files or a Weights & Biases run; MLflow always
         seed: of weights, order and noise
         device: auto, cpu, cuda or cuda:<number>
@@ -327,6 +329,11 @@ def _save(tracked: Run, trained: "Trained", settings: Mapping[str, Any]) -> "Sav
         "train_counts": {name: int(counts.get(name, 0)) for name in data.classes.names},
         **({"mask_areas": areas(data, material.train)} if material.mode.masked else {}),
         "train_digest": data.digest,
+        "data_digest": data.digest,
+        "commit": tracked.commit(),
+        "epoch": trained.fitted.best_epoch,
+        "metrics": {trained.monitor: trained.fitted.best_score},
+        "images_seen": trained.fitted.images_seen,
         "data_name": data.name,
         "real_summary": real_summary(
             data,

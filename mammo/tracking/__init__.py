@@ -2,10 +2,12 @@
 
 from mammo.tracking.ending import close_failed, closing, unfinished_run
 from mammo.tracking.ownership import Taken
+from mammo.tracking.registry import Registry, withdrawn
 from mammo.tracking.store import Tracking, connected, store_in_plain_words
 from mammo.tracking.tracked import TrackedRun
 
 __all__ = [
+    "Registry",
     "Taken",
     "TrackedRun",
     "Tracking",
@@ -14,4 +16,5 @@ __all__ = [
     "connected",
     "store_in_plain_words",
     "unfinished_run",
+    "withdrawn",
 ]

@@ -11,7 +11,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from mammo.errors import TrackingError
-from mammo.lineage import PREFIX, Node
+from mammo.lineage import MARKS, PREFIX, Node
 from mammo.tracking.answers import Refused, asked, is_unknown
 from mammo.tracking.delivery import IDENTITY
 from mammo.tracking.outbox import Outbox
@@ -111,22 +111,6 @@ class Reading:
         except ServerAway:
             return [each.run() for each in self._views({MLFLOW_PARENT_RUN_ID: run_id})]
 
-    def measured(self, run_id: str) -> dict[str, float]:
-        """Last metrics of a run, with those of the evaluations of its model."""
-        run = self.get(run_id)
-        values, places = dict(run.data.metrics), {self.experiment_id, run.info.experiment_id}
-        names = sorted({run_id, run.info.run_id, run.data.tags.get(IDENTITY, run_id)})
-        found: list[MlflowRun] = []
-        for name in names:
-            query = f"tags.`mammo.input.model` = '{name}' and attributes.status = 'FINISHED'"
-            try:
-                found += self.find(query, experiments=sorted(places))
-            except ServerAway:
-                found += [e.run() for e in self._views({"mammo.input.model": name})]
-        for each in sorted(found, key=lambda each: int(each.info.start_time or 0)):
-            values |= each.data.metrics  # the newest evaluation has the last word
-        return values
-
     def history(self, run_id: str, metric: str) -> dict[int, float]:
         """Values of a metric by step; of a step logged twice the later one."""
         real = self.real_id(run_id)
@@ -154,11 +138,14 @@ class Reading:
         runs = self.find("tags.`mammo.step` != ''", experiments=[found.experiment_id])
         return [run for run in reversed(runs) if not run.data.tags.keys() & _LINKS]
 
-    def running(self) -> list[MlflowRun]:
-        """Every run of a step that is not over, in all experiments."""
+    def everywhere(self, query: str, limit: int = 50_000) -> list[MlflowRun]:
+        """Runs of all experiments that match `query`, newest first."""
         places = self._read(self.client.search_experiments)
-        query = "tags.`mammo.step` != '' and attributes.status = 'RUNNING'"
-        return self.find(query, experiments=[each.experiment_id for each in places])
+        return self.find(query, limit, [each.experiment_id for each in places])
+
+    def running(self) -> list[MlflowRun]:
+        """Every run of a step that is not over."""
+        return self.everywhere("tags.`mammo.step` != '' and attributes.status = 'RUNNING'")
 
     def is_open(self, run_id: str) -> bool:
         """Whether a run still waits for its end, as far as is known."""
@@ -205,8 +192,7 @@ class Reading:
 
     def nodes(self) -> list[Node]:
         """Every run of a step, in all experiments, as lineage sees it."""
-        places = self._read(self.client.search_experiments)
-        runs = self.find("tags.`mammo.step` != ''", experiments=[e.experiment_id for e in places])
+        runs = self.everywhere("tags.`mammo.step` != ''")
         return [_node(run) for run in runs if not run.data.tags.keys() & _LINKS]
 
     def has_artifact(self, run_id: str, path: str) -> bool:
@@ -266,4 +252,5 @@ def _node(run: MlflowRun) -> Node:
         tags.get(MLFLOW_PARENT_RUN_ID, ""),
         inputs,
         tags.get(IDENTITY, ""),
+        {name: tags[name] for name in MARKS if name in tags},
     )

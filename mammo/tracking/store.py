@@ -1,11 +1,11 @@
-"""The tracking store: runs are opened, ended, taken up again and registered."""
+"""The tracking store: runs are opened, ended and taken up again."""
 
 import contextlib
 import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -16,7 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from mammo.errors import MammoError, TrackingError
 from mammo.tracking import ownership
-from mammo.tracking.answers import UNWRITABLE, Refused, unwritable
+from mammo.tracking.answers import UNWRITABLE, unwritable
 from mammo.tracking.delivery import IDENTITY
 from mammo.tracking.outbox import Outbox, now_ms
 from mammo.tracking.reading import Reading
@@ -145,19 +145,6 @@ class Tracking(Reading):
                     "%s: %d runs wait in %s; send them with: mammo sync",
                     *(why, len(left), self.outbox.root),
                 )
-
-    def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
-        """Make the model of a run a version of `name`, give it `alias`; returns the version."""
-        run = self.get(run_id)
-        with contextlib.suppress(Refused):  # another version of it is there already
-            self.server.ask(self.client.create_registered_model, name, kept=Refused)
-        version = self.server.ask(
-            *(self.client.create_model_version, name, f"{run.info.artifact_uri}/model"),
-            *(run.info.run_id,),
-            tags=dict(tags),
-        )
-        self.server.ask(self.client.set_registered_model_alias, name, alias, version.version)
-        return str(version.version)
 
 
 def connected() -> Tracking | None:

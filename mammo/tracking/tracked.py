@@ -12,12 +12,15 @@ import numpy as np
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 from numpy.typing import NDArray
 
+from mammo.lineage import COMMIT, DIRTY
+from mammo.registrar import Registrar
 from mammo.run import Listener, Reference, Result, Run
 from mammo.tracking import pictures
 from mammo.tracking.ending import closing, unfinished_run
 from mammo.tracking.mlmodel import write_mlmodel
 from mammo.tracking.outbox import now_ms
 from mammo.tracking.portions import MOST
+from mammo.tracking.registry import Registry
 from mammo.tracking.store import Tracking
 from mammo.tracking.values import as_text
 
@@ -109,6 +112,11 @@ class TrackedRun:
         said = {"kind": "input", "name": name, "digest": digest, "rows": rows, "context": context}
         self.tracking.outbox.append(self.id, said)
 
+    def commit(self) -> str:
+        tags = self.tracking.get(self.id).data.tags
+        commit = str(tags.get(COMMIT, "")).removeprefix("unknown")
+        return f"{commit}-dirty" if commit and tags.get(DIRTY) == "true" else commit
+
     def uri(self, path: str) -> str:
         return f"runs:/{self.id}/{path}"
 
@@ -156,11 +164,8 @@ class TrackedRun:
             self.tracking.download(run_id, path, place)
         return place
 
-    def measured(self, run_id: str) -> dict[str, float]:
-        return self.tracking.measured(run_id)
-
-    def register(self, run_id: str, name: str, alias: str, tags: Mapping[str, str]) -> str:
-        return self.tracking.register(run_id, name, alias, tags)
+    def registrar(self) -> Registrar:
+        return Registry(self.tracking, self.work)
 
     def ui(self) -> str:
         address = self.tracking.address

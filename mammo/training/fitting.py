@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from mammo.training.epochs import Clip, EpochEnd, KeepSigterm, Measure, Seeds
 from mammo.training.finite import FiniteLoss
 from mammo.training.processes import ALONE, Team, strategy_of
 from mammo.training.sharing import in_parts, its_share
+from mammo.training.uploading import Uploads
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def fit(
     team: Team = ALONE,
     folder: str = "checkpoints",
     before: int = 0,
+    upload_minutes: float = 0.0,
+    about: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """Train `module` for `epochs`, or on from `tracked.folder`/`folder`/last.ckpt.
 
@@ -79,7 +82,8 @@ def fit(
     module that
     optimizes by hand clips by itself, and `accumulate` is 1. `before` epochs were trained before
     this one in other calls of the run: its own are logged behind them. A loss that is not finite
-    ends the training with a ConfigError that names its batch.
+    ends the training with a ConfigError that names its batch. Weights are uploaded on the way at
+    most every `upload_minutes`, with `about` in their manifest.
     """
     chosen = choose_device(device)
     by_hand = not module.automatic_optimization
@@ -95,6 +99,7 @@ def fit(
         min_delta=min_delta,
         measures=measures,
     )
+    uploads = Uploads(tracked, place, minutes=upload_minutes, about=about or {})
     clip = [Clip(gradient_clip)] if gradient_clip and not by_hand else []
     signals = [KeepSigterm()] if team.size > 1 else []
     finite = FiniteLoss(place, accumulate=accumulate)
@@ -103,7 +108,10 @@ def fit(
             **strategy_of(team, chosen, unused_parameters=by_hand),
             precision=lightning_precision(precision, chosen),
             max_epochs=epochs,
-            callbacks=[*signals, Seeds(seed, team.rank), *clip, finite, *callbacks, epochs_end],
+            callbacks=[
+                *(*signals, Seeds(seed, team.rank), *clip, finite, *callbacks),
+                *(epochs_end, uploads),
+            ],
             plugins=[WholeFiles()],
             accumulate_grad_batches=accumulate,
             logger=False,

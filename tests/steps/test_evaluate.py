@@ -485,9 +485,8 @@ def test_fidelity_stands_beside_its_floor_under_the_extractors_name(tmp_path):
     for synthetic in (near, far):
         tracked, result = run(tmp_path, data, synthetic=synthetic)
         values.append(tracked.last["fidelity/random_conv64/kid"])
-        assert set(result.metrics) == {
-            f"fidelity/random_conv64/{name}" for name in ("fid", "fid_floor", "kid", "kid_floor")
-        }
+        names = ("fid", "fid_floor", "kid", "kid_sd", "kid_floor")
+        assert set(result.metrics) == {f"fidelity/random_conv64/{name}" for name in names}
         assert 0 < tracked.last["fidelity/ms_ssim_2scales_synthetic"] < 1
     assert values[1] > values[0]
     table = tracked.tables["fidelity"].set_index("metric").loc["fidelity/random_conv64/fid"]
