@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -44,7 +43,7 @@ from mammo.training.children import Task, in_processes
 from mammo.training.devices import device_of
 
 log = logging.getLogger("mammo")
-HEADLINE = ("cv/", "oof/auc")  # what the last line of a family's run says
+HEADLINE = ("cv/auc_", "oof/auc")  # what the last line of a family's run says
 
 
 @dataclass(frozen=True)
@@ -237,18 +236,34 @@ class Experiment:
 
 
 def over_folds(done: list[Done]) -> dict[str, float]:
-    """cv/auc_mean, _sd, _low and _high over the runs of all folds and seeds."""
+    """Over the runs of all folds and seeds: cv/<metric>_mean and _sd of all that each fold has.
+
+    cv/auc also has _low and _high.
+    """
+    names = [name for name in done[0].metrics if name.startswith("fold/")]
+    said = {name: summarise(list(_by_fold(done, name).values())) for name in [*names, "fold/auc"]}
+    found = {
+        f"cv/{name.removeprefix('fold/')}_{kind}": getattr(each, kind)
+        for name, each in said.items()
+        for kind in ("mean", "sd")
+    }
+    auc = said["fold/auc"]
+    return found | {"cv/auc_low": auc.low, "cv/auc_high": auc.high}
+
+
+def _by_fold(done: list[Done], name: str) -> dict[str, list[float]]:
+    """Values of a metric by fold, those of its seeds together; nan where a run has none."""
     folds: dict[str, list[float]] = {}
     for each in done:
-        folds.setdefault(each.fold, []).append(each.metrics.get("fold/auc", float("nan")))
-    said = summarise(list(folds.values()))
-    return {f"cv/auc_{name}": value for name, value in asdict(said).items()}
+        folds.setdefault(each.fold, []).append(each.metrics.get(name, float("nan")))
+    return folds
 
 
 def _over_seeds(done: list[Done]) -> dict[str, float]:
-    """Mean of the validation metrics; a hold-out's test rows are read by evaluate alone."""
-    names = done[0].metrics
-    return {f"{name}_mean": float(np.mean([each.metrics[name] for each in done])) for name in names}
+    """Mean and sd of the validation metrics; a hold-out's test rows are read by evaluate alone."""
+    said = {name: summarise([_by_fold(done, name)["none"]]) for name in done[0].metrics}
+    means = {f"{name}_mean": each.mean for name, each in said.items()}
+    return means | {f"{name}_sd": each.sd for name, each in said.items()}
 
 
 def _row(done: Done) -> dict[str, Any]:
