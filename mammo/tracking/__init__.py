@@ -1,15 +1,20 @@
 """The one door to MLflow: runs, numbers, pictures, artifacts, inputs, lineage and the registry."""
 
 from mammo.tracking.ending import close_failed, closing, unfinished_run
+from mammo.tracking.family import counted
 from mammo.tracking.store import Tracking, connected, store_in_plain_words
+from mammo.tracking.telling import accompanied, conclude
 from mammo.tracking.tracked import TrackedRun
 
 __all__ = [
     "TrackedRun",
     "Tracking",
+    "accompanied",
     "close_failed",
     "closing",
+    "conclude",
     "connected",
+    "counted",
     "store_in_plain_words",
     "unfinished_run",
 ]

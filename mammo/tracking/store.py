@@ -19,6 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from mammo.errors import MammoError, TrackingError
 from mammo.lineage import PREFIX, Node
+from mammo.tracking.context import told_tags
 
 _LINKS = {"mammo.reused", "mammo.continues"}  # empty runs that point to the real one
 # How SQLite tells that it could not write.
@@ -41,7 +42,8 @@ class Tracking:
 
     def create_run(self, name: str, step: str, parent_id: str = "") -> str:
         """Open a new run and return its id."""
-        tags = {key: value for key, value in resolve_tags().items() if key != MLFLOW_PARENT_RUN_ID}
+        tags = told_tags(resolve_tags())
+        tags.pop(MLFLOW_PARENT_RUN_ID, None)
         tags |= {MLFLOW_RUN_NAME: name, "mammo.step": step}
         if parent_id:
             tags[MLFLOW_PARENT_RUN_ID] = parent_id

@@ -18,6 +18,8 @@ from mammo.run import Listener, Reference, Result, Run
 from mammo.tracking.ending import closing, unfinished_run
 from mammo.tracking.mlmodel import write_mlmodel
 from mammo.tracking.store import Tracking
+from mammo.tracking.telling import told
+from mammo.tracking.values import as_text, same_value, without_passwords
 
 PARAM_LENGTH = 6000  # MLflow cuts longer values
 BATCH = 1000  # metrics in one call, MLflow's limit
@@ -45,6 +47,7 @@ class TrackedRun:
         self._client = tracking.client
         self._launcher = launcher
         self._listener = listener
+        self.last: dict[str, float] = {}  # value of every metric that this process logged
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "run.json").write_text(
             json.dumps({"run_id": run_id, "tracking_uri": tracking.address}) + "\n"
@@ -69,10 +72,11 @@ class TrackedRun:
         import yaml
 
         path = self.folder / "config.yaml"
-        path.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+        path.write_text(yaml.safe_dump(without_passwords(settings), sort_keys=False))
         self.artifacts(path)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self.last.update(values)
         now = int(time.time() * 1000)
         rows = [Metric(name, float(value), now, step or 0) for name, value in values.items()]
         for start in range(0, len(rows), BATCH):
@@ -142,7 +146,7 @@ class TrackedRun:
         if settings:
             run.params(settings)
             run.config(settings)
-        with closing(self.tracking, run_id):
+        with closing(self.tracking, run_id), told(self, run, name, step, settings or {}):
             yield run
 
     def launch(
@@ -175,19 +179,3 @@ class TrackedRun:
         if address.startswith("http"):
             return f"{address}/#/experiments/{self.tracking.experiment_id}/runs/{self.id}"
         return f"mlflow ui --backend-store-uri {address}"
-
-
-def as_text(value: Any) -> str:
-    """A setting as it is logged: true and false in small letters, everything else as `str`."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def same_value(left: str, right: str) -> bool:
-    """Whether two texts name the same value: equal, equal as numbers, or equal but for quotes."""
-    left, right = (text.strip("'\"") for text in (left, right))
-    if left == right or left.lower() == right.lower() in ("true", "false"):
-        return True
-    try:
-        return float(left) == float(right)
-    except ValueError:
-        return False
