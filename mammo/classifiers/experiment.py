@@ -185,7 +185,10 @@ class Experiment:
             trained = train_classifier(
                 logged, material, self.recipe, self.weights, self.features, seed=seed
             )
-        tracked.metrics(finite(trained.metrics))
+        # best/ stands at its epoch already, where a chart of it goes up to
+        tracked.metrics(
+            {k: v for k, v in finite(trained.metrics).items() if not k.startswith("best/")}
+        )
         tracked.tags(
             {"mammo.digest": trained.saved.digest, "mammo.weights": self.weights.sha256 or "none"}
         )

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,6 +55,13 @@ def counts(family: list[Child]) -> dict[str, float]:
     """children/finished, children/failed and children/killed."""
     states = Counter(each.status for each in family)
     return {f"children/{state.lower()}": float(states[state]) for state in STATES}
+
+
+def alike(family: Sequence[Child]) -> list[Child]:
+    """The finished children of the step that most of them are of: those that can be compared."""
+    done = [each for each in family if each.status == "FINISHED" and each.run_id]
+    steps = Counter(each.step for each in done).most_common(1)
+    return [each for each in done if each.step == steps[0][0]]
 
 
 def common(family: list[Child]) -> Mapping[str, list[float]]:

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mammo.run import Reference
-from mammo.tracking.family import Child, common, counts
+from mammo.tracking.family import Child, alike, common, counts
 from mammo.tracking.links import MOST, charts_page, compare_page, run_page
 from mammo.tracking.values import as_text
 
@@ -74,6 +74,8 @@ def command(step: str, settings: Mapping[str, Any], defaults: Mapping[str, Any])
     words = []
     for name, value in _flat(settings).items():
         text = as_text(value)
+        if name == "run_name" and text == step:  # as it would be called anyway
+            continue
         if name not in ("work_dir", "reuse") and text != as_text(_flat(defaults).get(name, "")):
             words.append(f"--{name} {shlex.quote(text)}")
     return " ".join([f"mammo {step}", *words])
@@ -147,8 +149,8 @@ def _children(family: list[Child], most: int, experiment_id: str, run_id: str) -
     counted = ", ".join(
         f"{number:.0f} {name.partition('/')[2]}" for name, number in counts(family).items()
     )
-    alike = common(family)
-    names = leading(alike)
+    shared = common(family)
+    names = leading(shared)
     rows = ["| run | step | status | " + " | ".join(names or ["metrics"]) + " |"]
     rows.append("|" + "---|" * rows[0].count("|", 1))
     for each in family[:most]:
@@ -159,13 +161,13 @@ def _children(family: list[Child], most: int, experiment_id: str, run_id: str) -
         page = run_page(experiment_id, each.run_id)
         name = f"[{each.name}]({page})" if each.run_id else each.name
         rows.append(f"| {name} | {each.step} | {each.status} | " + " | ".join(values) + " |")
-    if names and len(alike[names[0]]) > 1:
+    if names and len(shared[names[0]]) > 1:
         for label, measure in (("mean", mean), ("sd", stdev)):
-            cells = " | ".join(f"{measure(alike[name]):.4g}" for name in names)
+            cells = " | ".join(f"{measure(shared[name]):.4g}" for name in names)
             rows.append(f"| **{label}** | | | {cells} |")
     more = f"\n\n… and {len(family) - most} more" if len(family) > most else ""
     places = [f"[charts of the children]({charts_page(experiment_id, run_id)})"]
-    known = [each.run_id for each in family if each.run_id]
+    known = [each.run_id for each in alike(family)]
     if 1 < len(known) <= MOST:
         places.append(f"[side by side]({compare_page(experiment_id, known)})")
     return [f"Children: {counted}; {', '.join(places)}.", "\n".join(rows) + more]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mammo.run import Run
 from mammo.tracking.context import describe
-from mammo.tracking.family import children, counted
+from mammo.tracking.family import alike, children, counted
 from mammo.tracking.links import MOST, at, charts_page, compare_page
 from mammo.tracking.note import NOTE, note
 from mammo.tracking.sampler import sampled
@@ -57,7 +57,7 @@ def conclude(
         family=family,
     )
     run.tags({NOTE: text})
-    known = [each.run_id for each in family if each.run_id]
+    known = [each.run_id for each in alike(family)]
     if len(known) > 1:
         address = run.tracking.address
         LOG.info("charts of the children:       %s", at(address, charts_page(place, run.id)))

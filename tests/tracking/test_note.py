@@ -9,7 +9,7 @@ import pytest
 from mammo.cli import parse
 from mammo.errors import DataError
 from mammo.run import MemoryRun, Pruned, Reference, Stopped
-from mammo.tracking.family import Child, children, common, counted, counts
+from mammo.tracking.family import Child, alike, children, common, counted, counts
 from mammo.tracking.links import at, charts_page, compare_page
 from mammo.tracking.note import LENGTH, PHANTOM, STAND_IN, command, leading, note, verdict
 from mammo.tracking.telling import usual
@@ -62,6 +62,12 @@ def test_children_of_several_steps_have_no_mean():
     failed = Child("fold-2", "train_classifier", "", "FAILED")
     assert common([*FOLDS, failed]) == {"fold/auc": [0.7, 0.9], "best/val/auc": [0.9, 0.8]}
     assert counts([*FOLDS, failed])["children/failed"] == 1
+
+
+def test_children_that_can_be_compared_are_those_of_one_step():
+    failed = Child("fold-2", "train_classifier", "d" * 32, "FAILED")
+    assert alike([Child("e", "evaluate", "e" * 32, "FINISHED"), *FOLDS, failed]) == FOLDS
+    assert alike([]) == []
 
 
 def test_a_parents_note_has_a_row_a_child_with_its_link_mean_and_sd():
