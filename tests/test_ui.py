@@ -23,8 +23,8 @@ SMALL = {
     "preprocess__patients": 36,
     "preprocess__image_size": 32,
     "preprocess__val_fraction": 0.25,
-    "train_generator__epochs": 4,
-    "train_generator__sample_every": 2,
+    "train_generator__epochs": 8,
+    "train_generator__sample_every": 4,
     "train_generator__channels": "8,16",
     "train_generator__attention": 0,
     "sample__steps": 4,
@@ -175,7 +175,7 @@ def test_the_note_on_top_of_a_parent_leads_to_each_child(
     page.get_by_text("Phantom data.").wait_for()
     pictured("note")
     with page.context.expect_page() as other:
-        page.get_by_role("link", name="trial_1").click()
+        page.get_by_test_id("note-editor-preview-content").get_by_text("trial_1").click()
     child = other.value
     child.get_by_role("heading", name="trial_1").wait_for(timeout=60_000)
     child.get_by_text("Run again:").wait_for(timeout=60_000)
@@ -206,9 +206,8 @@ def test_four_runs_are_compared_by_parallel_coordinates(
     page.goto(pipeline.link("the children side by side", 0))  # the printed link shows the same
     chosen.wait_for()
     page.get_by_role("combobox").nth(1).click(force=True)  # the metrics
-    option = "[class*=select-item-option][title='{}']"
-    page.locator(option.format("images_seen")).click()  # MLflow's own choice, away
-    wanted = page.locator(option.format("best/val/auc"))
+    page.locator("[class*=select-item-option]").first.hover()
+    wanted = page.locator("[class*=select-item-option][title='best/val/auc']")
     while not wanted.count():  # the list is drawn as far as it is seen
         page.mouse.wheel(0, 150)
         page.wait_for_timeout(100)
@@ -233,14 +232,15 @@ def test_the_slider_of_a_generators_samples_changes_the_picture(
         page.get_by_role("button", name=re.compile("Save changes|Save|Update")).last.click()
         page.get_by_role("dialog").wait_for(state="detached")
     seen = []
-    for step in (2, 4):
+    for step in (4, 8):
         for number in range(2):
             cards.nth(number).get_by_role("slider").press("ArrowRight")
-        picture = cards.first.locator(f"img[src*='step%2B{step}%2B']")
-        picture.wait_for()
-        page.wait_for_function("image => image.naturalWidth > 0", arg=picture.element_handle())
-        seen.append(picture.get_attribute("src"))
-    assert len({*seen}) == 2
+        for number in range(2):
+            picture = cards.nth(number).locator(f"img[src*='step%2B{step}%2B']")
+            picture.wait_for()
+            page.wait_for_function("image => image.naturalWidth > 0", arg=picture.element_handle())
+            seen.append(picture.get_attribute("src"))
+    assert len({*seen}) == 4  # of two classes at two epochs
     pictured("samples")
 
 

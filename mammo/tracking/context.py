@@ -69,7 +69,8 @@ def told_tags(resolved: Mapping[str, str]) -> dict[str, str]:
         if name != "mlflow.user" and not name.startswith("mlflow.source.git.")
     }
     if "mlflow.source.name" in kept:
-        kept["mlflow.source.name"] = Path(kept["mlflow.source.name"]).name
+        program = Path(kept["mlflow.source.name"]).name
+        kept["mlflow.source.name"] = "mammo" if program == "__main__.py" else program
     if os.environ.get("MAMMO_LOG_USER", "").lower() == "true":
         import platform
 

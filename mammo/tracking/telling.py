@@ -37,7 +37,7 @@ def told(
         try:
             yield
         finally:
-            child.metrics = {key: each for key, each in run.last.items() if isfinite(each)}
+            child.metrics = {key: float(each) for key, each in run.last.items() if isfinite(each)}
     conclude(run, step, settings, child.metrics)
 
 

@@ -178,6 +178,11 @@ def test_tags_that_mlflow_finds_are_sent_without_names_and_passwords(
     }
 
 
+def test_python_m_mammo_is_named_as_mammo_is() -> None:
+    program = "/people/anna/code/mammo/__main__.py"
+    assert told_tags({"mlflow.source.name": program})["mlflow.source.name"] == "mammo"
+
+
 def test_user_and_machine_are_named_where_that_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
