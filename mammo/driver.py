@@ -161,6 +161,7 @@ class _Execution:
         self.listener = listener
         self.inputs: dict[str, list[Reference]] = {}
         self.name = str(settings.get("run_name") or step)
+        self.run_id = ""  # once it is known
 
     def answer(self) -> dict[str, Any]:
         """Reuse, continue or compute; the run of `mlflow run` is closed in any case."""
@@ -208,7 +209,7 @@ class _Execution:
         return True
 
     def _reused(self, done: Any) -> dict[str, Any]:
-        run_id = done.info.run_id
+        self.run_id = run_id = done.info.run_id
         LOG.info("%s: finished run %s has the same settings and inputs; reused", self.step, run_id)
         self._link("reused", run_id)
         said = json.loads(done.data.tags["mammo.result"])
@@ -223,11 +224,11 @@ class _Execution:
             self.tracking.set_status(link, "FINISHED", **{how: run_id})
 
     def _computed(self, fingerprint: str, folder: Path) -> dict[str, Any]:
-        from mammo.tracking import TrackedRun, closing, unfinished_run
+        from mammo.tracking import TrackedRun, accompanied, closing, conclude, unfinished_run
 
         if not unfinished_run(self.tracking, folder):  # state of a run that is not there to go on
             shutil.rmtree(folder, ignore_errors=True)
-        run_id = self._run_id(folder)
+        self.run_id = run_id = self._run_id(folder)
         with closing(self.tracking, run_id, last=self.parent is None):
             tracked = TrackedRun(
                 self.tracking,
@@ -242,13 +243,15 @@ class _Execution:
             tracked.tags(self._tags(fingerprint))
             tracked.config({key: self.settings[key] for key in self.settings if key != "work_dir"})
             try:
-                result: Result = self.module.run(tracked, **_wanted(self.module, self.settings))
+                with accompanied(tracked, sample=self.parent is None):
+                    result: Result = self.module.run(tracked, **_wanted(self.module, self.settings))
             except OSError as error:
                 raise _users_oserror(error, str(self.settings.get("source", ""))) from error
             # the JSON line has no word for a number that is not there
             finite = {name: value for name, value in result.metrics.items() if isfinite(value)}
             result = replace(result, metrics=finite)
             tracked.tags(_result_tags(result))
+            conclude(tracked, self.step, self.settings, result.metrics)
         shutil.rmtree(folder, ignore_errors=True)
         return self._line(run_id, result)
 
@@ -313,6 +316,8 @@ def _launch(
     reuse: bool = True,
 ) -> Result:
     """Run `step` in this process as a child run of `parent`, which hands on its `reuse`."""
+    from mammo.tracking import counted
+
     module = step_module(step)
     given = {**EVERYWHERE, **defaults(module), **COMMON, "reuse": reuse, **settings}
     given["run_name"] = name or step
@@ -322,7 +327,12 @@ def _launch(
     execution = _Execution(
         step, module, given, parent.tracking, parent.work, parent=parent, listener=listener
     )
-    line = execution.answer()
+    with counted(parent, name or step, step) as child:
+        try:
+            line = execution.answer()
+        finally:
+            child.run_id = execution.run_id
+        child.metrics = line["metrics"]
     return Result(line["outputs"], line["metrics"])
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
@@ -164,6 +165,16 @@ def counts(study: "optuna.Study") -> dict[str, float]:
         "trials/pruned": float(states.count(TrialState.PRUNED)),
         "trials/failed": float(states.count(TrialState.FAIL)),
     }
+
+
+def spread(study: "optuna.Study", metric: str) -> dict[str, float]:
+    """Mean and sd of the metric over the complete trials, the sd where there are two."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(states=(TrialState.COMPLETE,))
+    values = [trial.value for trial in trials if trial.value is not None]
+    found = {f"trials/{metric}_mean": mean(values)} if values else {}
+    return found | ({f"trials/{metric}_sd": stdev(values)} if len(values) > 1 else {})
 
 
 def figures(study: "optuna.Study") -> dict[str, Any]:

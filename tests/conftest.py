@@ -29,6 +29,17 @@ LONG_FILES = {
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# A test that waited longer than an interval would have metrics that others lack.
+os.environ["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] = "false"
+
+
+KEPT_VARIABLES = {
+    "MLFLOW_DISABLE_TELEMETRY",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
+    "MAMMO_CI",
+    "MAMMO_SHARED",
+    "MAMMO_UI_PICTURES",
+}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -63,7 +74,7 @@ def _session_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Session fixtures that track something write into the session's folder."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("MLFLOW_", "MAMMO_"))]:
-            if name not in {"MLFLOW_DISABLE_TELEMETRY", "MAMMO_CI", "MAMMO_SHARED"}:
+            if name not in KEPT_VARIABLES:
                 patch.delenv(name)
         folder = tmp_path_factory.mktemp("state")
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")

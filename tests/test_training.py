@@ -362,13 +362,23 @@ def test_an_epoch_is_one_call_with_the_epoch_as_step(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "mammo"):
         _, tracked = train(tmp_path, epochs=2)
     names = {"train/loss", "val/loss", "lr", "images_seen", "images_per_second"}
-    assert {(name, step) for name, _, step in tracked.history} == {
-        (name, step) for name in names for step in (1, 2)
-    }
+    logged = {(name, step) for name, _, step in tracked.history if not name.startswith("best/")}
+    assert logged == {(name, step) for name in names for step in (1, 2)}
     assert [value for name, value, _ in tracked.history if name == "images_seen"] == [8, 16]
     rates = [value for name, value, _ in tracked.history if name == "lr"]
     assert rates == pytest.approx([0.01 / 4, 0.01 / 7])  # of the steps 3 and 6, which come next
     assert [record.name for record in caplog.records] == ["mammo", "mammo"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "best"),
+    [("min", [(3.0, 1), (1.0, 2), (0.5, 4)]), ("max", [(3.0, 1)])],
+)
+def test_the_best_so_far_stands_beside_the_last_value(tmp_path, mode, best):
+    _, tracked = train(tmp_path, Noisy(scores=(3.0, 1.0, 2.0, 0.5)), mode=mode, epochs=4)
+    told = [(value, step) for name, value, step in tracked.history if name == "best/val/loss"]
+    assert told == best
+    assert (tracked.last["best/epoch"], tracked.last["val/loss"]) == (best[-1][1], 0.5)
 
 
 def test_nothing_is_left_in_the_current_folder(tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ from mammo.training.children import Task, in_processes
 from mammo.training.devices import device_of
 
 log = logging.getLogger("mammo")
-HEADLINE = ("cv/", "oof/auc")  # what the last line of a family's run says
+HEADLINE = ("cv/auc_", "oof/auc")  # what the last line of a family's run says
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,10 @@ class Experiment:
             trained = train_classifier(
                 logged, material, self.recipe, self.weights, self.features, seed=seed
             )
-        tracked.metrics(finite(trained.metrics))
+        # best/ stands at its epoch already, where a chart of it goes up to
+        tracked.metrics(
+            {k: v for k, v in finite(trained.metrics).items() if not k.startswith("best/")}
+        )
         tracked.tags(
             {"mammo.digest": trained.saved.digest, "mammo.weights": self.weights.sha256 or "none"}
         )
@@ -238,19 +241,38 @@ class Experiment:
 
 
 def over_folds(done: list[Done], predictions: list[pd.DataFrame]) -> dict[str, float]:
-    """cv/auc_mean, _sd, _low and _high over the runs of all folds and seeds."""
+    """Over the runs of all folds and seeds: cv/<metric>_mean and _sd of all that each fold has.
+
+    cv/auc also has _low and _high.
+    """
+    ratio = float(np.mean([scored_per_trained(each) for each in predictions]))
+    names = [name for name in done[0].metrics if name.startswith("fold/")]
+    said = {
+        name: summarise(list(_by_fold(done, name).values()), ratio=ratio)
+        for name in [*names, "fold/auc"]
+    }
+    found = {
+        f"cv/{name.removeprefix('fold/')}_{kind}": getattr(each, kind)
+        for name, each in said.items()
+        for kind in ("mean", "sd")
+    }
+    auc = said["fold/auc"]
+    return found | {"cv/auc_low": auc.low, "cv/auc_high": auc.high}
+
+
+def _by_fold(done: list[Done], name: str) -> dict[str, list[float]]:
+    """Values of a metric by fold, those of its seeds together; nan where a run has none."""
     folds: dict[str, list[float]] = {}
     for each in done:
-        folds.setdefault(each.fold, []).append(each.metrics.get("fold/auc", float("nan")))
-    ratio = float(np.mean([scored_per_trained(each) for each in predictions]))
-    said = summarise(list(folds.values()), ratio=ratio)
-    return {f"cv/auc_{name}": value for name, value in asdict(said).items()}
+        folds.setdefault(each.fold, []).append(each.metrics.get(name, float("nan")))
+    return folds
 
 
 def _over_seeds(done: list[Done]) -> dict[str, float]:
-    """Mean of the validation metrics; a hold-out's test rows are read by evaluate alone."""
-    names = done[0].metrics
-    return {f"{name}_mean": float(np.mean([each.metrics[name] for each in done])) for name in names}
+    """Mean and sd of the validation metrics; a hold-out's test rows are read by evaluate alone."""
+    said = {name: summarise([_by_fold(done, name)["none"]]) for name in done[0].metrics}
+    means = {f"{name}_mean": each.mean for name, each in said.items()}
+    return means | {f"{name}_sd": each.sd for name, each in said.items()}
 
 
 def _row(done: Done) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from mammo.tuning import (
     left_behind,
     open_study,
     read_space,
+    spread,
     suggest,
 )
 
@@ -172,6 +173,7 @@ def _report_progress(tracked: Run, study: "optuna.Study", metric: str) -> None:
     done = int(sum(progress.values()))
     if progress["trials/complete"]:
         progress[f"best/{metric}"] = study.best_value
+        progress |= spread(study, metric)
     tracked.metrics(progress, step=done)
 
 

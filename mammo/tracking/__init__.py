@@ -1,9 +1,11 @@
 """The one door to MLflow: runs, numbers, pictures, artifacts, inputs, lineage and the registry."""
 
 from mammo.tracking.ending import close_failed, closing, unfinished_run
+from mammo.tracking.family import counted
 from mammo.tracking.ownership import Taken
 from mammo.tracking.registry import Registry, withdrawn
 from mammo.tracking.store import Tracking, connected, store_in_plain_words
+from mammo.tracking.telling import accompanied, conclude
 from mammo.tracking.tracked import TrackedRun
 
 __all__ = [
@@ -11,9 +13,12 @@ __all__ = [
     "Taken",
     "TrackedRun",
     "Tracking",
+    "accompanied",
     "close_failed",
     "closing",
+    "conclude",
     "connected",
+    "counted",
     "store_in_plain_words",
     "unfinished_run",
     "withdrawn",

@@ -17,6 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mammo.errors import MammoError, TrackingError
 from mammo.tracking import ownership
 from mammo.tracking.answers import UNWRITABLE, unwritable
+from mammo.tracking.context import told_tags
 from mammo.tracking.delivery import IDENTITY
 from mammo.tracking.outbox import Outbox, now_ms
 from mammo.tracking.reading import Reading
@@ -57,7 +58,8 @@ class Tracking(Reading):
         Where the server does not answer at once, a child run has one of our own, which `get` and
         all else here understand; a run without a parent is waited for.
         """
-        tags = {key: value for key, value in resolve_tags().items() if key != MLFLOW_PARENT_RUN_ID}
+        tags = told_tags(resolve_tags())
+        tags.pop(MLFLOW_PARENT_RUN_ID, None)
         identity = uuid.uuid4().hex
         tags |= {MLFLOW_RUN_NAME: name, "mammo.step": step, IDENTITY: identity, **ownership.mark()}
         about = {"kind": "about", "id": identity, "name": name, "time": now_ms(), "tags": tags}

@@ -22,7 +22,8 @@ from mammo.tracking.outbox import now_ms
 from mammo.tracking.portions import MOST
 from mammo.tracking.registry import Registry
 from mammo.tracking.store import Tracking
-from mammo.tracking.values import as_text
+from mammo.tracking.telling import told
+from mammo.tracking.values import as_text, without_passwords
 
 PARAM_LENGTH = 6000  # MLflow cuts longer values
 
@@ -49,6 +50,7 @@ class TrackedRun:
         self._launcher = launcher
         self._listener = listener
         tracking.outbox.beat(run_id)
+        self.last: dict[str, float] = {}  # value of every metric that this process logged
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "run.json").write_text(
             json.dumps({"run_id": run_id, "tracking_uri": tracking.address}) + "\n"
@@ -63,10 +65,11 @@ class TrackedRun:
         import yaml
 
         path = self.folder / "config.yaml"
-        path.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+        path.write_text(yaml.safe_dump(without_passwords(settings), sort_keys=False))
         self.artifacts(path)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self.last.update(values)
         numbers = {name: float(value) for name, value in values.items()}
         self._log("metrics", numbers, time=now_ms(), step=step or 0)
         if self._listener:
@@ -142,7 +145,7 @@ class TrackedRun:
         if settings:
             run.params(settings)
             run.config(settings)
-        with closing(self.tracking, run_id):
+        with closing(self.tracking, run_id), told(self, run, name, step, settings or {}):
             yield run
 
     def launch(

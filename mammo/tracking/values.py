@@ -1,19 +1,44 @@
-"""Settings as texts: how they are logged, and when two name the same value."""
+"""Settings as texts: what MLflow keeps of them, compares, sorts and searches."""
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+# user:password@ in an address
+_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@", re.IGNORECASE)
 
 
 def as_text(value: Any) -> str:
-    """A setting as it is logged: true and false in small letters, everything else as `str`."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """A setting as it is logged, without the password of an address.
+
+    Numbers are written as Python does, so that MLflow's pages compare and plot them as numbers;
+    true, false and none in small letters; a list as the command line takes it, with commas.
+    """
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(as_text, value))
+    return _PASSWORD.sub(r"\1:***@", str(value))
 
 
 def same_value(left: str, right: str) -> bool:
     """Whether two texts name the same value: equal, equal as numbers, or equal but for quotes."""
     left, right = (text.strip("'\"") for text in (left, right))
-    if left == right or left.lower() == right.lower() in ("true", "false"):
+    if left == right or left.lower() == right.lower() in ("true", "false", "none"):
         return True
     try:
         return float(left) == float(right)
     except ValueError:
         return False
+
+
+def without_passwords(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with the password of every address in them struck out."""
+    return {
+        name: without_passwords(value)
+        if isinstance(value, Mapping)
+        else _PASSWORD.sub(r"\1:***@", value)
+        if isinstance(value, str)
+        else value
+        for name, value in settings.items()
+    }

@@ -168,6 +168,7 @@ class EpochEnd(Checkpoint):
             gain = self._is_gain(score)
             if gain:
                 self.best_score, self.best_epoch = score, self.epochs
+                self._tracked.metrics(self._best_so_far(values), step=self._before + self.epochs)
             waited = self.epochs - max(self.best_epoch, self._patience_after)
             self._done = 0 < self._patience <= waited
             for each in trainer.lr_scheduler_configs:
@@ -188,6 +189,15 @@ class EpochEnd(Checkpoint):
         values["images_seen"] = self.images_seen
         values["images_per_second"] = (self.images_seen - self._images_before) / elapsed
         return values
+
+    def _best_so_far(self, values: Mapping[str, float]) -> dict[str, float]:
+        """best/<metric> of the epoch that is the best by the monitored metric, and best/epoch."""
+        told = {
+            f"best/{name}": value
+            for name, value in values.items()
+            if (name.startswith("val/") or name == self._monitor) and math.isfinite(value)
+        }
+        return {**told, "best/epoch": float(self._before + self.epochs)}
 
     def _is_gain(self, score: float) -> bool:
         if math.isnan(self.best_score):

@@ -166,6 +166,10 @@ def test_all_folds_are_children_and_the_parent_pools_them_without_a_model(family
     folds = [child.last["fold/auc"] for child in run.children.values()]
     assert result.metrics["cv/auc_mean"] == pytest.approx(np.mean(folds))
     assert result.metrics["cv/auc_sd"] == pytest.approx(np.std(folds, ddof=1))
+    folds = [child.last["fold/f1"] for child in run.children.values()]
+    assert run.last["cv/f1_mean"] == pytest.approx(np.mean(folds))
+    assert run.last["cv/f1_sd"] == pytest.approx(np.std(folds, ddof=1))
+    assert "cv/f1_mean" not in result.metrics  # the last line keeps to the headline
 
 
 def test_each_image_is_scored_by_a_model_that_saw_none_of_its_patient(family):
@@ -199,6 +203,7 @@ def test_several_seeds_on_a_hold_out_are_children_whose_validation_is_averaged(t
     assert not same(*run.children.values())
     each = [child.last["best/val/auc"] for child in run.children.values()]
     assert result.metrics["best/val/auc_mean"] == pytest.approx(np.mean(each))
+    assert result.metrics["best/val/auc_sd"] == pytest.approx(np.std(each, ddof=1), nan_ok=True)
     assert not {name for name in result.metrics if name.startswith(("oof", "cv", "fold"))}
 
 

@@ -1,0 +1,61 @@
+"""Settings as texts: numbers stay numbers, words stay words, and a password is never told."""
+
+from typing import Any
+
+import pytest
+
+from mammo.tracking.values import as_text, same_value, without_passwords
+
+URL = "postgresql+psycopg2://anna:s3cret@db:5432/optuna"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (False, "false"),
+        (None, "none"),
+        (3, "3"),
+        (1e-05, "1e-05"),
+        (0.1, "0.1"),
+        (float("inf"), "inf"),
+        ([16, 32], "16,32"),
+        ((0.5, True, None), "0.5,true,none"),
+        ("", ""),
+        ("none", "none"),
+        (URL, "postgresql+psycopg2://anna:***@db:5432/optuna"),
+        ("models:/name@champion", "models:/name@champion"),
+        ("hf://anna@host:80/x", "hf://anna@host:80/x"),
+    ],
+)
+def test_a_setting_is_logged_as_its_kind_asks(value: Any, text: str) -> None:
+    assert as_text(value) == text
+
+
+@pytest.mark.parametrize("value", [1e-05, 0.1 + 0.2, 1e22, 123456789.0])
+def test_a_number_loses_no_digit(value: float) -> None:
+    assert float(as_text(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("0.001", "1e-3", True),
+        ("'a b'", "a b", True),
+        ("True", "true", True),
+        ("None", "none", True),
+        ("A", "a", False),
+        ("1", "2", False),
+        ("1", "true", False),
+    ],
+)
+def test_texts_that_name_the_same_value(left: str, right: str, same: bool) -> None:
+    assert same_value(left, right) is same
+
+
+def test_config_yaml_holds_no_password_at_any_depth() -> None:
+    given = {"storage": URL, "train_classifier": {"data": URL, "epochs": 3}}
+    assert without_passwords(given) == {
+        "storage": as_text(URL),
+        "train_classifier": {"data": as_text(URL), "epochs": 3},
+    }
