@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +46,14 @@ class Engine:
         named = ["--file", str(servers.ROOT / "docker-compose.yml"), "--env-file", str(env_file)]
         return self._run([self.compose_program, *named, *arguments], settings)
 
+    def up(self, env_file: Path, *arguments: str, **settings: str) -> None:
+        """`docker compose up`; what the services said is in the error when they do not start."""
+        try:
+            self.compose(env_file, "up", "--detach", "--wait", *arguments, **settings)
+        except RuntimeError as error:
+            said = self.compose(env_file, "logs", "--tail", "20", **settings)
+            raise RuntimeError(f"{error}\n{said}") from error
+
     def _run(self, command: list[str], settings: dict[str, str]) -> str:
         done = subprocess.run(
             command,
@@ -73,7 +80,8 @@ def running_engine() -> Iterator[Engine]:
             "an engine of one's own needs root, docker.io, debootstrap, iptables and "
             f".ci/fetch-compose; missing: {', '.join(missing) or compose.name or 'root'}"
         )
-    kept = os.environ.get("MAMMO_ENGINE")  # images stay there, for the next time
+    network = _Network()
+    kept = os.environ.get("ENGINE_FOLDER")  # images stay there, for the next time
     folder = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="mammo-engine-"))
     folder.mkdir(parents=True, exist_ok=True)
     engine = Engine(folder, str(needed["docker"]), str(compose))
@@ -81,7 +89,6 @@ def running_engine() -> Iterator[Engine]:
         *("dockerd", "--host", engine.environment["DOCKER_HOST"], "--data-root", folder / "data"),
         *("--exec-root", folder / "exec", "--pidfile", folder / "pid", "--ip", "127.0.0.1"),
     ]
-    network = _Network()
     try:
         with servers.running(command, folder / "log") as process:
             servers.wait_until(
@@ -165,16 +172,3 @@ def _make_base(engine: Engine) -> None:
     trust = f"ENV PIP_CERT={CERTIFICATES} SSL_CERT_FILE={CERTIFICATES}"
     engine.docker("import", "--change", trust, archive, BASE)
     archive.unlink()
-
-
-def wait_healthy(engine: Engine, env_file: Path, service: str, *, timeout_s: float) -> None:
-    """Wait until Docker calls the service healthy."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        container = engine.compose(env_file, "ps", "--quiet", service).strip()
-        state = engine.docker("inspect", "--format", "{{.State.Health.Status}}", container).strip()
-        if state == "healthy":
-            return
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{service} is {state} after {timeout_s:.0f} s")
-        time.sleep(0.5)

@@ -2,7 +2,7 @@
 
 No registry is asked: PostgreSQL, the object store and nginx are Debian's, or the tests' own, under
 the names that the compose file has, and our image is built by it on a Debian base. So this proves
-the compose file and our Dockerfile, not the official images' entrypoints. Set MAMMO_ENGINE to a
+the compose file and our Dockerfile, not the official images' entrypoints. Set ENGINE_FOLDER to a
 folder to keep the images for the next time.
 """
 
@@ -23,6 +23,7 @@ import yaml
 from mlflow import MlflowClient
 
 pytestmark = pytest.mark.slow
+OURS = ("--filter", "label=com.docker.compose.project=mammo")
 NAMES = {"postgres": "postgres", "minio": "minio", "proxy": "nginx"}
 
 
@@ -69,9 +70,14 @@ def settings(folder) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def stack(engine, folder):
     """`docker compose up`, with nothing beside the defaults."""
-    engine.compose(folder / "env", "up", "--detach", "--build", "--wait")
+    engine.up(folder / "env", "--build")
     yield engine
     engine.compose(folder / "env", "--profile", "*", "down", "--volumes")
+
+
+def names(stack: engines.Engine) -> list[str]:
+    """The stack's containers that run."""
+    return stack.docker("ps", *OURS, "--format", "{{.Names}}").split()
 
 
 def test_weak_secrets_stop_the_stack_before_a_store_is_made(engine, folder):
@@ -79,13 +85,13 @@ def test_weak_secrets_stop_the_stack_before_a_store_is_made(engine, folder):
         engine.compose(folder / "env", "up", "--detach", "--build", POSTGRES_PASSWORD="mlflow")
     said = engine.compose(folder / "env", "logs", "secrets", POSTGRES_PASSWORD="mlflow")
     assert "POSTGRES_PASSWORD has 6 characters, 16 are the least" in said
-    states = engine.docker("ps", "--all", "--format", "{{.Names}} {{.State}}").splitlines()
+    states = engine.docker("ps", "--all", *OURS, "--format", "{{.Names}} {{.State}}").splitlines()
     assert "mammo-postgres-1 created" in states and "mammo-minio-1 created" in states
     engine.compose(folder / "env", "down", "--volumes")
 
 
 def test_the_kernel_enforces_what_the_compose_file_says(stack, folder):
-    running = stack.docker("ps", "--format", "{{.Names}}").split()
+    running = names(stack)
     assert sorted(running) == ["mammo-minio-1", "mammo-mlflow-1", "mammo-postgres-1"]
     users = {}
     for name in running:
@@ -104,7 +110,7 @@ def test_the_kernel_enforces_what_the_compose_file_says(stack, folder):
 
 
 def test_only_loopback_is_published_and_the_object_store_not_at_all(stack):
-    ports = stack.docker("ps", "--format", "{{.Names}} {{.Ports}}").splitlines()
+    ports = stack.docker("ps", *OURS, "--format", "{{.Names}} {{.Ports}}").splitlines()
     published = {line.split()[0]: re.findall(r"(\S+):\d+->", line) for line in ports}
     assert published == {
         "mammo-minio-1": [],
@@ -128,10 +134,7 @@ def test_no_secret_is_in_the_image_or_the_logs(stack, folder, settings):
         stack.docker("history", "--no-trunc", "mammo/mlflow"),
         stack.docker("image", "inspect", "mammo/mlflow"),
         stack.compose(folder / "env", "logs"),
-        *(
-            stack.docker("top", name)
-            for name in stack.docker("ps", "--format", "{{.Names}}").split()
-        ),
+        *(stack.docker("top", name) for name in names(stack)),
     ]
     secrets = [value for value in settings.values() if re.fullmatch("[0-9a-f]{48}", value)]
     assert len(secrets) == 7
@@ -151,14 +154,14 @@ def test_runs_and_files_survive_a_kill_of_both_stores_and_a_new_start(
     client.log_text(run, "known words", "words.txt")
     stack.docker("kill", "--signal", "KILL", "mammo-postgres-1", "mammo-minio-1")
     stack.compose(folder / "env", "down")
-    stack.compose(folder / "env", "up", "--detach", "--wait")
+    stack.up(folder / "env")
     assert client.get_run(run).data.metrics == {"val/auc": 0.875}
     [words] = Path(client.download_artifacts(run, "words.txt", folder)).read_text().splitlines()
     assert words == "known words"
 
 
 def test_studies_have_a_database_and_a_dashboard(stack, folder, settings):
-    stack.compose(folder / "env", "up", "--detach", "--wait", COMPOSE_PROFILES="dashboard")
+    stack.up(folder / "env", COMPOSE_PROFILES="dashboard")
     uri = (
         f"postgresql+psycopg2://optuna:{settings['OPTUNA_DB_PASSWORD']}"
         f"@127.0.0.1:{settings['POSTGRES_PORT']}/optuna"
@@ -172,9 +175,7 @@ def test_studies_have_a_database_and_a_dashboard(stack, folder, settings):
 
 
 def test_users_log_in_through_https(stack, folder, settings):
-    stack.compose(
-        folder / "env", "up", "--detach", "--wait", COMPOSE_PROFILES="tls", MLFLOW_AUTH="on"
-    )
+    stack.up(folder / "env", COMPOSE_PROFILES="tls", MLFLOW_AUTH="on")
     add = ["exec", "--no-TTY", "mlflow", "python", "/server/start.py", "user", "add", "anna"]
     name, password = stack.compose(folder / "env", *add).split()
     trusted = ssl.create_default_context(cafile=folder / "tls" / "certificate.pem")

@@ -39,14 +39,14 @@ def proxy(program, server, tmp_path_factory):
     text = CONFIGURATION.read_text()
     for there, here in (
         ("listen 8443 ssl", f"listen 127.0.0.1:{port} ssl"),
-        ("/tls/", f"{folder}/"),
         ("/tmp/", f"{folder}/"),
+        ("/tls/", f"{folder}/"),
         ("http://mlflow:5000", server.url),
         ("resolver 127.0.0.11 valid=10s;", ""),  # Docker's
     ):
         assert there in text
         text = text.replace(there, here)
-    assert not re.search(r"mlflow:|/tls", text)
+    assert not re.search(r"mlflow:|/tls/", text)
     moved = folder / "nginx.conf"
     moved.write_text(text)
     subprocess.run([program, "-t", "-c", moved], check=True, capture_output=True)
