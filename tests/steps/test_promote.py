@@ -14,6 +14,7 @@ import mlflow
 import numpy as np
 import pytest
 import small
+import yaml
 from lab import Lab
 from mlflow.exceptions import MlflowException
 
@@ -182,8 +183,10 @@ def test_a_worse_model_is_refused(lab: Lab, good: str, weak: str, bound: str) ->
     assert bound in line
 
 
-def test_every_gate_that_fails_is_told_in_one_line(lab: Lab, good: str, weak: str) -> None:
-    """One who guesses: below the floor, and worse than the champion."""
+def test_a_model_that_fails_a_gate_is_refused_with_the_reason(
+    lab: Lab, good: str, weak: str
+) -> None:
+    """In one line, each gate with its own: below its floors, and worse than the champion."""
     assert lab.promote(good, "several").code == 0
     strict = lab.policy(test__auc={"min": 0.995}, test__ece={"max": 0.0}, test__kappa={"min": 0.2})
     line = refused(lab, weak, "several", policy=strict)
@@ -256,16 +259,12 @@ def test_a_model_that_would_load_other_code_is_refused(
 
 
 def test_a_pickled_model_is_not_loaded(lab: Lab, tmp_path: Path) -> None:
-    class Obedient(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-            return model_input
-
-    canary = tmp_path / "canary"
-    place = tmp_path / "pickled"
-    mlflow.pyfunc.save_model(place, python_model=Obedient(), pip_requirements=[])
-    (place / "python_model.pkl").write_bytes(hostile.pickled(canary))
+    canary, flavor = tmp_path / "canary", "python_function"
+    pickled = {"loader_module": "mlflow.pyfunc.model", "python_model": "model.pkl"}
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump({"flavors": {flavor: pickled}}))
+    (tmp_path / "model.pkl").write_bytes(hostile.pickled(canary))
     with pytest.raises(TrackingError, match="Deserializing model using pickle is disallowed"):
-        lab.registry.served(str(place))
+        lab.registry.served(str(tmp_path))
     assert not canary.exists()
 
 
