@@ -126,11 +126,10 @@ class Outbox:
             return not delivery.run_id
         return run_id not in self._aliases and (self.root / run_id / "journal.jsonl").is_file()
 
-    def view(self, run_id: str) -> View | None:
-        """What is known here of a run."""
+    def view(self, run_id: str, metric: str = "") -> View | None:
+        """What is known here of a run, with all values of `metric`."""
         remembered = self._views.get(self.server_id(run_id))
-        folder = self._folder(run_id)
-        view = seen(entries_in(folder), run_id)
+        view = seen(entries_in(self._folder(run_id)), run_id, metric)
         return view if view.about.get("name") else remembered
 
     def views(self) -> Iterator[View]:
@@ -161,7 +160,7 @@ class Outbox:
         return self._journals[run_id]
 
     def _opened(self, run_id: str, about: Mapping[str, Any]) -> Delivery | None:
-        folder = self._folder(run_id)
+        folder = self.root / run_id if about.get("name") else self._folder(run_id)
         try:
             journal = Journal(folder, {**about, "address": self.address})
         except Busy:

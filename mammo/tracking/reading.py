@@ -117,10 +117,10 @@ class Reading:
         try:
             logged = self._read(self.client.get_metric_history, real, metric)
         except ServerAway:
-            view = self.outbox.view(run_id)
+            view = self.outbox.view(run_id, metric)
             if view is None:
                 raise
-            logged = view.history.get(metric, [])
+            logged = view.history
         ordered = sorted(logged, key=lambda each: (each.step, each.timestamp))
         return {each.step: each.value for each in ordered}
 
@@ -233,6 +233,7 @@ class Reading:
         """What the server says once it has all that was logged before."""
         if not self.offline:
             self.outbox.flush(self.server.wait_s)
+            self.server.missed(self.outbox.sender.words.since)
         return self.server.ask(request, *args)
 
 

@@ -94,6 +94,10 @@ class Server:
                 self._away_since = 0.0
                 return answer
 
+    def missed(self, since: float) -> None:
+        """It did not answer others since then, a moment of time.monotonic; 0 where it did."""
+        self._away_since = self._away_since or since
+
     @property
     def wait_s(self) -> float:
         """How long to wait for it now."""

@@ -31,18 +31,14 @@ class Outcome:
 def sync(root: Path) -> Iterator[Outcome]:
     """Send each journal in `root`, oldest first, to the server that it was written for."""
     ids: dict[str, str] = {}
-    journals = [(entries_in(folder)[:1], folder) for folder in sorted(root.glob("*"))]
-    for first, folder in sorted(journals, key=lambda each: _begun(each[0])):
+    journals = [(next(entries_in(each), {}), each) for each in sorted(root.glob("*"))]
+    for first, folder in sorted(journals, key=lambda each: int(each[0].get("time", 0))):
         if not first:  # killed before its first line was whole
             shutil.rmtree(folder, ignore_errors=True)
             continue
         yield _sent(folder, ids)
     with contextlib.suppress(OSError):
         root.rmdir()
-
-
-def _begun(first: list[dict[str, object]]) -> int:
-    return int(str(first[0].get("time", 0))) if first else 0
 
 
 def _sent(folder: Path, ids: dict[str, str]) -> Outcome:

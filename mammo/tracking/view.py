@@ -1,7 +1,8 @@
 """What the entries of a journal say of their run, for as long as no server can be asked."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,6 @@ from mlflow.entities import Metric, Param, RunData, RunInfo, RunTag
 from mlflow.entities import Run as MlflowRun
 
 from mammo.tracking.journal import Entry
-
-CREATED = {"mlflow.runName": "name"}
 
 
 @dataclass
@@ -23,7 +22,7 @@ class View:
     tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)  # the last value of each
-    history: dict[str, list[Metric]] = field(default_factory=dict)
+    history: list[Metric] = field(default_factory=list)  # of the one metric asked for
     status: str = "RUNNING"
     ended: int = 0
     files: dict[str, str] = field(default_factory=dict)  # artifact path: path below files/
@@ -56,8 +55,8 @@ class View:
         return any(each == path or each.startswith(f"{path}/") for each in self.files)
 
 
-def seen(entries: Iterable[Entry], run_id: str) -> View:
-    """The run that `entries` tell of."""
+def seen(entries: Iterable[Entry], run_id: str, metric: str = "") -> View:
+    """The run that `entries` tell of, with all values of `metric`."""
     view = View(run_id, {})
     for entry in entries:
         kind, values = entry["kind"], entry.get("values", {})
@@ -68,7 +67,7 @@ def seen(entries: Iterable[Entry], run_id: str) -> View:
             for name, value in values.items():
                 each = Metric(name, value, entry["time"], entry["step"])
                 view.metrics[name] = each
-                view.history.setdefault(name, []).append(each)
+                view.history += [each] if name == metric else []
         elif kind == "params":
             view.params = {**values, **view.params}
         elif kind == "tags":
@@ -84,16 +83,14 @@ def seen(entries: Iterable[Entry], run_id: str) -> View:
     return view
 
 
-def entries_in(folder: Path) -> list[Entry]:
+def entries_in(folder: Path) -> Iterator[Entry]:
     """Whole entries of the journal in `folder`, which another process may be writing."""
     try:
-        lines = (folder / "journal.jsonl").read_bytes().split(b"\n")[:-1]
+        file = (folder / "journal.jsonl").open("rb")
     except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
+        return
+    with file:
+        for line in file:
+            if line.endswith(b"\n"):
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
