@@ -128,6 +128,8 @@ def make_parser(step: str) -> Any:
     parser.add_argument("--run_name", type=str, default="", help="name of the run in MLflow")
     reuse = "return a finished run of the same settings, inputs and code"
     parser.add_argument("--reuse", type=bool, default=True, help=reuse)
+    offline = "record in the work folder alone; mammo sync sends it"
+    parser.add_argument("--offline", type=bool, default=False, help=offline)
     work = "work folder (default: MAMMO_HOME or .mammo)"
     parser.add_argument("--work_dir", type=str, default="", help=work)
     for group, function, skip in _functions(step):

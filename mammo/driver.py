@@ -36,7 +36,13 @@ STEPS = (
     "tune",
     "promote",
 )
-COMMON: dict[str, Any] = {"launcher": "local", "run_name": "", "reuse": True, "work_dir": ""}
+COMMON: dict[str, Any] = {
+    "launcher": "local",
+    "run_name": "",
+    "reuse": True,
+    "offline": False,
+    "work_dir": "",
+}
 # Settings that every entry point takes, also where they have nothing to say.
 EVERYWHERE: dict[str, Any] = {"seed": 0, "device": "auto"}
 # Settings that do not change what a step computes, and so stay out of its fingerprint.
@@ -61,8 +67,8 @@ def run_step(step: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise
     from mammo.tracking import Tracking, store_in_plain_words
 
-    with store_in_plain_words():
-        tracking = Tracking()
+    offline = bool(settings.get("offline", False))
+    with store_in_plain_words(), Tracking(work, offline=offline) as tracking:
         return _Execution(step, module, dict(settings), tracking, work, joined=joined).answer()
 
 
@@ -71,7 +77,8 @@ def fail_joined(run_id: str, line: str) -> None:
     if run_id:
         from mammo.tracking import Tracking
 
-        Tracking().set_status(run_id, "FAILED", error=line)
+        with Tracking() as tracking:
+            tracking.set_status(run_id, "FAILED", error=line)
 
 
 def check(module: ModuleType, settings: Mapping[str, Any]) -> None:
@@ -222,7 +229,7 @@ class _Execution:
         if not unfinished_run(self.tracking, folder):  # state of a run that is not there to go on
             shutil.rmtree(folder, ignore_errors=True)
         self.run_id = run_id = self._run_id(folder)
-        with closing(self.tracking, run_id):
+        with closing(self.tracking, run_id, last=self.parent is None):
             tracked = TrackedRun(
                 self.tracking,
                 run_id,
@@ -254,11 +261,13 @@ class _Execution:
 
         held = unfinished_run(self.tracking, folder)
         if held and held != self.joined:
+            self.tracking.claim(held)
             LOG.info("%s: continues the unfinished run %s", self.step, held)
             self.tracking.reopen(held)
             self._link("continues", held)
             return held
         if self.joined:
+            self.tracking.claim(self.joined)
             return self.joined
         parent = self.parent.id if self.parent is not None else ""
         return self.tracking.create_run(self.name, self.step, parent)
@@ -288,9 +297,11 @@ class _Execution:
         try:
             yield
         except BaseException as error:
-            from mammo.tracking import close_failed
+            from mammo.tracking import Taken, close_failed
 
-            if self.joined and self.tracking.get(self.joined).info.status == "RUNNING":
+            if isinstance(error, Taken):  # it is another's, who ends it
+                raise
+            if self.joined and self.tracking.is_open(self.joined):
                 close_failed(self.tracking, self.joined, error)
             raise
 

@@ -20,6 +20,7 @@ class Node:
     digest: str = ""
     parent_id: str = ""
     inputs: dict[str, list[str]] = field(default_factory=dict)
+    alias: str = ""  # the id it had before the server gave it one
 
 
 class Graph:
@@ -28,11 +29,13 @@ class Graph:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = {node.run_id: node for node in nodes}
         makers = {node.digest: node.run_id for node in nodes if node.digest}
+        makers |= {node.alias: node.run_id for node in nodes if node.alias}
         self._sources: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self._users: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for node in nodes:
             # a fold's run has the inputs of the run that started it
-            named = node.inputs or getattr(self.nodes.get(node.parent_id), "inputs", {})
+            parent = self.nodes.get(makers.get(node.parent_id, node.parent_id))
+            named = node.inputs or getattr(parent, "inputs", {})
             for setting, values in sorted(named.items()):
                 for value in values:
                     maker = value if value in self.nodes else makers.get(value, value)

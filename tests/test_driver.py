@@ -156,6 +156,7 @@ def test_every_entry_point_takes_the_common_settings(step: str) -> None:
         f"--{name}={'phantom' if name == 'dataset' else 'x'}" for name in cli._kinds(step)[1]
     ]
     common = ["--seed=3", "--device=cpu", "--run_name=r", "--launcher=local", "--reuse=false"]
+    common.append("--offline=true")
     found = cli.parse(step, [*required, *common])
     assert (found["seed"], found["device"], found["reuse"]) == (3, "cpu", False)
 
@@ -442,7 +443,8 @@ def test_a_run_that_is_gone_on_with_forgets_how_it_ended(client: Any, capsys: An
     assert call("--fail", "term") == 143
     (stopped,) = client.search_runs(["0"])
     assert "mammo.stopped" in stopped.data.tags
-    Tracking().reopen(stopped.info.run_id)
+    with Tracking() as tracking:
+        tracking.reopen(stopped.info.run_id)
     found = client.get_run(stopped.info.run_id)
     assert found.info.status == "RUNNING" and "mammo.stopped" not in found.data.tags
 

@@ -57,7 +57,7 @@ def test_it_has_every_step() -> None:
 
 @pytest.mark.parametrize("entry", sorted(ENTRIES))
 def test_every_promised_setting_is_declared(entry: str) -> None:
-    common = {"launcher", "run_name", "reuse", "config"}
+    common = {"launcher", "run_name", "reuse", "offline", "config"}
     declared = set(ENTRIES[entry]["parameters"])
     assert {*PROMISED[entry].split(), *common} <= declared
     assert entry == "promote" or "seed" in declared or entry == "sample"  # it has first_seed

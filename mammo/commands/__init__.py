@@ -19,7 +19,9 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "what is wrong with a dataset, as a page with pictures",
     "lineage": "what a run was made from, and what was made from it",
     "predict": "what a classifier says of new images, as a CSV",
+    "reap": "runs whose process is gone, closed",
     "regenerate": "an image of a sampled dataset again, to the bit",
+    "sync": "what could not be sent to the tracking server, sent",
     "verify": "whether image files are synthetic ones of mammo, and as they were drawn",
 }
 

@@ -2,11 +2,13 @@
 
 from mammo.tracking.ending import close_failed, closing, unfinished_run
 from mammo.tracking.family import counted
+from mammo.tracking.ownership import Taken
 from mammo.tracking.store import Tracking, connected, store_in_plain_words
 from mammo.tracking.telling import accompanied, conclude
 from mammo.tracking.tracked import TrackedRun
 
 __all__ = [
+    "Taken",
     "TrackedRun",
     "Tracking",
     "accompanied",

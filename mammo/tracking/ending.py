@@ -7,18 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
-from mammo.errors import MammoError
+from mammo.errors import MammoError, TrackingError
 from mammo.run import Pruned, Stopped
+from mammo.tracking.server import ServerAway
 from mammo.tracking.store import Tracking
 
 
 @contextmanager
-def closing(tracking: Tracking, run_id: str) -> Iterator[None]:
-    """Give the run its true status, however the block ends."""
+def closing(tracking: Tracking, run_id: str, *, last: bool = False) -> Iterator[None]:
+    """Give the run its true status, however the block ends.
+
+    The `last` run of a process is finished only when all runs' numbers and files are sent, or are
+    left in the spool; TrackingError where the server refused some.
+    """
     try:
         yield
+        if last:
+            tracking.settle()
     except BaseException as error:
         close_failed(tracking, run_id, error)
         raise
@@ -51,14 +56,17 @@ def unfinished_run(tracking: Tracking, folder: Path, *, any_status: bool = False
     """Id of the run whose state lies in `folder`, empty when there is none to continue."""
     try:
         saved = json.loads((folder / "run.json").read_text())
-    except (FileNotFoundError, ValueError):
+        run_id = str(saved["run_id"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return ""
     if saved.get("tracking_uri") != tracking.address:
         return ""
     try:
-        run = tracking.client.get_run(saved["run_id"])
-    except MlflowException:
+        run = tracking.get(run_id)
+    except ServerAway:
+        return run_id  # its state is here, and the server is told later
+    except TrackingError:
         return ""
     if run.info.lifecycle_stage == "deleted":
         return ""
-    return "" if run.info.status == "FINISHED" and not any_status else str(saved["run_id"])
+    return "" if run.info.status == "FINISHED" and not any_status else str(run.info.run_id)

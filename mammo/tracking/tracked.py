@@ -1,28 +1,28 @@
 """A run of a step in MLflow: what it logs and the children it has."""
 
+import io
 import json
-import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.entities import Dataset as InputDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 from numpy.typing import NDArray
 
 from mammo.run import Listener, Reference, Result, Run
+from mammo.tracking import pictures
 from mammo.tracking.ending import closing, unfinished_run
 from mammo.tracking.mlmodel import write_mlmodel
+from mammo.tracking.outbox import now_ms
+from mammo.tracking.portions import MOST
 from mammo.tracking.store import Tracking
 from mammo.tracking.telling import told
-from mammo.tracking.values import as_text, same_value, without_passwords
+from mammo.tracking.values import as_text, without_passwords
 
 PARAM_LENGTH = 6000  # MLflow cuts longer values
-BATCH = 1000  # metrics in one call, MLflow's limit
 
 
 class TrackedRun:
@@ -44,10 +44,10 @@ class TrackedRun:
         self.work = work
         self.inputs = inputs
         self.tracking = tracking
-        self._client = tracking.client
         self._launcher = launcher
         self._listener = listener
         self.last: dict[str, float] = {}  # value of every metric that this process logged
+        tracking.outbox.beat(run_id)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "run.json").write_text(
             json.dumps({"run_id": run_id, "tracking_uri": tracking.address}) + "\n"
@@ -55,17 +55,7 @@ class TrackedRun:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log settings; one that MLflow already holds with another value as `effective.<name>`."""
-        held = dict(self._client.get_run(self.id).data.params)
-        new: dict[str, str] = {}
-        for name, value in values.items():
-            text = as_text(value)[:PARAM_LENGTH]
-            if name not in held:
-                new[name] = text
-            elif not same_value(held[name], text) and f"effective.{name}" not in held:
-                new[f"effective.{name}"] = text
-        entries = [Param(name, value) for name, value in new.items()]
-        for start in range(0, len(entries), 100):  # MLflow takes 100 in one call
-            self._client.log_batch(self.id, params=entries[start : start + 100])
+        self._log("params", {name: as_text(value)[:PARAM_LENGTH] for name, value in values.items()})
 
     def config(self, settings: Mapping[str, Any]) -> None:
         """Save the settings as config.yaml, which the step takes with --config."""
@@ -76,50 +66,51 @@ class TrackedRun:
         self.artifacts(path)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        self.last.update(values)
-        now = int(time.time() * 1000)
-        rows = [Metric(name, float(value), now, step or 0) for name, value in values.items()]
-        for start in range(0, len(rows), BATCH):
-            self._client.log_batch(self.id, metrics=rows[start : start + BATCH])
+        numbers = {name: float(value) for name, value in values.items()}
+        self.last |= numbers
+        self._log("metrics", numbers, time=now_ms(), step=step or 0)
         if self._listener:
             self._listener(values, step)
 
     def tags(self, values: Mapping[str, str]) -> None:
-        self._client.log_batch(self.id, tags=[RunTag(key, str(values[key])) for key in values])
+        self._log("tags", {name: str(value) for name, value in values.items()})
 
     def image(self, key: str, image: NDArray[np.uint8], step: int) -> None:
-        if image.dtype != np.uint8:
-            raise TypeError(f"image {key} is {image.dtype}, not uint8")
-        self._client.log_image(self.id, image, key=key, step=step)
+        name, pixels = pictures.stem(key, step), pictures.raw(image)
+        self._keep(pixels, "image.npy", "images", image=name)
+        self._log("tags", {MLFLOW_LOGGED_IMAGES: "True"})
 
     def figure(self, name: str, figure: Any) -> None:
-        self._client.log_figure(self.id, figure, f"figures/{name}.png")
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png")
+        self._keep(drawn.getvalue(), *_split(f"figures/{name}.png"))
 
     def table(self, name: str, frame: Any) -> None:
-        self._client.log_text(self.id, frame.to_csv(index=False), f"tables/{name}.csv")
+        text = frame.to_csv(index=False)
+        self._keep(text.encode(), *_split(f"tables/{name}.csv"))
 
     def artifacts(self, path: Path, folder: str = "") -> None:
-        if path.is_dir():
-            self._client.log_artifacts(self.id, str(path), folder or None)
-        else:
-            self._client.log_artifact(self.id, str(path), folder or None)
+        """Log a file, or all files below a folder: as they are now, sent later."""
+        if not path.is_dir():
+            self._keep(path, path.name, folder)
+            return
+        for each in sorted(path.rglob("*")):
+            if each.is_file():
+                below = each.relative_to(path).parent.as_posix()
+                parts = [part for part in (folder, below) if part not in ("", ".")]
+                self._keep(each, each.name, "/".join(parts))
 
     def model(self, folder: Path) -> None:
-        """Upload a saved model with an MLmodel file beside it, so that MLflow can load it."""
+        """Log a saved model with an MLmodel file beside it, so that MLflow can load it."""
         about = json.loads((folder / "model.json").read_text())
         with tempfile.TemporaryDirectory() as scratch:
-            packed = Path(scratch) / "model"
-            shutil.copytree(folder, packed)
-            write_mlmodel(packed, about, self.id)
-            self._client.log_artifacts(self.id, str(packed), "model")
+            write_mlmodel(Path(scratch), about, self.id)
+            self.artifacts(folder, "model")
+            self.artifacts(Path(scratch), "model")
 
     def input(self, name: str, digest: str, rows: int, context: str) -> None:
-        source = json.dumps({"digest": digest})
-        profile = json.dumps({"num_rows": rows})
-        # MLflow keeps one context for a name and digest, and the same dataset may serve in several
-        entry = InputDataset(f"{name} {context}", digest[:36], "mammo", source, profile=profile)
-        tag = InputTag("mlflow.data.context", context)
-        self._client.log_inputs(self.id, [DatasetInput(entry, [tag])])
+        said = {"kind": "input", "name": name, "digest": digest, "rows": rows, "context": context}
+        self.tracking.outbox.append(self.id, said)
 
     def uri(self, path: str) -> str:
         return f"runs:/{self.id}/{path}"
@@ -179,3 +170,19 @@ class TrackedRun:
         if address.startswith("http"):
             return f"{address}/#/experiments/{self.tracking.experiment_id}/runs/{self.id}"
         return f"mlflow ui --backend-store-uri {address}"
+
+    def _log(self, kind: str, values: Mapping[str, Any], **more: int) -> None:
+        """Log numbers or words, as many in an entry as MLflow takes in one call."""
+        names = list(values)
+        for start in range(0, len(names), MOST[kind]):
+            part = {name: values[name] for name in names[start : start + MOST[kind]]}
+            self.tracking.outbox.append(self.id, {"kind": kind, "values": part, **more})
+
+    def _keep(self, source: Path | bytes, name: str, folder: str, **more: str) -> None:
+        self.tracking.outbox.keep(self.id, source, name, folder, **more)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Name and folder of an artifact's path."""
+    folder, _, name = path.rpartition("/")
+    return name, folder

@@ -1,0 +1,75 @@
+"""What a request to the tracking server came to: an answer, a refusal, or none for now."""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from mammo.errors import MammoError
+
+Answer = TypeVar("Answer")
+# How SQLite tells that it could not write.
+UNWRITABLE = re.compile("(database or disk is full|disk I/O error|write a readonly database)")
+
+
+def unwritable(error: str) -> str:
+    """What to say of a store, a file of this machine, that cannot be written."""
+    found = UNWRITABLE.search(error)
+    return (
+        f"the tracking store {mlflow.get_tracking_uri()} cannot be written "
+        f"({found[0] if found else error}); make room there and run the same command again"
+    )
+
+
+_NOT_NOW = {408, 425, 429}
+
+
+class Away(Exception):
+    """The server does not answer, or cannot for now: the same request may do later."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether something answered, though not as asked: another request may do now."""
+        return "error responses" in str(self)
+
+
+class Refused(Exception):
+    """The server will never take this request."""
+
+
+def is_unknown(refused: Refused) -> bool:
+    """Whether the server refused because there is no such thing."""
+    cause = refused.__cause__
+    return isinstance(cause, MlflowException) and cause.get_http_status_code() in (400, 404)
+
+
+def asked(request: Callable[..., Answer], *args: Any, **settings: Any) -> Answer:
+    """The answer to `request`; Away or Refused where there is none, our own errors as they are."""
+    try:
+        return request(*args, **settings)
+    except (Away, Refused, MammoError):
+        raise
+    except Exception as error:
+        found = UNWRITABLE.search(str(error))
+        reason = found[0] if found else str(error).partition("\n")[0][:500]
+        reason = reason or type(error).__name__
+        raise (Away if _passes(error) else Refused)(reason) from error
+
+
+def _passes(error: Exception) -> bool:
+    """Whether what made a request fail may pass."""
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+    else:
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+    if status:
+        return status >= 500 or status in _NOT_NOW
+    if isinstance(error, FileNotFoundError | TypeError | ValueError | KeyError | AttributeError):
+        return False
+    # connections that break, and what the client of S3 raises, where artifacts go there directly
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
+
+
+_CLIENTS = {"boto3", "botocore", "requests", "urllib3", "s3transfer", "sqlalchemy"}

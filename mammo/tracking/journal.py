@@ -1,0 +1,295 @@
+"""What a run logs, on disk until the server has it: a line an entry, and the files beside them."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+LOG = logging.getLogger("mammo")
+CHUNK = 1 << 20  # bytes of lines read in one go
+IN_MEMORY = 64 << 20  # bytes of lines and files kept while the disk is full
+LINK_FROM = 16 << 20  # bytes from which a file is linked, not copied: it is replaced, never changed
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+Entry = dict[str, Any]
+
+
+class Busy(Exception):
+    """Another process, which lives, writes this journal."""
+
+
+class Journal:
+    """Append-only entries of one run in `folder`; its first line says `about` which run it is.
+
+    A line is whole or not there: what a killed process left of its last line is cut off, and so is
+    what a full disk let in of one. Until there is room again entries are kept in memory.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+        self.folder = folder
+        self.about: Entry = dict(about or {})
+        self.end = 0  # bytes of whole lines in the file
+        self.lines = 0  # entries ever taken in, those in memory too
+        self.dropped = 0  # entries that found room neither on the disk nor in memory
+        self.retired = False  # all is sent, and the folder gone
+        self._descriptor = -1
+        self._held: deque[tuple[bytes, str]] = deque()  # lines in memory, with their file's name
+        self._contents: dict[str, bytes] = {}  # files in memory
+        self._bytes_held = 0
+        self._lent = 0  # lines in memory that are being sent just now
+        self._unsynced = False
+        self._lock = threading.Lock()
+        self._open()
+        self.old = self.asked = self.lines > 0  # begun, and perhaps created, by another process
+        if self.old:
+            self.about = self.read(0)[0][0]
+        elif about:
+            self.append(about)
+
+    def append(self, entry: Mapping[str, Any], *, file: str = "") -> bool:
+        """Take in an entry, with the name of the kept file it tells of; False once retired."""
+        line = _encode(entry).encode() + b"\n"
+        with self._lock:
+            if self.retired:
+                return False
+            self.lines += 1
+            if self._held or file in self._contents or not self._write(line):
+                self._hold(line, file)
+                self._settle()
+            return True
+
+    def read(self, place: int) -> list[tuple[Entry, int]]:
+        """Entries of the file from byte `place` on, each with the place after it."""
+        found: list[tuple[Entry, int]] = []
+        size = CHUNK
+        while place < self.end and not found:
+            with self._lock:  # a closed descriptor may be another file's by now
+                if self._descriptor < 0:
+                    return []
+                data = os.pread(self._descriptor, min(size, self.end - place), place)
+            for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+                place += len(line)
+                found.append((_decoded(line), place))
+            size *= 2
+        return found
+
+    def lend(self, place: int) -> list[Entry]:
+        """Entries in memory, where the file is read to its end at `place`; `give_back` must follow.
+
+        Until then none of them goes to the disk.
+        """
+        with self._lock:
+            self._settle()
+            if place < self.end:
+                return []
+            self._lent = min(len(self._held), 1000)
+            return [json.loads(self._held[number][0]) for number in range(self._lent)]
+
+    def give_back(self, done: int) -> None:
+        """Forget the first `done` of the entries that were lent."""
+        with self._lock:
+            for _ in range(done):
+                line, _ = self._held.popleft()
+                self._bytes_held -= len(line)
+            self._lent = 0
+
+    def keep(self, source: Path | bytes, name: str) -> str:
+        """Keep a file called `name` for sending, in memory where the disk is full.
+
+        Returns its path below files/, empty where it is lost.
+        """
+        name = f"{uuid.uuid4().hex[:16]}/{name}"
+        place = self.folder / "files" / name
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(source, bytes):
+                place.write_bytes(source)
+            else:
+                _placed(source, place)
+        except OSError as error:
+            place.unlink(missing_ok=True)
+            if isinstance(source, Path):
+                if not os.access(source, os.R_OK):
+                    raise
+                with contextlib.suppress(OSError):
+                    os.link(source, place)
+                    return name
+            if not self._keep_in_memory(name, source):
+                self.dropped += 1
+                LOG.warning("%s is lost to the tracking: %s", name, error.strerror)
+                return ""
+        return name
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Path]:
+        """Path of a kept file; FileNotFoundError where it is gone."""
+        content = self._contents.get(name)
+        if content is None:
+            place = self.folder / "files" / name
+            place.stat()
+            yield place
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            place = Path(scratch) / Path(name).name
+            place.write_bytes(content)
+            yield place
+
+    def release(self, name: str) -> None:
+        """The kept file is sent."""
+        with self._lock:
+            self._bytes_held -= len(self._contents.pop(name, b""))
+        place = self.folder / "files" / name
+        place.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            place.parent.rmdir()
+
+    def synchronize(self) -> None:
+        """Have the system write the lines to the disk itself; nobody waits for it to log."""
+        with self._lock:
+            if not self._unsynced or self._descriptor < 0:
+                return
+            self._unsynced = False
+            own = os.dup(self._descriptor)
+        try:
+            with contextlib.suppress(OSError):
+                os.fsync(own)
+        finally:
+            os.close(own)
+
+    def retire(self, lines: int) -> bool:
+        """Delete all of it, where no entry came after the first `lines`."""
+        with self._lock:
+            if self.lines != lines:
+                return False
+            self.retired = True
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._close()
+            return True
+
+    @property
+    def lost(self) -> int:
+        """Entries that would be lost if this process ended now."""
+        with self._lock:
+            self._settle()
+            return self.dropped + len(self._held)
+
+    def close(self) -> None:
+        """Leave what is there to another process."""
+        with self._lock:
+            self._settle()
+            self.retired = True
+            self._close()
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _open(self) -> None:
+        """Lock the file and cut off a torn last line; a full disk is met later, by `_write`."""
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(self.folder / "journal.jsonl", flags, 0o600)
+        if self._descriptor < 0:
+            return
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._close()
+            raise Busy(str(self.folder)) from None
+        place = 0
+        while block := os.pread(self._descriptor, CHUNK, place):
+            self.lines += block.count(b"\n")
+            last = block.rfind(b"\n") + 1
+            self.end = place + last if last else self.end
+            place += len(block)
+        os.ftruncate(self._descriptor, self.end)
+
+    def _write(self, line: bytes) -> bool:
+        """Whether the whole line is in the file; nothing of it stays there else."""
+        if self._descriptor < 0:
+            self._open()
+            if self._descriptor < 0:
+                return False
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError:
+            written = 0
+        if written < len(line):
+            os.ftruncate(self._descriptor, self.end)
+            return False
+        self.end += written
+        self._unsynced = True
+        return True
+
+    def _hold(self, line: bytes, file: str) -> None:
+        """Keep a line in memory, or count what is lost."""
+        if not self._held:
+            LOG.warning(
+                "the disk of %s is full: up to %d MB of what is logged are kept in memory until "
+                "there is room",
+                *(self.folder, IN_MEMORY >> 20),
+            )
+        if self._bytes_held + len(line) > IN_MEMORY:
+            self.dropped += 1
+            self.lines -= 1
+            self._bytes_held -= len(self._contents.pop(file, b""))
+            return
+        self._held.append((line, file))
+        self._bytes_held += len(line)
+
+    def _settle(self) -> None:
+        """Bring what is in memory to the disk, as far as there is room."""
+        while self._held and not self._lent:
+            line, file = self._held[0]
+            content = self._contents.get(file)
+            if content is not None:
+                place = self.folder / "files" / file
+                try:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(content)
+                except OSError:
+                    place.unlink(missing_ok=True)
+                    return
+            if not self._write(line):
+                return
+            self._held.popleft()
+            self._bytes_held -= len(line) + len(self._contents.pop(file, b""))
+
+    def _keep_in_memory(self, name: str, source: Path | bytes) -> bool:
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        with self._lock:
+            if self._bytes_held + size > IN_MEMORY:
+                return False
+            self._contents[name] = source if isinstance(source, bytes) else source.read_bytes()
+            self._bytes_held += size
+            return True
+
+
+def _placed(source: Path, place: Path) -> None:
+    """Copy a file; a large one is linked where the file system can."""
+    if source.stat().st_size >= LINK_FROM:
+        with contextlib.suppress(OSError):
+            os.link(source, place)
+            return
+    shutil.copyfile(source, place)
+
+
+def _decoded(line: bytes) -> Entry:
+    """An entry; one that a failing disk has spoilt says so and tells nothing else."""
+    try:
+        entry = json.loads(line)
+        return entry if isinstance(entry, dict) else {"kind": "spoilt"}
+    except ValueError:
+        return {"kind": "spoilt"}

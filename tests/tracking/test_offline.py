@@ -1,0 +1,179 @@
+"""Runs that no server has seen yet: named, found, reused and sent, all from the work folder."""
+
+import json
+import logging
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import small
+from mlflow import MlflowClient
+
+from mammo import cli, driver
+from mammo.lineage import Graph
+from mammo.references import resolve
+from mammo.run import Result
+from mammo.tracking import Tracking
+
+pytestmark = pytest.mark.doors
+ROWS = small.real_rows({"benign": [2], "malignant": [1]})
+
+
+def run(tracked: Any, *, source: str = "", seed: int = 0) -> Result:
+    """Log a dataset that lies in `source`, and what training would."""
+    for step in (1, 2):
+        tracked.metrics({"val/auc": step / 4}, step)
+    tracked.artifacts(Path(source), "dataset")
+    with tracked.child("fold 0", "train_classifier", {"fold": 0}) as child:
+        child.metrics({"fold/auc": 0.5})
+    about = json.loads((Path(source) / "dataset.json").read_text())
+    return Result({"dataset": tracked.uri("dataset")}, {"auc": 0.5}, about["digest"])
+
+
+def refused(tracked: Any, *, seed: int = 0) -> Result:
+    """Log two good numbers and a name that MLflow refuses."""
+    tracked.metrics({"good": 1.0, "bad@name": 2.0, "better": 3.0}, 1)
+    return Result()
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("toy")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setattr(driver, "step_module", lambda step: module)
+    return module
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return small.dataset(tmp_path / "elsewhere", ROWS).folder
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert cli.run_entry("preprocess", arguments) == 0
+    line: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return line
+
+
+def test_an_offline_run_is_recorded_found_and_reused_with_no_store_at_all(
+    toy: ModuleType, source: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, caplog: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the port that discards
+    given = (f"--source={source}", "--offline=true")
+    with caplog.at_level(logging.WARNING, "mammo"):
+        line = call(capsys, *given)
+    (said,) = [each.message for each in caplog.records]
+    assert said.startswith("recorded offline: 2 runs wait in")
+    assert said.endswith("mammo sync")
+    again = call(capsys, *given)
+    assert again["run_id"] == line["run_id"]
+    with Tracking(tmp_path / "home", offline=True) as tracking:
+        found = resolve(
+            f"runs:/{line['run_id']}/dataset",
+            *("dataset", "data"),
+            tracking=tracking,
+            work=tmp_path / "other",
+        )
+        assert (found.path / "dataset.json").read_text() == (source / "dataset.json").read_text()
+        assert tracking.measured(line["run_id"]) == {"val/auc": 0.5}
+        assert tracking.history(line["run_id"], "val/auc") == {1: 0.25, 2: 0.5}
+        (child,) = tracking.children(line["run_id"])
+        assert (child.info.run_name, child.info.status) == ("fold 0", "FINISHED")
+
+
+def test_what_only_the_server_knows_is_one_line(toy: ModuleType, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with (
+        Tracking(offline=True) as tracking,
+        pytest.raises(Exception, match=r"only the server at http://127.0.0.1:9 knows") as caught,
+    ):
+        tracking.model_run("models:/generator@champion")
+    assert "\n" not in str(caught.value)
+
+
+def test_synchronized_the_local_id_still_names_the_run(
+    toy: ModuleType, source: Path, store: str, tmp_path: Path, capsys: Any
+) -> None:
+    local = call(capsys, f"--source={source}", "--offline=true")["run_id"]
+    client = MlflowClient(store)
+    assert client.search_runs(["0"]) == []
+    assert cli.main(["sync"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2
+    assert "2 metrics" in printed[0]
+    assert not (tmp_path / "home" / "spool").exists()
+    (run,) = client.search_runs(["0"], f"tags.`mammo.id` = '{local}'")
+    assert (run.info.status, run.data.metrics["val/auc"]) == ("FINISHED", 0.5)
+    real = run.info.run_id
+    assert real != local
+    with Tracking() as tracking:
+        assert tracking.get(local).info.run_id == real
+        assert tracking.has_artifact(local, "dataset")
+        found = resolve(local, "dataset", "data", tracking=tracking, work=tmp_path / "work")
+        assert (found.path / "dataset.json").is_file()
+        (child,) = tracking.children(local)
+        assert child.data.tags["mlflow.parentRunId"] == real
+        user = tracking.create_run("user", "mix")
+        client.set_tag(user, "mammo.input.real", local)
+        tracking.set_status(user, "FINISHED")
+        assert Graph(tracking.nodes()).descendants(real) == {user}
+
+
+def test_a_run_that_was_created_though_no_answer_came_is_not_made_twice(
+    toy: ModuleType, source: Path, store: str, capsys: Any, monkeypatch: Any
+) -> None:
+    create = MlflowClient.create_run
+    answers = []
+
+    def lost(self: Any, *args: Any, **settings: Any) -> Any:
+        made = create(self, *args, **settings)
+        if not answers:
+            answers.append(made)
+            raise ConnectionResetError("the answer is lost")
+        return made
+
+    monkeypatch.setattr(MlflowClient, "create_run", lost)
+    line = call(capsys, f"--source={source}")
+    assert line["run_id"] == answers[0].info.run_id
+    assert len(MlflowClient(store).search_runs(["0"])) == 2  # and its child
+
+
+def test_what_the_server_refuses_fails_the_step_in_one_line_and_is_kept(
+    toy: ModuleType, store: str, tmp_path: Path, capsys: Any
+) -> None:
+    toy.run = refused  # type: ignore[attr-defined]
+    assert cli.run_entry("preprocess", []) == 2
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [each for each in said if each.startswith("preprocess: ")]
+    assert "the tracking server refused metrics bad@name" in line
+    (found,) = MlflowClient(store).search_runs(["0"])
+    assert (found.info.status, found.data.metrics) == ("FAILED", {"good": 1.0, "better": 3.0})
+    assert "bad@name" in found.data.tags["error"]
+    (kept,) = (tmp_path / "home" / "spool").rglob("rejected.jsonl")
+    (entry,) = map(json.loads, kept.read_text().splitlines())
+    assert entry["values"] == {"bad@name": 2.0}
+
+
+def test_hearts_that_stopped_are_found_and_their_runs_closed(store: str, capsys: Any) -> None:
+    client = MlflowClient(store)
+    with Tracking() as tracking:
+        stopped, beating = (tracking.create_run(name, "evaluate") for name in ("old", "new"))
+    client.set_tag(stopped, "mammo.heartbeat", "1000000000")
+    assert cli.main(["reap", "--dry_run", "true"]) == 0
+    assert client.get_run(stopped).info.status == "RUNNING"
+    assert cli.main(["reap", "--older", "5"]) == 0
+    assert f"{stopped} old: closed" in capsys.readouterr().out
+    assert client.get_run(stopped).info.status == "KILLED"
+    assert "silent for" in client.get_run(stopped).data.tags["mammo.reaped"]
+    assert client.get_run(beating).info.status == "RUNNING"
+    assert cli.main(["reap", "--older", "1"]) == 2
+
+
+def test_sync_leaves_a_living_process_its_journal(store: str, tmp_path: Path, capsys: Any) -> None:
+    with Tracking(tmp_path / "home") as tracking:
+        run_id = tracking.create_run("living", "evaluate")
+        assert cli.main(["sync"]) == 0
+        assert "skipped: its process is still at work" in capsys.readouterr().out
+        tracking.set_status(run_id, "FINISHED")
+    assert MlflowClient(store).get_run(run_id).info.status == "FINISHED"
