@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,9 @@ def conclude(
     run: "TrackedRun", step: str, settings: Mapping[str, Any], metrics: Mapping[str, float]
 ) -> None:
     """Write the note of a run that is done; of one with children say where to compare them."""
-    family, place = children(run.folder), run.tracking.experiment_id
+    known_at = run.tracking.outbox.server_id  # a child that an outage kept waiting has one of ours
+    family = [replace(each, run_id=known_at(each.run_id)) for each in children(run.folder)]
+    place = run.tracking.experiment_id
     text = note(
         step,
         settings,

@@ -69,8 +69,8 @@ class TrackedRun:
         self.artifacts(path)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        self.last.update(values)
         numbers = {name: float(value) for name, value in values.items()}
+        self.last |= numbers
         self._log("metrics", numbers, time=now_ms(), step=step or 0)
         if self._listener:
             self._listener(values, step)
