@@ -169,11 +169,17 @@ def test_a_user_is_permitted_by_name_and_forbidden_again(server, annas, bert):
     _, run, _ = annas
     read = f"runs/get?run_id={run}"
     metric = {"run_id": run, "key": "note", "value": 1.0, "timestamp": 1}
-    for level, statuses in (("READ", [200, 403]), ("EDIT", [200, 200]), ("NONE", [403, 403])):
-        done = server.start("user", "permit", "bert", "experiment", "annas", level)
+    for which, level, statuses in (
+        ("annas", "READ", [200, 403]),
+        ("annas", "EDIT", [200, 200]),
+        ("annas", "NONE", [403, 403]),
+        ("*", "READ", [200, 403]),
+        ("*", "NONE", [403, 403]),
+    ):
+        done = server.start("user", "permit", "bert", "experiment", which, level)
         assert (done.returncode, done.stderr) == (0, "")
         listed = server.start("user", "list").stdout
-        assert (f"bert: experiment annas {level}" in listed) == (level != "NONE")
+        assert (f"bert: experiment {which} {level}" in listed) == (level != "NONE")
         assert [
             ask(server, "GET", read, None, bert)[0],
             ask(server, "POST", "runs/log-metric", metric, bert)[0],
