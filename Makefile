@@ -21,7 +21,7 @@ READY := .venv/.ready
 # pytest-xdist 3.8 under pytest 9.2). One thread a worker: more would fight over two cores.
 TEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 # The other files of benchmarks/ are studies of what is drawn and learned: they take arguments, or hours.
-SPEED := classifying evaluating generating preprocessing reading start_up
+SPEED := classifying evaluating generating preprocessing reading start_up tracking
 LOCK := pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
         --python-version 3.11 --quiet
 
