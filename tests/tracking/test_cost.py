@@ -1,4 +1,4 @@
-"""What a training step pays for its logging: next to nothing, and far less than with Lightning's."""
+"""What a training step pays for its logging: next to nothing, far less than with Lightning's."""
 
 import statistics
 from pathlib import Path
