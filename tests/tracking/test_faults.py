@@ -222,7 +222,7 @@ def test_the_disk_of_the_spool_is_full(
     filler = small_disk / "filler"
 
     def fault(step: int) -> None:
-        if step == 25:  # not a byte is left, until the training is nearly over
+        if step == 65:  # not a byte is left, until the training is nearly over
             with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
                 while file.write(bytes(4096)):
                     pass
@@ -275,8 +275,7 @@ def test_the_second_of_two_clients_on_one_run_is_refused(
 
     def fault(step: int) -> None:
         if step == 40:
-            query = "SELECT run_uuid FROM runs ORDER BY start_time DESC LIMIT 1"
-            ((run_id,),) = stack.database.query(query)
+            run_id = CURRENT["training"].run_id
             with_it = {"MLFLOW_RUN_ID": run_id, "MAMMO_HOME": str(tmp_path / "elsewhere")}
             answers.append((run_id, second_client(with_it)))
 
