@@ -10,6 +10,10 @@ from mlflow.exceptions import MlflowException
 from mammo.errors import MammoError
 
 Answer = TypeVar("Answer")
+# What is at the bottom of the line, long as a page, in which MLflow tells of a failed request.
+_CAUSE = re.compile(
+    "(too many [0-9]+ error responses|Connection (refused|reset|aborted)|timed out)"
+)
 # How SQLite tells that it could not write.
 UNWRITABLE = re.compile("(database or disk is full|disk I/O error|write a readonly database)")
 
@@ -52,7 +56,7 @@ def asked(request: Callable[..., Answer], *args: Any, **settings: Any) -> Answer
     except (Away, Refused, MammoError):
         raise
     except Exception as error:
-        found = UNWRITABLE.search(str(error))
+        found = UNWRITABLE.search(str(error)) or _CAUSE.search(str(error))
         reason = found[0] if found else str(error).partition("\n")[0][:500]
         reason = reason or type(error).__name__
         raise (Away if _passes(error) else Refused)(reason) from error

@@ -139,6 +139,7 @@ class Delivery:
         entry = portion.other
         if not self.run_id and (entry or {}).get("kind") != "about":  # its first line is spoilt
             self.hopeless = True
+            self.rejected.append("the first line of the journal")
             return False
         if entry is None:
             self._batch(portion.items)
@@ -148,7 +149,7 @@ class Delivery:
             return False
         else:
             try:
-                _DO[entry["kind"]](self, entry)
+                _DO.get(entry["kind"], _DO["spoilt"])(self, entry)
             except Refused as refused:
                 self._reject(entry, str(refused))
                 if entry["kind"] == "about":
@@ -280,7 +281,9 @@ _DO: dict[str, Callable[[Delivery, Entry], None]] = {
     "reopen": Delivery._reopen,
     "input": Delivery._input,
     "end": Delivery._end,
-    "spoilt": lambda delivery, entry: delivery._reject(entry, "its line is spoilt"),
+    "spoilt": lambda delivery, entry: delivery._reject(
+        entry, "its line is spoilt, or of a newer mammo"
+    ),
 }
 
 

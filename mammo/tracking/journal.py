@@ -225,11 +225,13 @@ class Journal:
         try:
             written = os.write(self._descriptor, line)
         except OSError:
-            written = 0
-        if written < len(line):
-            os.ftruncate(self._descriptor, self.end)
             return False
-        self.end += written
+        # asked of the file: a signal may have come between a line and its being counted
+        size = os.fstat(self._descriptor).st_size
+        if written < len(line):
+            os.ftruncate(self._descriptor, size - written)
+            return False
+        self.end = size
         self._unsynced = True
         return True
 
@@ -290,6 +292,7 @@ def _decoded(line: bytes) -> Entry:
     """An entry; one that a failing disk has spoilt says so and tells nothing else."""
     try:
         entry = json.loads(line)
-        return entry if isinstance(entry, dict) else {"kind": "spoilt"}
     except ValueError:
         return {"kind": "spoilt"}
+    whole = isinstance(entry, dict) and "kind" in entry
+    return entry if whole else {"kind": "spoilt"}

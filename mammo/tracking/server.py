@@ -20,6 +20,19 @@ from mammo.tracking.sender import LONGEST_S
 Answer = TypeVar("Answer")
 
 
+def prepare() -> None:
+    """Set what MLflow does beside its work, before it is asked for the first time."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # the last line of stdout is the step's, and runs are ended by a thread of their own
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # who waits and for how long is decided here, not within each request
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # it logs the whole traceback of what it then raises, and we tell
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
 class ServerAway(TrackingError):
     """The tracking server does not answer, or must not be asked."""
 
@@ -28,13 +41,7 @@ class Server:
     """The store at the address that MLflow's own variables name."""
 
     def __init__(self, *, offline: bool) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        # who waits and for how long is decided here, not within each request
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        # it logs the whole traceback of what it then raises, and we tell
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        prepare()
         self.address = str(mlflow.get_tracking_uri())
         self.offline = offline
         self.client = mlflow.MlflowClient()

@@ -16,6 +16,7 @@ from mammo.tracking.answers import Away, Refused, asked
 from mammo.tracking.delivery import Delivery, identified
 from mammo.tracking.journal import Busy, Journal
 from mammo.tracking.outbox import now_ms
+from mammo.tracking.server import prepare
 from mammo.tracking.view import entries_in, seen
 
 
@@ -99,4 +100,5 @@ def _try_again(journal: Journal) -> None:
 
 @cache
 def _client(address: str) -> mlflow.MlflowClient:
+    prepare()
     return mlflow.MlflowClient(address)

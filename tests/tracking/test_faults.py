@@ -15,8 +15,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import servers
+import small
 from stack import Stack, checkpoint, picture, pixels, running_stack
 
 from mammo import cli, driver
@@ -75,7 +77,7 @@ class Training:
             self.longest = (name, took)
 
 
-CURRENT: dict[str, Training] = {}
+CURRENT: dict[str, Any] = {}
 
 
 def run(tracked: Any, *, seed: int = 0) -> Result:
@@ -220,7 +222,7 @@ def test_the_disk_of_the_spool_is_full(
     filler = small_disk / "filler"
 
     def fault(step: int) -> None:
-        if step == 25:  # not a byte is left, until the training is nearly over
+        if step == 65:  # not a byte is left, until the training is nearly over
             with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
                 while file.write(bytes(4096)):
                     pass
@@ -273,8 +275,7 @@ def test_the_second_of_two_clients_on_one_run_is_refused(
 
     def fault(step: int) -> None:
         if step == 40:
-            query = "SELECT run_uuid FROM runs ORDER BY start_time DESC LIMIT 1"
-            ((run_id,),) = stack.database.query(query)
+            run_id = CURRENT["training"].run_id
             with_it = {"MLFLOW_RUN_ID": run_id, "MAMMO_HOME": str(tmp_path / "elsewhere")}
             answers.append((run_id, second_client(with_it)))
 
@@ -334,3 +335,59 @@ def test_the_server_goes_for_good_and_sync_brings_all_later(
     assert cli.main(["sync"]) == 0
     assert_all_is_there(stack, line["run_id"], 60, tmp_path)
     assert_nothing_is_left(home)
+
+
+def parent(tracked: Any, *, source: str = "", seed: int = 0) -> Result:
+    """Launch a step that makes a dataset and, with the server gone, two that use it."""
+    made = tracked.launch("preprocess", {"source": source})
+    CURRENT["stack"].mlflow.stop()
+    for number in (1, 2):  # the second is the same step again
+        used = tracked.launch("mix", {"data": made.outputs["dataset"]})
+        tracked.metrics({"images": used.metrics["images"]}, number)
+    return Result(used.outputs)
+
+
+def maker(tracked: Any, *, source: str = "", seed: int = 0) -> Result:
+    """Hand on the dataset in `source`."""
+    tracked.artifacts(Path(source), "dataset")
+    about = json.loads((Path(source) / "dataset.json").read_text())
+    return Result({"dataset": tracked.uri("dataset")}, {}, about["digest"])
+
+
+def user(tracked: Any, *, data: str = "", seed: int = 0) -> Result:
+    """Count the rows of a dataset that another step made."""
+    (found,) = tracked.inputs["data"]
+    rows = len(pd.read_parquet(found.path / "manifest.parquet"))
+    return Result({"dataset": found.uri}, {"images": float(rows)}, found.digest)
+
+
+def test_steps_use_each_other_while_the_server_is_away(
+    stack: Stack, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    modules = {"main": parent, "preprocess": maker, "mix": user}
+    for name, function in modules.items():
+        module = ModuleType(name)
+        module.run = function  # type: ignore[attr-defined]
+        modules[name] = module  # type: ignore[assignment]
+    modules["mix"].INPUTS = {"data": "dataset"}  # type: ignore[attr-defined]
+    monkeypatch.setattr(driver, "step_module", modules.__getitem__)
+    monkeypatch.setitem(CURRENT, "stack", stack)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", stack.url)
+    monkeypatch.setenv("MAMMO_TRACKING_WAIT_S", "2")
+    monkeypatch.setenv("MAMMO_CLOSE_S", "2")
+    rows = small.real_rows({"benign": [2], "malignant": [1]})
+    source = small.dataset(home / "datasets", rows).folder
+    assert cli.run_entry("main", [f"--source={source}"]) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    stack.mlflow.start()
+    assert cli.main(["sync"]) == 0
+    assert_nothing_is_left(home)
+    assert stack.status(line["run_id"]) == "FINISHED"
+    assert stack.rows(line["run_id"], "images") == [(1, 3.0), (2, 3.0)]
+    query = "SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' AND value = %s"
+    below = [stack.tags(str(row[0])) for row in stack.database.query(query, line["run_id"])]
+    assert sorted(each["mammo.step"] for each in below) == ["mix", "preprocess"]
+    (using,) = [each for each in below if each["mammo.step"] == "mix"]
+    (making,) = [each for each in below if each["mammo.step"] == "preprocess"]
+    assert line["outputs"]["dataset"] == f"runs:/{using['mammo.input.data']}/dataset"
+    assert making["mammo.digest"] == source.name
