@@ -52,10 +52,12 @@ class Delivery:
     def send_words(self) -> None:
         """Send all numbers and words as far as an end that waits for files; may raise Away."""
         self.journal.synchronize()
+        until = self.journal.end  # what is logged meanwhile goes with the next batch
         going = not self.hopeless
-        while going:
-            entries = self.journal.read(self._place)
-            going = self._send(entries) if entries else self._send_from_memory()
+        while going and self._place < until and not self.journal.retired:
+            going = self._send(self.journal.read(self._place))
+        if going:
+            self._send_from_memory()
         if self.beating and self.run_id and time.monotonic() - self._beat > BEAT_S:
             self._beat = time.monotonic()
             self._batch([Item("tags", HEARTBEAT, str(int(time.time())))])
@@ -120,20 +122,16 @@ class Delivery:
             self._save_place()
         return True
 
-    def _send_from_memory(self) -> bool:
-        """Send what a full disk did not take; False when there is nothing, or an end waits."""
+    def _send_from_memory(self) -> None:
+        """Send what a full disk did not take, as far as an end that waits for files."""
         entries, done = self.journal.lend(self._place), 0
-        if not entries:
-            # where room was found they are in the file by now
-            return self._place < self.journal.end and not self.journal.retired
         try:
             for portion in portions((entry, self._place) for entry in entries):
                 if not self._take(portion):
-                    return False
+                    return
                 done += portion.lines
         finally:
             self.journal.give_back(done)
-        return True
 
     def _take(self, portion: Portion) -> bool:
         entry = portion.other
