@@ -12,10 +12,10 @@ import numpy as np
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 from numpy.typing import NDArray
 
-from mammo.lineage import COMMIT, DIRTY
 from mammo.registrar import Registrar
 from mammo.run import Listener, Reference, Result, Run
 from mammo.tracking import pictures
+from mammo.tracking.context import UNKNOWN, code_state
 from mammo.tracking.ending import closing, unfinished_run
 from mammo.tracking.mlmodel import write_mlmodel
 from mammo.tracking.outbox import now_ms
@@ -116,9 +116,9 @@ class TrackedRun:
         self.tracking.outbox.append(self.id, said)
 
     def commit(self) -> str:
-        tags = self.tracking.get(self.id).data.tags
-        commit = str(tags.get(COMMIT, "")).removeprefix("unknown")
-        return f"{commit}-dirty" if commit and tags.get(DIRTY) == "true" else commit
+        code = code_state()
+        known = code.commit.removeprefix(UNKNOWN)
+        return f"{known}-dirty" if known and code.dirty == "true" else known
 
     def uri(self, path: str) -> str:
         return f"runs:/{self.id}/{path}"
