@@ -9,7 +9,7 @@ TABLE = (ROOT / "docs" / "features.md").read_text()
 ROWS = [
     [cell.strip() for cell in line.strip().strip("|").split("|")]
     for line in TABLE.splitlines()
-    if re.match(r"\| [STN]\d", line)
+    if re.match(r"\| [STNM]\d", line)
 ]
 NUMBERS = {"S0": 45, "S1": 18, "S2": 15, "S3": 13, "S4": 23}
 TRAPS = {"T0": "abcdefghijk", "T1": "abcde", "T2": "abcdefg", "T3": "abcdefgh", "T4": "abcde"}
@@ -18,7 +18,7 @@ TRAPS = {"T0": "abcdefghijk", "T1": "abcde", "T2": "abcdefg", "T3": "abcdefgh", 
 def test_every_row_is_there_once():
     expected = [f"{group}.{n}" for group, last in NUMBERS.items() for n in range(1, last + 1)]
     expected += [f"{group}.{letter}" for group, letters in TRAPS.items() for letter in letters]
-    expected += [f"N{n}" for n in range(1, 34)]
+    expected += [f"N{n}" for n in range(1, 34)] + [f"M{n}" for n in range(1, 8)]
     assert [row[0] for row in ROWS] == expected
 
 
