@@ -71,7 +71,8 @@ def test_metrics_come_once_an_epoch_and_samples_of_every_class_when_asked(traine
     _, result, tracked = trained
     names = ["train/loss", "val/loss", "lr", "images_seen", "images_per_second"]
     names += ["val/loss_low_noise", "val/loss_middle_noise"]  # no row here is almost all noise
-    assert {name: step for name, _, step in tracked.history} == dict.fromkeys(names, 2)
+    best = [f"best/{name}" for name in ("epoch", *names) if name.startswith(("val/", "epoch"))]
+    assert {name: step for name, _, step in tracked.history} == dict.fromkeys(names + best, 2)
     assert tracked.last["images_seen"] == 16  # 12 images make one whole batch of 8
     assert set(result.metrics) == {"val/loss", "images_seen", "images_per_second"}
     assert sorted(tracked.images) == [("samples/benign", 2), ("samples/malignant", 2)]
