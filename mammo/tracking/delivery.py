@@ -11,6 +11,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from mammo.tracking.answers import Refused, asked
+from mammo.tracking.experiments import opened
 from mammo.tracking.journal import Entry, Journal
 from mammo.tracking.pictures import encoded
 from mammo.tracking.portions import Item, Portion, entry_of, portions
@@ -179,7 +180,7 @@ class Delivery:
     def _experiment(self, name: str) -> str:
         found = asked(self.client.get_experiment_by_name, name)
         if found is None:
-            return str(asked(self.client.create_experiment, name))
+            found = asked(opened, self.client, name)
         return str(found.experiment_id)
 
     def _reopen(self, entry: Entry) -> None:

@@ -15,6 +15,7 @@ import mlflow
 
 from mammo.errors import TrackingError
 from mammo.tracking.answers import UNWRITABLE, Away, Refused, asked, unwritable
+from mammo.tracking.experiments import opened
 from mammo.tracking.sender import LONGEST_S
 
 Answer = TypeVar("Answer")
@@ -118,9 +119,7 @@ class Server:
         if by_id:
             return by_id
         name = experiment_name()
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            return str(self.client.create_experiment(name))
+        found = self.client.get_experiment_by_name(name) or opened(self.client, name)
         if found.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"experiment {name!r} was deleted; restore it or set MLFLOW_EXPERIMENT_NAME"

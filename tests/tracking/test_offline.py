@@ -139,6 +139,21 @@ def test_a_run_that_was_created_though_no_answer_came_is_not_made_twice(
     assert len(MlflowClient(store).search_runs(["0"])) == 2  # and its child
 
 
+def test_an_experiment_that_another_process_makes_first_is_taken(
+    store: str, monkeypatch: Any
+) -> None:
+    """Of many jobs that start at once each finds no experiment, and one makes it."""
+    made = MlflowClient(store).create_experiment("shared")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "shared")
+    look, looks = MlflowClient.get_experiment_by_name, iter([lambda *_: None])
+    monkeypatch.setattr(
+        *(MlflowClient, "get_experiment_by_name"),
+        lambda self, name: next(looks, look)(self, name),
+    )
+    with Tracking() as tracking:
+        assert tracking.experiment_id == made
+
+
 def test_what_the_server_refuses_fails_the_step_in_one_line_and_is_kept(
     toy: ModuleType, store: str, tmp_path: Path, capsys: Any
 ) -> None:

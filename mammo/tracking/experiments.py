@@ -1,0 +1,16 @@
+"""Experiments of the tracking store, which several processes may want to make at once."""
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+
+
+def opened(client: MlflowClient, name: str) -> Experiment:
+    """A new experiment, or the one that another process made under that name in the meantime."""
+    try:
+        return client.get_experiment(client.create_experiment(name))
+    except MlflowException as error:
+        found = client.get_experiment_by_name(name)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            raise
+        return found
