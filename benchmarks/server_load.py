@@ -30,7 +30,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import servers
 
 RATE = 10  # metrics a second and client
-COLUMNS = ("side", "rows", "of", "seconds", "call, median", "99 %", "longest", "errors", "server")
+COLUMNS = (
+    "side",
+    "rows",
+    "logged",
+    "planned",
+    "seconds",
+    "call, median",
+    "99 %",
+    "longest",
+    "errors",
+    "server",
+)
 Log = Callable[[str, float, int], None]
 
 
@@ -272,7 +283,7 @@ def line(side: str, load: Load) -> str:
     middle, late = np.percentile(calls, [50, 99])
     told = f"{len(load.errors)}" + (f" ({json.dumps(load.errors[0])})" if load.errors else "")
     return (
-        f"| {side} | {load.rows} | {load.planned} | {load.seconds:.0f} | {middle:.3f} ms"
+        f"| {side} | {load.rows} | {len(load.calls_ms)} | {load.planned} | {load.seconds:.0f} | {middle:.3f} ms"
         f" | {late:.2f} ms | {calls.max():.0f} ms | {told} | {load.memory_mb:.0f} MiB |"
     )
 
