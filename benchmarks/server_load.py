@@ -283,8 +283,8 @@ def line(side: str, load: Load) -> str:
     middle, late = np.percentile(calls, [50, 99])
     told = f"{len(load.errors)}" + (f" ({json.dumps(load.errors[0])})" if load.errors else "")
     return (
-        f"| {side} | {load.rows} | {len(load.calls_ms)} | {load.planned} | {load.seconds:.0f} | {middle:.3f} ms"
-        f" | {late:.2f} ms | {calls.max():.0f} ms | {told} | {load.memory_mb:.0f} MiB |"
+        f"| {side} | {load.rows} | {len(load.calls_ms)} | {load.planned} | {load.seconds:.0f}"
+        f" | {middle:.3f} ms | {late:.2f} ms | {calls.max():.0f} ms | {told} | {load.memory_mb:.0f} MiB |"
     )
 
 
