@@ -282,10 +282,9 @@ def line(side: str, load: Load) -> str:
     calls = np.array(load.calls_ms or [0.0])
     middle, late = np.percentile(calls, [50, 99])
     told = f"{len(load.errors)}" + (f" ({json.dumps(load.errors[0])})" if load.errors else "")
-    return (
-        f"| {side} | {load.rows} | {len(load.calls_ms)} | {load.planned} | {load.seconds:.0f}"
-        f" | {middle:.3f} ms | {late:.2f} ms | {calls.max():.0f} ms | {told} | {load.memory_mb:.0f} MiB |"
-    )
+    counts = f"{load.rows} | {len(load.calls_ms)} | {load.planned} | {load.seconds:.0f}"
+    times = f"{middle:.3f} ms | {late:.2f} ms | {calls.max():.0f} ms"
+    return f"| {side} | {counts} | {times} | {told} | {load.memory_mb:.0f} MiB |"
 
 
 if __name__ == "__main__":
