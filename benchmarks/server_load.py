@@ -23,6 +23,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import mlflow
 import numpy as np
 import psutil
 
@@ -61,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=int, default=120)
+    parser.add_argument("--sides", default=",".join(SIDES))
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--metrics", type=int, default=50, help="of each of the listed runs")
     asked = parser.parse_args()
@@ -79,9 +81,11 @@ def main() -> None:
                 "| side | rows | of | seconds | call, median | 99 % | longest | errors | server |"
             )
             print("|---|---|---|---|---|---|---|---|---|")
-            for side in SIDES:
+            for side in asked.sides.split(","):
                 found = loaded(side, server, folder, clients=asked.clients, seconds=asked.seconds)
                 print(line(side, found), flush=True)
+            if not asked.runs:
+                return
             for name, value in listed(server, runs=asked.runs, metrics=asked.metrics).items():
                 print(f"{name}: {value}", flush=True)
 
@@ -91,6 +95,7 @@ def loaded(
 ) -> Load:
     """Let `clients` processes log for `seconds` through `side`, and look at what arrived."""
     experiment = f"load-{side}-{time.time_ns()}"
+    mlflow.MlflowClient(server.url).create_experiment(experiment)  # Lightning's 50 would collide
     load = Load(planned=clients * seconds * RATE)
     processes = multiprocessing.get_context("forkserver")  # clients share the imported packages
     processes.set_forkserver_preload(["mlflow", "lightning.pytorch.loggers", "mammo.tracking"])
@@ -166,8 +171,6 @@ def through_mammo(number: int, folder: Path) -> tuple[Log, Callable[[], None]]:
 
 
 def through_mlflow(number: int, folder: Path) -> tuple[Log, Callable[[], None]]:
-    import mlflow
-
     mlflow.set_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
     mlflow.start_run(run_name=f"client {number}")
     return lambda name, value, step: mlflow.log_metric(name, value, step=step), mlflow.end_run
