@@ -77,10 +77,7 @@ def main() -> None:
         ):
             os.environ["MLFLOW_TRACKING_URI"] = server.url
             os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-            print(
-                "| side | rows | of | seconds | call, median | 99 % | longest | errors | server |"
-            )
-            print("|---|---|---|---|---|---|---|---|---|")
+            print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
             for side in asked.sides.split(","):
                 found = loaded(side, server, folder, clients=asked.clients, seconds=asked.seconds)
                 print(line(side, found), flush=True)

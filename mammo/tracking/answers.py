@@ -28,6 +28,7 @@ def unwritable(error: str) -> str:
 
 
 _NOT_NOW = {408, 425, 429}
+_BUSY = "QueuePool limit"  # of the server's connections to its database, told as a bad request
 
 
 class Away(Exception):
@@ -69,7 +70,7 @@ def _passes(error: Exception) -> bool:
     else:
         status = getattr(getattr(error, "response", None), "status_code", 0)
     if status:
-        return status >= 500 or status in _NOT_NOW
+        return status >= 500 or status in _NOT_NOW or _BUSY in str(error)
     if isinstance(error, FileNotFoundError | TypeError | ValueError | KeyError | AttributeError):
         return False
     # connections that break, and what the client of S3 raises, where artifacts go there directly

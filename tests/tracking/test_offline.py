@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import small
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from mammo import cli, driver
 from mammo.lineage import Graph
 from mammo.references import resolve
 from mammo.run import Result
 from mammo.tracking import Tracking
+from mammo.tracking.answers import Away, asked
 
 pytestmark = pytest.mark.doors
 ROWS = small.real_rows({"benign": [2], "malignant": [1]})
@@ -152,6 +155,18 @@ def test_an_experiment_that_another_process_makes_first_is_taken(
     )
     with Tracking() as tracking:
         assert tracking.experiment_id == made
+
+
+def test_a_server_that_ran_out_of_connections_is_asked_again() -> None:
+    """MLflow tells it as a bad request; fifty clients at once have seen it."""
+    busy = MlflowException("QueuePool limit of size 5 overflow 5 reached", error_code=BAD_REQUEST)
+
+    def request() -> None:
+        raise busy
+
+    assert busy.get_http_status_code() == 400
+    with pytest.raises(Away):
+        asked(request)
 
 
 def test_what_the_server_refuses_fails_the_step_in_one_line_and_is_kept(
