@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mammo.errors import TrackingError
 from mammo.lineage import WITHDRAWN, Graph
 from mammo.registrar import Evaluation, Scores, Version
-from mammo.tracking.answers import Refused, is_unknown
+from mammo.tracking.answers import Refused
 from mammo.tracking.server import ServerAway
 from mammo.tracking.store import Tracking
 
@@ -104,7 +103,7 @@ class Registry:
         try:
             return _version(self._ask(found, name, alias, kept=Refused))
         except Refused as refused:
-            if is_unknown(refused):
+            if _code(refused) in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise TrackingError(f"the registry refuses {name}@{alias}: {refused}") from refused
 
@@ -116,8 +115,11 @@ class Registry:
     def add(
         self, name: str, run_id: str, path: str, *, tags: Mapping[str, str], note: str
     ) -> Version:
-        with suppress(Refused):  # another version of it is there already
+        try:
             self._ask(self._client.create_registered_model, name, kept=Refused)
+        except Refused as refused:
+            if _code(refused) != "RESOURCE_ALREADY_EXISTS":
+                raise TrackingError(f"the registry refuses {name}: {refused}") from refused
         source = f"{self._tracking.get(run_id).info.artifact_uri}/{path}"
         made = self._ask(
             *(self._client.create_model_version, name, source, run_id),
@@ -159,9 +161,14 @@ def withdrawn(tracking: Tracking, run_id: str, digest: str) -> str:
     query = f"tags.`mammo.digest` = '{digest}' and tags.`{WITHDRAWN}` != ''"
     try:
         found = tracking.everywhere(query, limit=1)
-    except ServerAway:  # offline: it is asked when the runs are sent
+    except ServerAway:  # offline nobody can say
         return ""
     return str(found[0].data.tags[WITHDRAWN]) if found else ""
+
+
+def _code(refused: Refused) -> str:
+    """MLflow's word for why it refused; any other than the awaited one is told."""
+    return str(getattr(refused.__cause__, "error_code", ""))
 
 
 def _asked(params: Mapping[str, str], name: str) -> str:
