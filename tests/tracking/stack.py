@@ -112,7 +112,7 @@ def _postgres(stack: ExitStack, folder: Path) -> tuple[servers.Postgres, Server]
     if os.geteuid() == 0:
         shutil.chown(place, "postgres", "postgres")
         account |= {"user": "postgres", "group": "postgres", "extra_groups": []}
-    server = servers.Postgres(servers.free_port(), "mlflow", secrets.token_hex(8), "postgres")
+    server = servers.Postgres(servers.free_port(), "mlflow", secrets.token_hex(16), "postgres")
     (place / "password").write_text(server.password)
     initialize = [programs / "initdb", "-D", place / "data", "-U", server.user, "--no-sync"]
     initialize += ["--pwfile", place / "password", "-A", "scram-sha-256", "-E", "UTF8"]
