@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from math import isfinite
@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError, DataError, MammoError
+from mammo.launch import Order, at_its_place, check_launcher, open_launcher, read_profile
 from mammo.references import check_form, on_hub, resolve
 from mammo.run import Listener, Reference, Result
 
@@ -36,7 +37,13 @@ STEPS = (
     "tune",
     "promote",
 )
-COMMON: dict[str, Any] = {"launcher": "local", "run_name": "", "reuse": True, "work_dir": ""}
+COMMON: dict[str, Any] = {
+    "launcher": "local",
+    "cluster": "",
+    "run_name": "",
+    "reuse": True,
+    "work_dir": "",
+}
 # Settings that every entry point takes, also where they have nothing to say.
 EVERYWHERE: dict[str, Any] = {"seed": 0, "device": "auto"}
 # Settings that do not change what a step computes, and so stay out of its fingerprint.
@@ -54,6 +61,7 @@ def run_step(step: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     module = step_module(step)
     joined = os.environ.pop("MLFLOW_RUN_ID", "")  # a child process or run must not join it too
     try:
+        settings = at_its_place(settings)
         check(module, settings)
         work = work_folder(str(settings.get("work_dir", "")))
     except MammoError as error:
@@ -76,9 +84,6 @@ def fail_joined(run_id: str, line: str) -> None:
 
 def check(module: ModuleType, settings: Mapping[str, Any]) -> None:
     """Let a step refuse its settings before anything expensive starts."""
-    launcher = settings.get("launcher", "local")
-    if launcher != "local":
-        raise ConfigError(f"launcher {launcher!r} is not available; use local")
     for name in getattr(module, "INPUTS", {}):
         required = inspect.signature(module.run).parameters[name].default is inspect.Parameter.empty
         if required and not settings.get(name):
@@ -87,6 +92,7 @@ def check(module: ModuleType, settings: Mapping[str, Any]) -> None:
             check_form(text, module.INPUTS[name], name)
     if hasattr(module, "check"):
         module.check(settings)
+    check_launcher(settings)
 
 
 def named(module: ModuleType, settings: Mapping[str, Any], name: str) -> list[str]:
@@ -221,29 +227,54 @@ class _Execution:
         if not unfinished_run(self.tracking, folder):  # state of a run that is not there to go on
             shutil.rmtree(folder, ignore_errors=True)
         run_id = self._run_id(folder)
-        with closing(self.tracking, run_id):
+        with ExitStack() as stack:
+            stack.enter_context(closing(self.tracking, run_id))
             tracked = TrackedRun(
                 self.tracking,
                 run_id,
                 folder=folder,
                 work=self.work,
                 inputs=self.inputs,
-                launcher=partial(_launch, reuse=bool(self.settings.get("reuse", True))),
+                launcher=partial(launch, reuse=bool(self.settings.get("reuse", True))),
                 listener=self.listener,
             )
             tracked.params(_flat(self.settings))
             tracked.tags(self._tags(fingerprint))
             tracked.config({key: self.settings[key] for key in self.settings if key != "work_dir"})
-            try:
-                result: Result = self.module.run(tracked, **_wanted(self.module, self.settings))
-            except OSError as error:
-                raise _users_oserror(error, str(self.settings.get("source", ""))) from error
-            # the JSON line has no word for a number that is not there
-            finite = {name: value for name, value in result.metrics.items() if isfinite(value)}
-            result = replace(result, metrics=finite)
-            tracked.tags(_result_tags(result))
+            if self.settings.get("launcher") == "none":
+                line = self._prepared(tracked)
+                stack.pop_all()  # whoever runs the commands ends the run
+                return line
+            result = self._carried_out(tracked)
         shutil.rmtree(folder, ignore_errors=True)
         return self._line(run_id, result)
+
+    def _carried_out(self, tracked: "TrackedRun") -> Result:
+        """Do the step where its launcher says, and hand on what it made."""
+        order = self._order(tracked)
+        if self.settings.get("launcher") != "slurm":
+            if order.parts:
+                order.do_parts(open_launcher("local", read_profile(""), tracked.folder))
+            return carry_out(self.module, tracked, self.settings)
+        profile = read_profile(str(self.settings.get("cluster", "")))
+        jobs = int(self.settings.get("jobs", 1))
+        launcher = open_launcher("slurm", profile, tracked.folder)
+        order.do_all(launcher, at_once=jobs if jobs > 1 else 0)
+        said = json.loads(self.tracking.get(tracked.id).data.tags["mammo.result"])
+        return Result(said["outputs"], said["metrics"], said["digest"])
+
+    def _prepared(self, tracked: "TrackedRun") -> dict[str, Any]:
+        """Write the order; its commands are for somebody else to run, the last one at the end."""
+        order = self._order(tracked)
+        order.write()
+        parts, gather = order.commands()
+        self.tracking.set_status(tracked.id, "SCHEDULED")
+        line = self._line(tracked.id, Result())
+        return {**line, "status": "SCHEDULED", "commands": [str(each) for each in [*parts, gather]]}
+
+    def _order(self, tracked: "TrackedRun") -> Order:
+        parts = self.module.parts(tracked, self.settings) if self._has("parts") else 0
+        return Order.of(tracked, self.step, self.settings, parts)
 
     def _run_id(self, folder: Path) -> str:
         """The run to continue, else the one `mlflow run` opened, else a new one."""
@@ -292,7 +323,20 @@ class _Execution:
             raise
 
 
-def _launch(
+def carry_out(module: ModuleType, tracked: "TrackedRun", settings: Mapping[str, Any]) -> Result:
+    """Do a step in this process; its result goes into the tags of its run too."""
+    try:
+        result: Result = module.run(tracked, **wanted(module, settings))
+    except OSError as error:
+        raise _users_oserror(error, str(settings.get("source", ""))) from error
+    # the JSON line has no word for a number that is not there
+    finite = {name: value for name, value in result.metrics.items() if isfinite(value)}
+    result = replace(result, metrics=finite)
+    tracked.tags(_result_tags(result))
+    return result
+
+
+def launch(
     parent: "TrackedRun",
     step: str,
     settings: Mapping[str, Any],
@@ -324,12 +368,13 @@ def defaults(module: ModuleType) -> dict[str, Any]:
     }
 
 
-def _wanted(module: ModuleType, settings: Mapping[str, Any]) -> dict[str, Any]:
+def wanted(module: ModuleType, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `settings` that the step takes."""
     names = list(inspect.signature(module.run).parameters)[1:]
-    wanted = {name: settings[name] for name in names if name in settings}
+    found = {name: settings[name] for name in names if name in settings}
     if "step_settings" in names:  # settings of the steps that this one launches
-        wanted["step_settings"] = {name: settings.get(name, {}) for name in module.NESTED}
-    return wanted
+        found["step_settings"] = {name: settings.get(name, {}) for name in module.NESTED}
+    return found
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

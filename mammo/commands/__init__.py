@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "data": "public collections, and the layouts of other systems",
     "doctor": "what is wrong with a dataset, as a page with pictures",
     "lineage": "what a run was made from, and what was made from it",
+    "part": "a share of a step, as the launchers of a cluster run it",
     "predict": "what a classifier says of new images, as a CSV",
     "regenerate": "an image of a sampled dataset again, to the bit",
     "verify": "whether image files are synthetic ones of mammo, and as they were drawn",

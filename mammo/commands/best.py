@@ -20,7 +20,14 @@ JUDGED = (
     *("auc", "auc_low", "auc_high", "pr_auc", "balanced_accuracy", "sensitivity", "specificity"),
     *("f1", "brier", "ece"),
 )
-UNTELLING = {"run_name", "reuse", "work_dir", "launcher", "monitor"}  # settings that are no cause
+UNTELLING = {
+    "run_name",
+    "reuse",
+    "work_dir",
+    "launcher",
+    "cluster",
+    "monitor",
+}  # settings that are no cause
 _RUN_ID = re.compile(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?")
 
 
