@@ -8,7 +8,6 @@ from mammo import driver
 from mammo.commands import call
 from mammo.errors import ConfigError
 from mammo.launch import GATHER, Order
-from mammo.tracking import TrackedRun, Tracking, closing, store_in_plain_words
 
 
 def part(folder: str, number: str) -> int:
@@ -20,6 +19,8 @@ def part(folder: str, number: str) -> int:
     order = Order.read(Path(folder))
     if number != GATHER and not (number.isdecimal() and int(number) < order.parts):
         raise ConfigError(f"number {number!r} is no part of this order; it has {order.parts}")
+    from mammo.tracking import TrackedRun, Tracking, closing, store_in_plain_words
+
     module = driver.step_module(order.step)
     with store_in_plain_words():
         tracking = Tracking()

@@ -1,6 +1,8 @@
 """Runs commands as processes of this machine, a GPU and a share of the cores for each."""
 
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -89,6 +91,7 @@ def _gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [each for each in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if each]
-    import torch
-
-    return [str(number) for number in range(torch.cuda.device_count())]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, check=False)
+    return [str(number) for number in range(len(listed.stdout.splitlines()))]
