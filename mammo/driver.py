@@ -171,8 +171,16 @@ class _Execution:
             with _only_process_in(folder):
                 done = self._finished(fingerprint)
                 if done is not None and self._is_whole(done):
+                    self._clear(folder)
                     return self._reused(done)
                 return self._computed(fingerprint, folder)
+
+    def _clear(self, folder: Path) -> None:
+        """Remove what a run left behind that jobs ended after its own process was gone."""
+        from mammo.tracking import unfinished_run
+
+        if folder.is_dir() and not unfinished_run(self.tracking, folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _has(self, name: str) -> bool:
         return hasattr(self.module, name)

@@ -1,6 +1,7 @@
 """A real Slurm on loopback: two virtual nodes with two CPUs and two pretended GPUs each."""
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -82,12 +83,16 @@ class Slurm:
             time.sleep(0.1)
 
     def hurry(self, job: str, *, timeout_s: float = 60) -> None:
-        """Start a job that was put back into the queue, where it would wait for two minutes."""
+        """Start a job again that is put back into the queue, where it would wait two minutes."""
         deadline = time.monotonic() + timeout_s
-        while "RUNNING" not in self.states(job).values():
-            assert time.monotonic() < deadline, self.states(job)
-            self.ask("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
+        while not re.search(r"JobState=(RUNNING|COMP\w+) .*Restarts=[1-9]", self._about(job)):
+            assert time.monotonic() < deadline, self._about(job)
+            if "JobState=PENDING" in self._about(job):
+                self.ask("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
             time.sleep(0.2)
+
+    def _about(self, job: str) -> str:
+        return self.ask("scontrol", "show", "job", "-o", job)
 
     def cancel_all(self) -> None:
         """Empty the queue, so that one test leaves no job to the next."""

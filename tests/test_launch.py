@@ -1,5 +1,6 @@
 """Launchers and profiles without a cluster: processes, what they are given, and what is refused."""
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,18 @@ def test_paths_of_a_profile_are_taken_where_nothing_else_names_them(
     assert (given["work_dir"], given["source"]) == ("mine", "there")
     monkeypatch.setenv("MAMMO_HOME", "/home/of/mammo")
     assert at_its_place({**settings, "work_dir": ""})["work_dir"] == ""
+
+
+def test_a_profile_names_the_tracking_server_unless_the_environment_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"cluster": written(tmp_path, {"tracking_uri": "http://login1:5000"})}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mine:5000")
+    at_its_place(settings)
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://mine:5000"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    at_its_place(settings)
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://login1:5000"
 
 
 @pytest.mark.parametrize(

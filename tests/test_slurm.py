@@ -1,27 +1,25 @@
 """Steps on a real Slurm of two nodes: what an array makes is what one process makes."""
 
+import json
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import doors
 import pytest
-import small
 import yaml
+from drawn import digest, pixels, status, trained
 from mlflow import MlflowClient
 from slurm import Slurm
 
-from mammo.data.dataset import Dataset
+sys.path.insert(0, str(Path(__file__).resolve().parent / "steps"))
+
+from classifier_data import TINY, write
 
 pytestmark = pytest.mark.doors
-
-GENERATOR: dict[str, Any] = {
-    "channels": "8,16",
-    "attention": 0,
-    "batch_size": 4,
-    "epochs": 1,
-    "sample_every": 0,
-    "device": "cpu",
-}
 
 
 @pytest.fixture
@@ -37,20 +35,11 @@ def profile(folder: Path, **asked: Any) -> str:
     return str(path)
 
 
-def tags(run_id: str) -> dict[str, str]:
-    return dict(MlflowClient().get_run(run_id).data.tags)
-
-
 def test_sample_as_an_array_of_four_has_the_pixels_of_one_task(
     slurm: Slurm, cluster: str, tmp_path: Path
 ) -> None:
-    rows = small.real_rows({"benign": [1] * 12, "malignant": [1] * 12})
-    for number, row in enumerate(rows):
-        row["split"] = "train" if number % 3 else "val"
-    data = small.dataset(tmp_path / "elsewhere", rows, shape=(1, 32, 32))
-    trained = doors.here("train_generator", data=data.folder, **GENERATOR)
     asked = {
-        "generator": trained.uri,
+        "generator": trained(tmp_path),
         "counts": "benign=14,malignant=22",
         "batch_size": 4,
         "steps": 4,
@@ -58,21 +47,72 @@ def test_sample_as_an_array_of_four_has_the_pixels_of_one_task(
     }
     spread = doors.here("sample", launcher="slurm", cluster=cluster, workers=4, **asked)
     alone = doors.here("sample", work_dir=tmp_path / "other", reuse=False, **asked)
-    assert digest(spread) == digest(alone)
-    one, other = pixels(spread), pixels(alone)
+    assert digest(spread.run_id) == digest(alone.run_id)
+    one, other = pixels(spread.run_id), pixels(alone.run_id)
     assert one.shape == (36, 1, 32, 32) and (one == other).all()
     states = slurm.ask("squeue", "-h", "-r", "-t", "all", "-o", "%j %T").splitlines()
     assert states.count("mammo-sample COMPLETED") == 4
     assert states.count("mammo-sample-gather COMPLETED") == 1
-    assert tags(spread.run_id)["mammo.digest"] == digest(spread)
-    assert MlflowClient().get_run(spread.run_id).info.status == "FINISHED"
+    assert status(spread.run_id) == "FINISHED"
 
 
-def digest(outcome: doors.Outcome) -> str:
-    return tags(outcome.run_id)["mammo.digest"]
+def test_preprocess_as_an_array_of_four_has_the_digest_of_one_process(
+    slurm: Slurm, cluster: str, tmp_path: Path
+) -> None:
+    asked = {"dataset": "phantom", "patients": 40, "image_size": 32, "seed": 3}
+    spread = doors.here("preprocess", launcher="slurm", cluster=cluster, workers=4, **asked)
+    logs = sorted((tmp_path / "home").glob("runs/*/launch/*.log"))
+    assert not logs  # what the run left behind is gone with its end
+    shutil.rmtree(tmp_path / "home" / "datasets")  # or the second would find it there
+    alone = doors.here("preprocess", reuse=False, **asked)
+    assert digest(spread.run_id) == digest(alone.run_id)
+    assert (pixels(spread.run_id) == pixels(alone.run_id)).all()
+    assert spread.metrics["images"] == spread.metrics["images_decoded"] == 64
+    names = slurm.ask("squeue", "-h", "-r", "-t", "all", "-o", "%j %T").splitlines()
+    assert names.count("mammo-preprocess COMPLETED") == 4
 
 
-def pixels(outcome: doors.Outcome) -> Any:
-    folder = MlflowClient().download_artifacts(outcome.run_id, "dataset")
-    data = Dataset(Path(folder))
-    return data.raw(range(len(data)))
+def test_folds_and_seeds_as_an_array_say_what_one_process_says_though_one_begins_anew(
+    slurm: Slurm, cluster: str, tmp_path: Path
+) -> None:
+    """A task that is put back into the queue goes on in the MLflow run that it had."""
+    data = write(tmp_path / "datasets", folds=2)
+    asked = {**TINY, "data": data.folder, "folds": "all", "seeds": "0,1", "val_fraction": 0.25}
+    asked |= {"epochs": 12, "patience": 0}
+    command = doors.mammo_command("train_classifier", launcher="slurm", cluster=cluster, **asked)
+    log = tmp_path / "caller.log"
+    with log.open("wb") as errors:
+        caller = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+    run = wait_for(tmp_path, "runs/*/children/fold-0-seed-0/checkpoints/last.ckpt", caller, log)
+    child = json.loads((run.parents[1] / "run.json").read_text())["run_id"]
+    first = json.loads((run.parents[3] / "launch" / "jobs.json").read_text())["parts"][0]
+    slurm.ask("scontrol", "requeue", first)
+    slurm.hurry(first, timeout_s=120)
+    out, _ = caller.communicate(timeout=900)
+    assert caller.returncode == 0, log.read_text()[-3000:]
+    line = json.loads(out.decode().splitlines()[-1])
+    alone = doors.here("train_classifier", work_dir=tmp_path / "other", reuse=False, **asked)
+    assert line["metrics"] == alone.metrics
+    children = children_of(line["run_id"])
+    assert len(children) == 4 and {each.info.status for each in children} == {"FINISHED"}
+    assert child in {each.info.run_id for each in children}
+    expected = {each.info.run_name: measured(each) for each in children_of(alone.run_id)}
+    assert {each.info.run_name: measured(each) for each in children} == expected
+
+
+def children_of(run_id: str) -> list[Any]:
+    query = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    return list(MlflowClient().search_runs(["0"], query))
+
+
+def measured(run: Any) -> dict[str, float]:
+    """What a run says of its model, without how long it took."""
+    return {name: each for name, each in run.data.metrics.items() if "second" not in name}
+
+
+def wait_for(tmp_path: Path, pattern: str, caller: subprocess.Popen[bytes], log: Path) -> Path:
+    deadline = time.monotonic() + 300
+    while not (found := sorted((tmp_path / "home").glob(pattern))):
+        assert caller.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.05)
+    return found[0]

@@ -105,7 +105,6 @@ def test_a_job_that_is_pushed_out_starts_again_and_ends_once(slurm: Slurm, tmp_p
     assert command.log.read_text().split() == ["start", "start", "end"]
 
 
-@pytest.mark.slow
 def test_a_job_whose_time_is_over_saves_and_goes_on(slurm: Slurm, tmp_path: Path) -> None:
     """Slurm tells it `save_s` before its minute is over."""
     saved = tmp_path / "saved"

@@ -5,11 +5,13 @@ import os
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+_POLL_S = 0.1
 PATIENCE_S = 60  # that a command has to save its state when its time is over
 
 
@@ -44,15 +46,15 @@ class Command:
 
     def __call__(self) -> None:
         """Run it here and wait for its end."""
-        self.start({})
-        assert self._process is not None
-        self._process.wait()
-        self.take_end()
+        # Slurm tells all processes of a job that its time is over; submitit alone shall hear it
+        self.start({}, deaf_to=signal.SIGUSR2)
+        while not self.take_end():
+            time.sleep(_POLL_S)
 
-    def start(self, environment: Mapping[str, str]) -> None:
-        """Start it as a process whose environment has `environment` in addition."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._end_file.unlink(missing_ok=True)  # of an earlier start
+    def start(self, environment: Mapping[str, str], *, deaf_to: int = 0) -> None:
+        """Start it as a process with `environment` in addition, which ignores one signal."""
+        self.forget()
+        kept = signal.signal(deaf_to, signal.SIG_IGN) if deaf_to else None  # it is inherited
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 self.words,
@@ -61,6 +63,13 @@ class Command:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
             )
+        if deaf_to:
+            signal.signal(deaf_to, kept)
+
+    def forget(self) -> None:
+        """Remove the end of an earlier start."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._end_file.unlink(missing_ok=True)
 
     def take_end(self) -> bool:
         """Whether the process has ended, and its end is written down."""
@@ -75,13 +84,29 @@ class Command:
 
     def stop(self) -> None:
         """End the process, which may save its state first."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        if self._process is None:
+            return
+        deadline = time.monotonic() + PATIENCE_S
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self._runs():
+                os.kill(self._pid, number)
+            while self._runs() and (time.monotonic() < deadline or number == signal.SIGKILL):
+                time.sleep(_POLL_S)
+        self._process.poll()
+
+    @property
+    def _pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def _runs(self) -> bool:
+        """Whether the process lives. A signal handler may ask, in the middle of `take_end`."""
+        if self._process is None:
+            return False
+        try:
+            return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:  # it has ended, and that is taken in
+            return False
 
     def checkpoint(self) -> Any:
         """What submitit puts into the queue when it has to give the machine back."""

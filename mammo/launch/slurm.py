@@ -53,6 +53,8 @@ class Slurm:
         after: Launched | None = None,
     ) -> "SlurmLaunched":
         asked, submitit = self.profile.slurm, _submitit()
+        for command in commands:
+            command.forget()
         further = asked.asked()
         if after is not None:
             numbers = dict.fromkeys(job.partition("_")[0] for job in after.jobs)
