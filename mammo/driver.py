@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from math import isfinite
@@ -230,30 +230,15 @@ class _Execution:
             self.tracking.set_status(link, "FINISHED", **{how: run_id})
 
     def _computed(self, fingerprint: str, folder: Path) -> dict[str, Any]:
-        from mammo.tracking import TrackedRun, closing, unfinished_run
+        from mammo.tracking import closing, unfinished_run
 
         if not unfinished_run(self.tracking, folder):  # state of a run that is not there to go on
             shutil.rmtree(folder, ignore_errors=True)
         run_id = self._run_id(folder)
-        with ExitStack() as stack:
-            stack.enter_context(closing(self.tracking, run_id))
-            tracked = TrackedRun(
-                self.tracking,
-                run_id,
-                folder=folder,
-                work=self.work,
-                inputs=self.inputs,
-                launcher=partial(launch, reuse=bool(self.settings.get("reuse", True))),
-                listener=self.listener,
-            )
-            tracked.params(_flat(self.settings))
-            tracked.tags(self._tags(fingerprint))
-            tracked.config({key: self.settings[key] for key in self.settings if key != "work_dir"})
-            if self.settings.get("launcher") == "none":
-                line = self._prepared(tracked)
-                stack.pop_all()  # whoever runs the commands ends the run
-                return line
-            result = self._carried_out(tracked)
+        if self.settings.get("launcher") == "none":
+            return self._prepared(run_id, fingerprint, folder)
+        with closing(self.tracking, run_id):
+            result = self._carried_out(self._opened(run_id, fingerprint, folder))
         shutil.rmtree(folder, ignore_errors=True)
         return self._line(run_id, result)
 
@@ -271,14 +256,38 @@ class _Execution:
         said = json.loads(self.tracking.get(tracked.id).data.tags["mammo.result"])
         return Result(said["outputs"], said["metrics"], said["digest"])
 
-    def _prepared(self, tracked: "TrackedRun") -> dict[str, Any]:
+    def _prepared(self, run_id: str, fingerprint: str, folder: Path) -> dict[str, Any]:
         """Write the order; its commands are for somebody else to run, the last one at the end."""
-        order = self._order(tracked)
-        order.write()
+        from mammo.tracking import close_failed
+
+        try:
+            order = self._order(self._opened(run_id, fingerprint, folder))
+            order.write()
+        except BaseException as error:
+            close_failed(self.tracking, run_id, error)
+            raise
+        self.tracking.set_status(run_id, "SCHEDULED")
         parts, gather = order.commands()
-        self.tracking.set_status(tracked.id, "SCHEDULED")
-        line = self._line(tracked.id, Result())
-        return {**line, "status": "SCHEDULED", "commands": [str(each) for each in [*parts, gather]]}
+        line = {**self._line(run_id, Result()), "status": "SCHEDULED"}
+        return {**line, "commands": [str(each) for each in [*parts, gather]]}
+
+    def _opened(self, run_id: str, fingerprint: str, folder: Path) -> "TrackedRun":
+        """The run with what it is to do."""
+        from mammo.tracking import TrackedRun
+
+        tracked = TrackedRun(
+            self.tracking,
+            run_id,
+            folder=folder,
+            work=self.work,
+            inputs=self.inputs,
+            launcher=partial(launch, reuse=bool(self.settings.get("reuse", True))),
+            listener=self.listener,
+        )
+        tracked.params(_flat(self.settings))
+        tracked.tags(self._tags(fingerprint))
+        tracked.config({key: self.settings[key] for key in self.settings if key != "work_dir"})
+        return tracked
 
     def _order(self, tracked: "TrackedRun") -> Order:
         parts = self.module.parts(tracked, self.settings) if self._has("parts") else 0

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "launch": FOUNDATION,
     "commands": FOUNDATION
     | LIBRARY
-    | {"generators", "classifiers", "evaluation", "doctor"}
+    | {"generators", "classifiers", "evaluation", "doctor", "launch"}
     | DRIVER,
     "steps": FOUNDATION | LIBRARY | {"generators", "classifiers", "evaluation", "tuning", "launch"},
 }

@@ -144,7 +144,7 @@ def test_paths_of_a_profile_are_taken_where_nothing_else_names_them(
     assert (placed["work_dir"], placed["source"]) == ("/disk/work", "/data/busi")
     given = at_its_place({**settings, "work_dir": "mine", "source": "there"})
     assert (given["work_dir"], given["source"]) == ("mine", "there")
-    monkeypatch.setenv("MAMMO_HOME", "/home/of/mammo")
+    monkeypatch.setenv("MAMMO_HOME", "elsewhere")
     assert at_its_place({**settings, "work_dir": ""})["work_dir"] == ""
 
 

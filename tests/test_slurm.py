@@ -75,22 +75,26 @@ def test_preprocess_as_an_array_of_four_has_the_digest_of_one_process(
 def test_folds_and_seeds_as_an_array_say_what_one_process_says_though_one_begins_anew(
     slurm: Slurm, cluster: str, tmp_path: Path
 ) -> None:
-    """A task that is put back into the queue goes on in the MLflow run that it had."""
+    """The task goes on in its MLflow run; so does the command, whose process is killed."""
     data = write(tmp_path / "datasets", folds=2)
     asked = {**TINY, "data": data.folder, "folds": "all", "seeds": "0,1", "val_fraction": 0.25}
     asked |= {"epochs": 12, "patience": 0}
     command = doors.mammo_command("train_classifier", launcher="slurm", cluster=cluster, **asked)
     log = tmp_path / "caller.log"
     with log.open("wb") as errors:
-        caller = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+        caller = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
     run = wait_for(tmp_path, "runs/*/children/fold-0-seed-0/checkpoints/last.ckpt", caller, log)
+    run_id = json.loads((run.parents[3] / "run.json").read_text())["run_id"]
     child = json.loads((run.parents[1] / "run.json").read_text())["run_id"]
     first = json.loads((run.parents[3] / "launch" / "jobs.json").read_text())["parts"][0]
     slurm.ask("scontrol", "requeue", first)
     slurm.hurry(first, timeout_s=120)
-    out, _ = caller.communicate(timeout=900)
-    assert caller.returncode == 0, log.read_text()[-3000:]
-    line = json.loads(out.decode().splitlines()[-1])
+    caller.kill()
+    caller.wait()
+    again = doors.here("train_classifier", launcher="slurm", cluster=cluster, **asked)
+    assert "its jobs are on their way" in again.err, again.err
+    line = again.line
+    assert line["run_id"] == run_id
     alone = doors.here("train_classifier", work_dir=tmp_path / "other", reuse=False, **asked)
     assert line["metrics"] == alone.metrics
     children = children_of(line["run_id"])

@@ -126,10 +126,10 @@ def test_who_is_told_to_stop_cancels_the_jobs(
 ) -> None:
     launched = opened(tmp_path).start(scripts(tmp_path, "sleep 60", "sleep 60"), name="test")
 
-    def stopped() -> None:
+    def stopped(jobs: list[str]) -> None:
         raise Stopped(signal.SIGTERM)
 
-    monkeypatch.setattr(launched, "queued", stopped)
+    monkeypatch.setattr(launcher, "_queued", stopped)
     with pytest.raises(Stopped):
         launched.wait()
     slurm.until(launched.jobs[0].partition("_")[0], "CANCELLED")

@@ -7,9 +7,9 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,14 @@ class Slurm:
                 submitted = executor.submit_array(list(commands))
         except (submitit.core.utils.FailedJobError, OSError) as error:
             raise ConfigError(f"launcher slurm: {_refusal(str(error))}") from None
-        launched = SlurmLaunched(list(commands), [str(each.job_id) for each in submitted])
+        before = after.jobs if after is not None else []
+        launched = SlurmLaunched(list(commands), [str(each.job_id) for each in submitted], before)
         LOG.info("%s: Slurm has taken %s", name, ", ".join(launched.jobs))
         return launched
 
     def again(self, commands: Sequence[Command], jobs: Sequence[str]) -> "SlurmLaunched | None":
         launched = SlurmLaunched(list(commands), list(jobs))
-        return launched if jobs and launched.queued() else None
+        return launched if jobs and _queued(jobs) else None
 
 
 @dataclass
@@ -90,6 +91,7 @@ class SlurmLaunched:
 
     commands: list[Command]
     jobs: list[str]  # number of each, as 12_0 in an array
+    before: list[str] = field(default_factory=list)  # jobs that they wait for, to tell of them too
 
     def wait(self) -> list[End]:
         """The end of each; when this process is told to stop, the jobs are cancelled."""
@@ -99,8 +101,8 @@ class SlurmLaunched:
                 time.sleep(POLL_S)
                 if time.monotonic() - asked_at < pause:
                     continue
-                queued = self.queued()
-                if queued is not None and not queued:
+                queued = _queued([*self.before, *self.jobs])
+                if queued is not None and not set(_numbers(self.jobs)) & set(_numbers(queued)):
                     break
                 told = _summary(queued or {})
                 if told and told != seen:
@@ -112,21 +114,24 @@ class SlurmLaunched:
             raise
         return [command.end() or End(None, command.told()) for command in self.commands]
 
-    def queued(self) -> dict[str, str] | None:
-        """State, with the reason to wait, of the jobs not over; None when nobody answers."""
-        words = ["squeue", "-h", "-r", "-j", ",".join(self._numbers()), "-o", "%i %T %r"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode and "Invalid job id" not in done.stderr:
-            return None
-        lines = [line.split(" ", 2) for line in done.stdout.splitlines()]
-        waits = {"PENDING": " ({})", "RUNNING": ""}
-        return {job: state + waits.get(state, "").format(why) for job, state, why in lines}
-
     def cancel(self) -> None:
-        subprocess.run(["scancel", *self._numbers()], capture_output=True, check=False)
+        subprocess.run(["scancel", *_numbers(self.jobs)], capture_output=True, check=False)
 
-    def _numbers(self) -> list[str]:
-        return list(dict.fromkeys(job.partition("_")[0] for job in self.jobs))
+
+def _queued(jobs: Sequence[str]) -> dict[str, str] | None:
+    """State, with the reason to wait, of those jobs not over; None when nobody answers."""
+    words = ["squeue", "-h", "-r", "-j", ",".join(_numbers(jobs)), "-o", "%i %T %r"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return None
+    lines = [line.split(" ", 2) for line in done.stdout.splitlines()]
+    waits = {"PENDING": " ({})"}
+    return {job: state.lower() + waits.get(state, "").format(why) for job, state, why in lines}
+
+
+def _numbers(jobs: Iterable[str]) -> list[str]:
+    """Each job's own number; of an array, that of the whole."""
+    return list(dict.fromkeys(job.partition("_")[0] for job in jobs))
 
 
 def _final(end: End | None) -> bool:
@@ -136,7 +141,7 @@ def _final(end: End | None) -> bool:
 
 def _summary(queued: dict[str, str]) -> str:
     counts = Counter(queued.values())
-    return ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
 
 
 def _refusal(text: str) -> str:

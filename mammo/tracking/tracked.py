@@ -46,9 +46,10 @@ class TrackedRun:
         self._launcher = launcher
         self._listener = listener
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run.json").write_text(
-            json.dumps({"run_id": run_id, "tracking_uri": tracking.address}) + "\n"
-        )
+        said = json.dumps({"run_id": run_id, "tracking_uri": tracking.address}) + "\n"
+        path = folder / "run.json"
+        if not path.exists() or path.read_text() != said:  # other processes may be reading it
+            path.write_text(said)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log settings; one that MLflow already holds with another value as `effective.<name>`."""
