@@ -85,7 +85,7 @@ class Slurm:
     def hurry(self, job: str, *, timeout_s: float = 60) -> None:
         """Start a job again that is put back into the queue, where it would wait two minutes."""
         deadline = time.monotonic() + timeout_s
-        while not re.search(r"JobState=(RUNNING|COMP\w+) .*Restarts=[1-9]", self._about(job)):
+        while not re.search(r"JobState=(RUNNING|COMPLETED) .*Restarts=[1-9]", self._about(job)):
             assert time.monotonic() < deadline, self._about(job)
             if "JobState=PENDING" in self._about(job):
                 self.ask("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.doors
 @pytest.fixture(autouse=True)
 def _asks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "_SQUEUE_S", (0.5, 1.0))
+    monkeypatch.setattr(launcher, "_LEAVE_S", 3.0)
 
 
 def scripts(tmp_path: Path, *texts: str) -> list[Command]:

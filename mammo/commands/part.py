@@ -41,6 +41,7 @@ def part(folder: str, number: str) -> int:
         else:
             settings = driver.wanted(module, order.settings)
             module.part(run, int(number), order.parts, **settings)
+            order.commands()[0][int(number)].note(0)  # for who runs it without a launcher
     return 0
 
 

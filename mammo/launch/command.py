@@ -77,10 +77,15 @@ class Command:
         code = self._process.poll()
         if code is None:
             return False
-        partial = self._end_file.with_suffix(".partial")
+        self.note(code)
+        return True
+
+    def note(self, code: int) -> None:
+        """Write down how it ended."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._end_file.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps({"code": code}))
         partial.replace(self._end_file)
-        return True
 
     def stop(self) -> None:
         """End the process, which may save its state first."""

@@ -19,6 +19,7 @@ from mammo.launch.profile import Profile
 
 LOG = logging.getLogger("mammo")
 POLL_S = 0.5  # between looks at the files that a job leaves behind
+_LEAVE_S = 10.0
 _SQUEUE_S = (1.0, 30.0)  # between questions to the controller: at first, and in the long run
 
 
@@ -112,7 +113,17 @@ class SlurmLaunched:
         except BaseException:
             self.cancel()
             raise
+        self._leave()
         return [command.end() or End(None, command.told()) for command in self.commands]
+
+    def _leave(self) -> None:
+        """Wait a little for what may be late: an end on a network disk, a job's own tidying up."""
+        deadline = time.monotonic() + _LEAVE_S
+        while time.monotonic() < deadline and (
+            None in [command.end() for command in self.commands]
+            or "running" in (_queued(self.jobs) or {}).values()
+        ):
+            time.sleep(POLL_S)
 
     def cancel(self) -> None:
         subprocess.run(["scancel", *_numbers(self.jobs)], capture_output=True, check=False)
