@@ -1,6 +1,7 @@
 """A run of a step in MLflow: what it logs and the children it has."""
 
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from mlflow.entities import Dataset as InputDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from mammo.run import Listener, Reference, Result, Run
@@ -20,6 +22,8 @@ from mammo.tracking.mlmodel import write_mlmodel
 from mammo.tracking.store import Tracking
 
 PARAM_LENGTH = 6000  # MLflow cuts longer values
+# MLflow looks for a dataset and then inserts it; of two processes at once, the second fails
+_AT_ONCE = re.compile("UNIQUE constraint failed: datasets|duplicate key value violates unique")
 BATCH = 1000  # metrics in one call, MLflow's limit
 
 
@@ -116,7 +120,13 @@ class TrackedRun:
         # MLflow keeps one context for a name and digest, and the same dataset may serve in several
         entry = InputDataset(f"{name} {context}", digest[:36], "mammo", source, profile=profile)
         tag = InputTag("mlflow.data.context", context)
-        self._client.log_inputs(self.id, [DatasetInput(entry, [tag])])
+        inputs = [DatasetInput(entry, [tag])]
+        try:
+            self._client.log_inputs(self.id, inputs)
+        except MlflowException as error:
+            if not _AT_ONCE.search(str(error)):
+                raise
+            self._client.log_inputs(self.id, inputs)  # now the dataset is there
 
     def uri(self, path: str) -> str:
         return f"runs:/{self.id}/{path}"
