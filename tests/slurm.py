@@ -32,7 +32,7 @@ ProctrackType=proctrack/linuxproc
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0
-ReturnToService=2
+ReturnToService=1
 SlurmdTimeout=10
 KillWait=5
 MinJobAge=3600

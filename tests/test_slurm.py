@@ -63,6 +63,13 @@ def test_preprocess_as_an_array_of_four_has_the_digest_of_one_process(
 
 
 @pytest.mark.slow
+def test_two_thousand_files_as_an_array_of_four_have_the_digest_of_one_process(
+    slurm: Slurm, cluster: str, tmp_path: Path
+) -> None:
+    same_in_four_parts(slurm, cluster, tmp_path, 2000, dataset="phantom", patients=1250, seed=3)
+
+
+@pytest.mark.slow
 def test_mias_as_an_array_of_four_has_the_digest_of_one_process(
     slurm: Slurm, cluster: str, tmp_path: Path, shared: Path
 ) -> None:

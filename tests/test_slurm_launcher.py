@@ -106,6 +106,27 @@ def test_a_job_that_is_pushed_out_starts_again_and_ends_once(slurm: Slurm, tmp_p
     assert command.log.read_text().split() == ["start", "start", "end"]
 
 
+def test_a_job_whose_node_fails_starts_again_and_ends_once(slurm: Slurm, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = f"echo $SLURMD_NODENAME; while [ ! -e {go} ]; do sleep 0.05; done; echo end"
+    (command,) = scripts(tmp_path, script)
+    launched = opened(tmp_path).start([command], name="test")
+    ends = in_thread(launched)
+    until(command.log)
+    while not command.told():
+        time.sleep(0.05)
+    node = f"NodeName={command.told()}"
+    slurm.ask("scontrol", "update", node, "State=DOWN", "Reason=test")
+    try:
+        slurm.hurry(launched.jobs[0])
+        go.touch()
+        assert ends() == [End(0, "end")]
+    finally:
+        slurm.ask("scontrol", "update", node, "State=RESUME")
+    said = command.log.read_text().split()
+    assert sorted(set(said) & {"n1", "n2", "end"}) == ["end", "n1", "n2"]  # beside "Terminated"
+
+
 def test_a_job_whose_time_is_over_saves_and_goes_on(slurm: Slurm, tmp_path: Path) -> None:
     """Slurm tells it `save_s` before its minute is over."""
     saved = tmp_path / "saved"
