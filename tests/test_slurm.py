@@ -10,6 +10,7 @@ from typing import Any
 
 import doors
 import pytest
+import small
 import yaml
 from drawn import digest, pixels, status, trained
 from mlflow import MlflowClient
@@ -143,3 +144,31 @@ def wait_for(tmp_path: Path, pattern: str, caller: subprocess.Popen[bytes], log:
         assert caller.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.05)
     return found[0]
+
+
+def test_a_step_without_parts_is_one_job_and_its_error_is_told_here(
+    slurm: Slurm, cluster: str, tmp_path: Path
+) -> None:
+    rows = small.real_rows({"benign": [1] * 8, "malignant": [1] * 8})
+    for number, row in enumerate(rows):
+        row["split"] = "train" if number % 4 else "val"
+    real = small.dataset(tmp_path / "real", rows, about={"intensity": "header"})
+    drawn = small.synthetic_rows({"benign": 3, "malignant": 3})
+    seen = small.seen_by("run1", ["elsewhere"])
+    synthetic = small.dataset(
+        tmp_path / "made", drawn, seen=seen, name="made", about={"intensity": "header"}
+    )
+    asked = {"real": real.folder, "synthetic": synthetic.folder, "real_percentage": 0}
+    where = {"launcher": "slurm", "cluster": cluster}
+    refused = doors.here("mix", **where, **asked)
+    assert refused.code == 2
+    line = refused.err.strip().splitlines()[-1]
+    assert line.startswith("mix: ") and "class benign: 6 requested, 3 available" in line
+    (failed,) = MlflowClient().search_runs(["0"])
+    assert (failed.info.status, f"mix: {failed.data.tags['error']}") == ("FAILED", line)
+    mixed = doors.here("mix", **where, **asked, on_shortage="clamp")
+    alone = doors.here(
+        "mix", work_dir=tmp_path / "other", reuse=False, **asked, on_shortage="clamp"
+    )
+    assert digest(mixed.run_id) == digest(alone.run_id)
+    assert mixed.metrics == alone.metrics and mixed.metrics["synthetic_images"] == 6
