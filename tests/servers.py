@@ -100,6 +100,12 @@ class TrackingServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def prepare(self) -> None:
+        """Make databases, roles and the bucket, as the stack does before the server starts."""
+        prepared = self.start("prepare")
+        if prepared.returncode:
+            raise RuntimeError(f"start.py prepare: {prepared.stderr}")
+
     def start(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """One command of tracking_server/start.py with this server's settings, and its output."""
         return subprocess.run(
@@ -109,6 +115,9 @@ class TrackingServer:
             text=True,
             check=False,
         )
+
+
+SERVE: list[Any] = [sys.executable, START, "serve"]
 
 
 @contextmanager
@@ -178,8 +187,25 @@ def running_mlflow(
 ) -> Iterator[TrackingServer]:
     """The server of tracking_server/start.py: runs in PostgreSQL, artifacts through it in MinIO.
 
-    `settings` are more of its environment, as MLFLOW_AUTH="on".
+    `settings` are variables of the environment, as MLFLOW_AUTH="on".
     """
+    server = tracking_server(folder, postgres, minio, port=port, bucket=bucket, **settings)
+    server.prepare()
+    with running(SERVE, folder / "log", cwd=folder, env=server.environment) as process:
+        wait_until(lambda: _answers(server.url), process, folder / "log", timeout_s=90)
+        yield server
+
+
+def tracking_server(
+    folder: Path,
+    postgres: Postgres,
+    minio: Minio,
+    *,
+    port: int = 0,
+    bucket: str = "mlflow",
+    **settings: str,
+) -> TrackingServer:
+    """The server that SERVE starts in its environment, once its stores are prepared."""
     folder.mkdir(parents=True, exist_ok=True)
     clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     port = port or free_port()
@@ -206,14 +232,7 @@ def running_mlflow(
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
         **settings,
     }
-    server = TrackingServer(port, bucket, postgres, minio, environment)
-    prepared = server.start("prepare")
-    if prepared.returncode:
-        raise RuntimeError(f"start.py prepare: {prepared.stderr}")
-    command = [sys.executable, START, "serve"]
-    with running(command, folder / "log", cwd=folder, env=environment) as process:
-        wait_until(lambda: _answers(server.url), process, folder / "log", timeout_s=90)
-        yield server
+    return TrackingServer(port, bucket, postgres, minio, environment)
 
 
 @contextmanager

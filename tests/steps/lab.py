@@ -74,6 +74,7 @@ class Lab:
         return self.step("evaluate", model=model, data=data, bootstrap=200, **settings)
 
     def promote(self, model: str, name: str, **settings: Any) -> doors.Outcome:
+        assert self.tracking.outbox.flush(60)  # what the lab logged itself
         return doors.here("promote", model=model, name=name, **settings)
 
     def policy(self, **gates: Any) -> str:

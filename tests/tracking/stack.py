@@ -5,7 +5,6 @@ import os
 import secrets
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -95,11 +94,13 @@ def running_stack(folder: Path) -> Iterator[Stack]:
     with ExitStack() as stack:
         database, postgres = _postgres(stack, folder)
         store, minio = _minio(folder)
-        mlflow, url = _mlflow(folder, database, store)
+        tracking, mlflow = _mlflow(folder, database, store)
         for server in (postgres, minio, mlflow):
+            if server is mlflow:
+                tracking.prepare()
             server.start()
             stack.callback(server.stop)
-        yield Stack(postgres, minio, mlflow, database, store, url)
+        yield Stack(postgres, minio, mlflow, database, store, tracking.url)
 
 
 def _postgres(stack: ExitStack, folder: Path) -> tuple[servers.Postgres, Server]:
@@ -126,7 +127,7 @@ def _postgres(stack: ExitStack, folder: Path) -> tuple[servers.Postgres, Server]
 
 def _minio(folder: Path) -> tuple[servers.Minio, Server]:
     store = servers.Minio(servers.free_port(), "mammo", secrets.token_hex(16))
-    command = [servers._minio_program(), "server", "--quiet"]
+    command = [servers.minio_program(), "server", "--quiet"]
     command += ["--address", f"127.0.0.1:{store.port}"]
     command += ["--console-address", f"127.0.0.1:{servers.free_port()}", folder / "objects"]
     names = {"MINIO_ROOT_USER": store.access_key, "MINIO_ROOT_PASSWORD": store.secret_key}
@@ -134,29 +135,11 @@ def _minio(folder: Path) -> tuple[servers.Minio, Server]:
     return store, Server(command, folder / "minio.log", ready, {"env": {**os.environ, **names}})
 
 
-def _mlflow(folder: Path, database: servers.Postgres, store: servers.Minio) -> tuple[Server, str]:
-    port = servers.free_port()
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment = {
-        **clean,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "POSTGRES_HOST": database.host,
-        "POSTGRES_PORT": str(database.port),
-        "POSTGRES_DB": database.database,
-        "POSTGRES_USER": database.user,
-        "POSTGRES_PASSWORD": database.password,
-        "S3_BUCKET": "mlflow",
-        "MLFLOW_S3_ENDPOINT_URL": store.url,
-        "AWS_ACCESS_KEY_ID": store.access_key,
-        "AWS_SECRET_ACCESS_KEY": store.secret_key,
-        "MLFLOW_PORT": str(port),
-        "MLFLOW_WORKERS": "1",
-    }
-    command = [sys.executable, servers.ROOT / "tracking_server" / "start.py", "serve"]
-    url = f"http://127.0.0.1:{port}"
-    options = {"cwd": folder, "env": environment}
-    ready = lambda: servers._answers(url)  # noqa: E731
-    return Server(command, folder / "mlflow.log", ready, options, signal.SIGKILL), url
+def _mlflow(folder: Path, database: servers.Postgres, store: servers.Minio) -> tuple[Any, Server]:
+    server = servers.tracking_server(folder, database, store)
+    options = {"cwd": folder, "env": server.environment}
+    ready = lambda: servers._answers(server.url)  # noqa: E731
+    return server, Server(servers.SERVE, folder / "mlflow.log", ready, options, signal.SIGKILL)
 
 
 def picture(step: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
