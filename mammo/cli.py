@@ -126,7 +126,10 @@ def make_parser(step: str) -> Any:
         allow_abbrev=False,
     )
     parser.add_argument("--config", type=str, default="", help="YAML file of settings, or a preset")
-    parser.add_argument("--launcher", type=str, default="local", help="where to run: local")
+    where = "where to run: local, slurm, or none, which prints the commands"
+    parser.add_argument("--launcher", type=str, default="local", help=where)
+    cluster = "profile of paths and Slurm settings: a YAML file, or a name in mammo/profiles"
+    parser.add_argument("--cluster", type=str, default="", help=cluster)
     parser.add_argument("--run_name", type=str, default="", help="name of the run in MLflow")
     reuse = "return a finished run of the same settings, inputs and code"
     parser.add_argument("--reuse", type=bool, default=True, help=reuse)

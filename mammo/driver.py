@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
 from math import isfinite
@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError, DataError, MammoError
+from mammo.launch import Order, at_its_place, check_launcher, open_launcher, read_profile
 from mammo.references import check_form, on_hub, resolve
 from mammo.run import Listener, Reference, Result
 
@@ -38,6 +39,7 @@ STEPS = (
 )
 COMMON: dict[str, Any] = {
     "launcher": "local",
+    "cluster": "",
     "run_name": "",
     "reuse": True,
     "offline": False,
@@ -60,6 +62,7 @@ def run_step(step: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     module = step_module(step)
     joined = os.environ.pop("MLFLOW_RUN_ID", "")  # a child process or run must not join it too
     try:
+        settings = at_its_place(settings)
         check(module, settings)
         work = work_folder(str(settings.get("work_dir", "")))
     except MammoError as error:
@@ -83,9 +86,6 @@ def fail_joined(run_id: str, line: str) -> None:
 
 def check(module: ModuleType, settings: Mapping[str, Any]) -> None:
     """Let a step refuse its settings before anything expensive starts."""
-    launcher = settings.get("launcher", "local")
-    if launcher != "local":
-        raise ConfigError(f"launcher {launcher!r} is not available; use local")
     for name in getattr(module, "INPUTS", {}):
         required = inspect.signature(module.run).parameters[name].default is inspect.Parameter.empty
         if required and not settings.get(name):
@@ -94,6 +94,7 @@ def check(module: ModuleType, settings: Mapping[str, Any]) -> None:
             check_form(text, module.INPUTS[name], name)
     if hasattr(module, "check"):
         module.check(settings)
+    check_launcher(settings)
 
 
 def named(module: ModuleType, settings: Mapping[str, Any], name: str) -> list[str]:
@@ -173,8 +174,16 @@ class _Execution:
             with _only_process_in(folder):
                 done = self._finished(fingerprint)
                 if done is not None and self._is_whole(done):
+                    self._clear(folder)
                     return self._reused(done)
                 return self._computed(fingerprint, folder)
+
+    def _clear(self, folder: Path) -> None:
+        """Remove what a run left behind that jobs ended after its own process was gone."""
+        from mammo.tracking import unfinished_run
+
+        if folder.is_dir() and not unfinished_run(self.tracking, folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _has(self, name: str) -> bool:
         return hasattr(self.module, name)
@@ -224,36 +233,101 @@ class _Execution:
             self.tracking.set_status(link, "FINISHED", **{how: run_id})
 
     def _computed(self, fingerprint: str, folder: Path) -> dict[str, Any]:
-        from mammo.tracking import TrackedRun, accompanied, closing, conclude, unfinished_run
+        """Do the step where its launcher says, and hand on what it made."""
+        from mammo.tracking import closing, unfinished_run
 
         if not unfinished_run(self.tracking, folder):  # state of a run that is not there to go on
             shutil.rmtree(folder, ignore_errors=True)
-        self.run_id = run_id = self._run_id(folder)
-        with closing(self.tracking, run_id, last=self.parent is None):
-            tracked = TrackedRun(
-                self.tracking,
-                run_id,
-                folder=folder,
-                work=self.work,
-                inputs=self.inputs,
-                launcher=partial(_launch, reuse=bool(self.settings.get("reuse", True))),
-                listener=self.listener,
-            )
-            tracked.params(_flat(self.settings))
-            tracked.tags(self._tags(fingerprint))
-            tracked.config({key: self.settings[key] for key in self.settings if key != "work_dir"})
-            try:
-                with accompanied(tracked, sample=self.parent is None):
-                    result: Result = self.module.run(tracked, **_wanted(self.module, self.settings))
-            except OSError as error:
-                raise _users_oserror(error, str(self.settings.get("source", ""))) from error
-            # the JSON line has no word for a number that is not there
-            finite = {name: value for name, value in result.metrics.items() if isfinite(value)}
-            result = replace(result, metrics=finite)
-            tracked.tags(_result_tags(result))
-            conclude(tracked, self.step, self.settings, result.metrics)
+        launcher = self.settings.get("launcher", "local")
+        if launcher == "none":
+            return self._scheduled(self._handed_on(fingerprint, folder))
+        if launcher == "slurm":
+            result = self._by_jobs(fingerprint, folder)
+        else:
+            self.run_id = run_id = self._run_id(folder)
+            with closing(self.tracking, run_id, last=self.parent is None):
+                result = self._done_here(self._opened(run_id, fingerprint, folder))
         shutil.rmtree(folder, ignore_errors=True)
-        return self._line(run_id, result)
+        return self._line(self.run_id, result)
+
+    def _done_here(self, tracked: "TrackedRun") -> Result:
+        """Do the step, its parts in processes of their own."""
+        from mammo.tracking import accompanied
+
+        order = self._order(tracked)
+        with accompanied(tracked, sample=self.parent is None):
+            if order.parts:
+                order.do_parts(open_launcher("local", read_profile(""), tracked.folder))
+            return carry_out(self.step, self.module, tracked, self.settings)
+
+    def _by_jobs(self, fingerprint: str, folder: Path) -> Result:
+        """Have the step done by jobs of a cluster, those that are on their way already included."""
+        profile = read_profile(str(self.settings.get("cluster", "")))
+        launcher = open_launcher("slurm", profile, folder)
+        going = Order.going(folder, launcher)
+        if going is not None:  # its run is theirs
+            self.run_id = going.order.run_id
+            LOG.info("%s: its jobs are on their way; waiting for them", self.step)
+            if self.joined not in ("", self.run_id):
+                self._link("continues", self.run_id)
+            with self._ended_where_nobody_does(self.run_id):
+                return going.wait()
+        order, jobs = self._handed_on(fingerprint, folder), int(self.settings.get("jobs", 1))
+        with self._ended_where_nobody_does(self.run_id):
+            return order.start(launcher, at_once=jobs if jobs > 1 else 0).wait()
+
+    def _handed_on(self, fingerprint: str, folder: Path) -> Order:
+        """Open the run, and leave it with an order to the processes that are to do it.
+
+        A run has one writer: from here on that is the gathering process.
+        """
+        self.run_id = run_id = self._run_id(folder)
+        with self._ended_where_nobody_does(run_id):
+            order = self._order(self._opened(run_id, fingerprint, folder))
+            order.write()
+            self.tracking.hand_on(run_id)
+        return order
+
+    def _scheduled(self, order: Order) -> dict[str, Any]:
+        """The commands of an order, for somebody else to run, the last one at the end."""
+        parts, gather = order.commands()
+        line = {**self._line(order.run_id, Result()), "status": "SCHEDULED"}
+        return {**line, "commands": [str(each) for each in [*parts, gather]]}
+
+    @contextmanager
+    def _ended_where_nobody_does(self, run_id: str) -> Iterator[None]:
+        """Give a run that others do its end, where what ends the block has ended them too."""
+        from mammo.tracking import Taken, close_failed
+
+        try:
+            yield
+        except BaseException as error:
+            with suppress(Taken):  # by the gathering process, which is about to end it itself
+                if self.tracking.is_open(run_id):
+                    close_failed(self.tracking, run_id, error)
+            raise
+
+    def _opened(self, run_id: str, fingerprint: str, folder: Path) -> "TrackedRun":
+        """The run with what it is to do."""
+        from mammo.tracking import TrackedRun
+
+        tracked = TrackedRun(
+            self.tracking,
+            run_id,
+            folder=folder,
+            work=self.work,
+            inputs=self.inputs,
+            launcher=partial(launch, reuse=bool(self.settings.get("reuse", True))),
+            listener=self.listener,
+        )
+        tracked.params(_flat(self.settings))
+        tracked.tags(self._tags(fingerprint))
+        tracked.config({key: self.settings[key] for key in self.settings if key != "work_dir"})
+        return tracked
+
+    def _order(self, tracked: "TrackedRun") -> Order:
+        parts = self.module.parts(tracked, self.settings) if self._has("parts") else 0
+        return Order.of(tracked, self.step, self.settings, parts)
 
     def _run_id(self, folder: Path) -> str:
         """The run to continue, else the one `mlflow run` opened, else a new one."""
@@ -306,7 +380,25 @@ class _Execution:
             raise
 
 
-def _launch(
+def carry_out(
+    step: str, module: ModuleType, tracked: "TrackedRun", settings: Mapping[str, Any]
+) -> Result:
+    """Do a step in this process; its result goes into the tags of its run too."""
+    from mammo.tracking import conclude
+
+    try:
+        result: Result = module.run(tracked, **wanted(module, settings))
+    except OSError as error:
+        raise _users_oserror(error, str(settings.get("source", ""))) from error
+    # the JSON line has no word for a number that is not there
+    finite = {name: value for name, value in result.metrics.items() if isfinite(value)}
+    result = replace(result, metrics=finite)
+    tracked.tags(_result_tags(result))
+    conclude(tracked, step, settings, result.metrics)
+    return result
+
+
+def launch(
     parent: "TrackedRun",
     step: str,
     settings: Mapping[str, Any],
@@ -345,12 +437,13 @@ def defaults(module: ModuleType) -> dict[str, Any]:
     }
 
 
-def _wanted(module: ModuleType, settings: Mapping[str, Any]) -> dict[str, Any]:
+def wanted(module: ModuleType, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `settings` that the step takes."""
     names = list(inspect.signature(module.run).parameters)[1:]
-    wanted = {name: settings[name] for name in names if name in settings}
+    found = {name: settings[name] for name in names if name in settings}
     if "step_settings" in names:  # settings of the steps that this one launches
-        wanted["step_settings"] = {name: settings.get(name, {}) for name in module.NESTED}
-    return wanted
+        found["step_settings"] = {name: settings.get(name, {}) for name in module.NESTED}
+    return found
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

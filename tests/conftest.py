@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import servers
+import slurm as clusters
 
 ROOT = Path(__file__).resolve().parents[1]
 # CI installs all that a test may need, so there only what no machine can be asked for skips.
@@ -168,6 +169,24 @@ def mlflow_server(
     """A real MLflow server on both; a test that logs to it sets MLFLOW_TRACKING_URI to its url."""
     with servers.running_mlflow(tmp_path_factory.mktemp("mlflow"), postgres, minio) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Slurm]:
+    pytest.importorskip("submitit", reason="the package submitit is not installed")
+    try:
+        with clusters.running_slurm(tmp_path_factory.mktemp("slurm") / "state") as cluster:
+            yield cluster
+    except servers.Absent as absent:
+        pytest.skip(str(absent))
+
+
+@pytest.fixture
+def slurm(_cluster: clusters.Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[clusters.Slurm]:
+    """A real Slurm of two nodes, whose queue is empty before and after the test."""
+    monkeypatch.setenv("SLURM_CONF", str(_cluster.configuration))
+    yield _cluster
+    _cluster.cancel_all()
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "launch": FOUNDATION,
     "commands": FOUNDATION
     | LIBRARY
-    | {"generators", "classifiers", "evaluation", "doctor", "promotion"}
+    | {"generators", "classifiers", "evaluation", "doctor", "promotion", "launch"}
     | DRIVER,
     "steps": FOUNDATION
     | LIBRARY

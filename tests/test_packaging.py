@@ -95,19 +95,20 @@ def test_docs_give_a_reason_for_every_dependency():
         assert re.search(rf"^\| `{re.escape(name)}` \|", text, re.MULTILINE), name
 
 
-def test_the_wheel_holds_every_preset(tmp_path):
-    """Built offline from what setuptools reads, of the package the presets and its first file."""
+def test_the_wheel_holds_every_preset_and_profile(tmp_path):
+    """Built offline from what setuptools reads, of the package the YAML and its first file."""
     for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "mammo/__init__.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "mammo/presets", tmp_path / "mammo/presets")
+    for name in ("presets", "profiles", "promotion"):
+        shutil.copytree(ROOT / "mammo" / name, tmp_path / "mammo" / name)
     build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
     command = [sys.executable, "-c", build]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     (wheel,) = tmp_path.glob("*.whl")
     found = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".yaml")}
-    expected = {f"mammo/presets/{path.name}" for path in (ROOT / "mammo/presets").iterdir()}
+    expected = {str(path.relative_to(ROOT)) for path in ROOT.glob("mammo/pr*/*.yaml")}
     assert found == expected != set()
 
 

@@ -28,7 +28,7 @@ from mammo.classifiers.material import (
     write_partition,
 )
 from mammo.classifiers.pictures import draw_curves, preview
-from mammo.classifiers.recipe import Recipe
+from mammo.classifiers.recipe import Recipe, seeds_of
 from mammo.classifiers.scores import finite
 from mammo.classifiers.train import Trained, train_classifier
 from mammo.classifiers.weights import Weights, read_weights
@@ -94,8 +94,14 @@ class Experiment:
         log.info("weights: %s %s", weights.source, weights.sha256)
         return cls(data, synthetic, recipe, weights, Features(data), settings)
 
-    def folds(self, folds: str) -> list[str]:
+    def runs(self) -> list[tuple[str, int]]:
+        """Fold and seed of every training that is asked for."""
+        seeds = seeds_of(self.settings["seeds"], self.settings["seed"])
+        return [(fold, seed) for fold in self._folds() for seed in seeds]
+
+    def _folds(self) -> list[str]:
         """The partitions to run: a hold-out, a fold, or all folds of the dataset."""
+        folds = str(self.settings["folds"])
         if folds != "all":
             return [folds]
         numbers = fold_numbers(self.data)
@@ -116,13 +122,9 @@ class Experiment:
 
         A child that was finished before a kill is not computed again.
         """
-        for fold in dict.fromkeys(fold for fold, _ in runs):  # told now, and not when it is due
-            rows = training_rows(self.data, fold=fold, val_fraction=self.recipe.val_fraction)
-            check_held_out(
-                Material(self.data, rows.train, rows.val, rows.scored, fold), self.recipe.aggregate
-            )
+        self.check_held_out(runs)
         jobs = self.settings["jobs"]
-        (self._children if jobs == 1 else partial(self._children_at_once, jobs))(tracked, runs)
+        (self.children if jobs == 1 else partial(self._children_at_once, jobs))(tracked, runs)
         done, frames, validation = [], [], []
         for kept in (_kept(tracked, *each) for each in runs):
             done.append(Done(**json.loads((kept / "done.json").read_text())))
@@ -141,7 +143,15 @@ class Experiment:
         digest = hashlib.sha256(",".join(each.digest for each in done).encode()).hexdigest()[:32]
         return Result({"predictions": tracked.uri("predictions.parquet")}, headline, digest)
 
-    def _children(self, tracked: Run, runs: list[tuple[str, int]]) -> None:
+    def check_held_out(self, runs: list[tuple[str, int]]) -> None:
+        """Tell now, and not when it is due, that a fold cannot be scored."""
+        for fold in dict.fromkeys(fold for fold, _ in runs):
+            rows = training_rows(self.data, fold=fold, val_fraction=self.recipe.val_fraction)
+            check_held_out(
+                Material(self.data, rows.train, rows.val, rows.scored, fold), self.recipe.aggregate
+            )
+
+    def children(self, tracked: Run, runs: list[tuple[str, int]]) -> None:
         """Train those of `runs` that are not finished, one after the other."""
         for fold, seed in _unfinished(tracked, runs):
             with self._opened(tracked, fold, seed) as child:

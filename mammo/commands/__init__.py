@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "what is wrong with a dataset, as a page with pictures",
     "gc": "files that no run names, told and on request deleted",
     "lineage": "what a run was made from, and what was made from it",
+    "part": "a share of a step, as the launchers of a cluster run it",
     "predict": "what a classifier says of new images, as a CSV",
     "reap": "runs whose process is gone, closed",
     "regenerate": "an image of a sampled dataset again, to the bit",

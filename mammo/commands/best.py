@@ -27,6 +27,7 @@ UNTELLING = {
     "offline",
     "work_dir",
     "launcher",
+    "cluster",
     "monitor",
 }  # settings that are no cause
 _RUN_ID = re.compile(r"(?:runs:/)?([0-9a-f]{32})(?:/.*)?")

@@ -208,14 +208,40 @@ def chunk_size(count: int) -> int:
     return max(1, min(_CHUNK, count // 64))
 
 
+def prepare_part(
+    records: Sequence[Record], preparation: Preparation, part: int, parts: int
+) -> None:
+    """Prepare a share of `records`, those in the journal excepted, on all cores of this process.
+
+    A share is a range of chunks, so that processes on several machines write to places far apart.
+    `strict` ends it at the first record that is refused, which who gathers will find again.
+    """
+    chunks = _chunks(records)
+    mine = chunks[part * len(chunks) // parts : (part + 1) * len(chunks) // parts]
+    todo = [each for each in mine if preparation.journal.read(each.number) is None]
+    done = sum(len(each.records) for each in mine) - sum(len(each.records) for each in todo)
+    with (
+        Progress("preprocess", sum(len(each.records) for each in mine), done=done) as progress,
+        closing(spread(preparation, todo, workers=min(cores(), len(todo)))) as made,
+    ):
+        for _, outcome in made:
+            progress.advance(len(outcome))
+            if preparation.strict and outcome.refused:
+                return
+
+
+def _chunks(records: Sequence[Record]) -> list[Chunk]:
+    """The records on end, in the same chunks for every process."""
+    size = chunk_size(len(records))
+    starts = range(0, len(records), size)
+    return [Chunk(n, first, records[first : first + size]) for n, first in enumerate(starts)]
+
+
 def _outcomes(
     records: Sequence[Record], preparation: Preparation, workers: int
 ) -> Iterator[Outcome]:
     """What became of each chunk in their order, from the journal where it is there."""
-    journal = preparation.journal
-    size = chunk_size(len(records))
-    starts = range(0, len(records), size)
-    chunks = [Chunk(n, first, records[first : first + size]) for n, first in enumerate(starts)]
+    journal, chunks = preparation.journal, _chunks(records)
     held = {each.number: len(found) for each in chunks if (found := journal.read(each.number))}
     if held:
         done = sum(held.values())

@@ -18,6 +18,8 @@ Done = TypeVar("Done")
 
 def cores() -> int:
     """Cores that this process may use."""
+    if "SLURM_CPUS_PER_TASK" in os.environ:  # not every cluster binds a job to its cores
+        return int(os.environ["SLURM_CPUS_PER_TASK"])
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -182,9 +182,12 @@ def draw_all(
     first_seed: int,
     batch_size: int,
     memory: Callable[[], str],
+    part: int = 0,
+    parts: int = 1,
 ) -> Drawn:
     """Draw `wanted` images by class, in chunks of `batch_size`, all that `folder` has not yet.
 
+    `part` of `parts` is a range of the seeds: so many processes fill one folder.
     `memory` says in words how much memory of the device is used at most.
     """
     asked = [
@@ -194,11 +197,13 @@ def draw_all(
     ]
     chunks = [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
     shelf = Shelf(folder)
-    missing = [number for number in range(len(chunks)) if shelf.get(number) is None]
-    there = len(asked) - sum(len(chunks[number]) for number in missing)
+    mine = range(part * len(chunks) // parts, (part + 1) * len(chunks) // parts)
+    missing = [number for number in mine if shelf.get(number) is None]
+    count = sum(len(chunks[number]) for number in mine)
+    there = count - sum(len(chunks[number]) for number in missing)
     if there:
-        log.info("%d of %d images are there already and are kept", there, len(asked))
-    with Progress("sample", len(asked), done=there, note=memory) as progress:
+        log.info("%d of %d images are there already and are kept", there, count)
+    with Progress("sample", count, done=there, note=memory) as progress:
         for number in missing:
             shelf.put(number, drawer.chunk(chunks[number]))
             progress.advance(len(chunks[number]))

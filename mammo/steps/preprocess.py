@@ -3,8 +3,10 @@
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from mammo.data.request import (
@@ -22,6 +24,10 @@ from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, one_of
 
 if TYPE_CHECKING:
+    from mammo.data.intake import Preparation
+    from mammo.data.partition import Divided
+    from mammo.data.release import Record, Release
+
     DatasetName = str
     Intensity = str
     CropName = str
@@ -176,115 +182,166 @@ def run(
         patients: phantom: how many to make; 0 for the adapter's default
         contrast: phantom: contrast of the lesions, 0 for invisible ones
         variant: phantom: breast, or known for the known-answer test
-        workers: processes that decode; 0 for one a core
+        workers: processes that decode, 0 for one a core; or jobs of a cluster (launcher slurm)
         seed: of splits, of the limit and of a phantom
     """
+    settings = {name: value for name, value in locals().items() if name != "tracked"}
     from mammo.data.account import give_account
+    from mammo.data.making import make
+
+    plan = _plan(tracked, settings)
+    made = make(
+        tracked,
+        plan.release,
+        plan.records,
+        plan.preparation,
+        plan.about,
+        divide=plan.divide,
+        synthetic_origin=synthetic_origin,
+        warm_up=plan.warm_up,
+        workers=workers,
+    )
+    result = give_account(tracked, made, plan.release, group_by)
+    plan.preparation.discard()
+    return result
+
+
+def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
+    """Jobs of a cluster that share the images; on one machine `workers` are processes of `run`."""
+    if settings["launcher"] == "local" or settings["workers"] == 1:
+        return 0
+    plan = _plan(tracked, settings)  # what it refuses is told before anything is launched
+    plan.preparation.open(tracked.work / "datasets")
+    return int(settings["workers"])
+
+
+def part(tracked: Run, number: int, of: int, **settings: Any) -> None:
+    """Prepare the images of part `number`, as many at a time as the job has cores."""
+    from mammo.data.intake import prepare_part
+
+    plan = _plan(tracked, settings)
+    prepare_part(plan.records, plan.preparation, number, of)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is made of a release, before the first image is decoded."""
+
+    release: "Release"
+    records: list["Record"]
+    preparation: "Preparation"
+    about: dict[str, Any]
+    divide: Callable[..., "Divided"]
+    warm_up: Callable[..., Any] | None
+
+
+def _plan(tracked: Run, settings: Mapping[str, Any]) -> _Plan:
+    """Read the release and refuse what cannot become a dataset."""
     from mammo.data.foreign import all_for_training, generator_of
     from mammo.data.identity import Names, fingerprint, load_salt
     from mammo.data.intake import preparation_of
-    from mammo.data.making import make, none_left, refuse_one_class, unusable
+    from mammo.data.making import none_left, refuse_one_class, unusable
     from mammo.data.partition import partition, take_patients, warm_up
     from mammo.data.prepare import Recipe, depth_of
     from mammo.data.release import select
     from mammo.data.split_file import read_split_file
     from mammo.data.writer import described
 
-    given = _options(locals())
-    adapter, task = open_adapter(dataset), task_of(dataset, task)
-    folder = Path(source).expanduser() if source else _generate(tracked, dataset, given, seed)
-    release = adapter.read(folder, task=task, options=given if source else {})
-    select(release, subsets=listed(subset), exclude=listed(exclude))
+    asked = SimpleNamespace(**settings)
+    given = _options(vars(asked))
+    adapter, task = open_adapter(asked.dataset), task_of(asked.dataset, asked.task)
+    if asked.source:
+        folder = Path(asked.source).expanduser()
+        release = adapter.read(folder, task=task, options=given)
+    else:
+        folder = _generate(tracked, asked.dataset, given, asked.seed)
+        release = adapter.read(folder, task=task, options={})
+    select(release, subsets=listed(asked.subset), exclude=listed(asked.exclude))
     positive_class = release.classes.positive
-    records = take_patients(release.records, limit, seed, positive=positive_class)
-    if strict and release.rejected:
+    records = take_patients(release.records, asked.limit, asked.seed, positive=positive_class)
+    if asked.strict and release.rejected:
         raise unusable(tracked, release.rejected)
     if not records:
         raise none_left(release, task, folder)
-    if not synthetic_origin:  # generated images may be of one class: they go into a mix
+    if not asked.synthetic_origin:  # generated images may be of one class: they go into a mix
         refuse_one_class(records)
-    crop = getattr(adapter, "CROP", "breast") if crop == "auto" else crop
+    crop = asked.crop if asked.crop != "auto" else getattr(adapter, "CROP", "breast")
+    origin = asked.synthetic_origin
     alone = release.notes.get("group", "").startswith("image")
     # the release's own splits stand as they are, even where they tear a scene apart
-    clustered = alone and not synthetic_origin and not any(record.split for record in records)
+    clustered = alone and not origin and not any(record.split for record in records)
     if clustered:
         release.notes["group"] = release.notes["group"].replace("image", "near-duplicate cluster")
     recipe = Recipe(
-        parse_size(image_size),
+        parse_size(asked.image_size),
         crop,
-        intensity,
+        asked.intensity,
         depth_of(records),
-        fixed_range=grey_range(intensity, fixed_range),
-        frames=getattr(adapter, "FRAMES", "refuse") if frames == "auto" else frames,
-        for_processing=for_processing,
-        exclude=listed(exclude),
-        generated=bool(synthetic_origin),
+        fixed_range=grey_range(asked.intensity, asked.fixed_range),
+        frames=getattr(adapter, "FRAMES", "refuse") if asked.frames == "auto" else asked.frames,
+        for_processing=asked.for_processing,
+        exclude=listed(asked.exclude),
+        generated=bool(origin),
         look=clustered,
     )
-    name = f"{dataset}-{generator_of(synthetic_origin)[9:]}" if synthetic_origin else dataset
+    name = f"{asked.dataset}-{generator_of(origin)[9:]}" if origin else asked.dataset
     names = Names(load_salt(tracked.work), name)
-    salt = fingerprint(names.salt, group_by)
-    hashed = names.patient if group_by == "patient" else None
-    file = Path(split_file).expanduser()
+    salt = fingerprint(names.salt, asked.group_by)
+    hashed = names.patient if asked.group_by == "patient" else None
+    file = Path(asked.split_file).expanduser()
     drawn = functools.partial(
         partition,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        k_folds=k_folds,
-        seed=seed,
+        val_fraction=asked.val_fraction,
+        test_fraction=asked.test_fraction,
+        k_folds=asked.k_folds,
+        seed=asked.seed,
         positive=positive_class,
-        stratify_by=[part.strip() for part in stratify_by.split(",")],
-        assigned=read_split_file(file, salt=salt, hashed=hashed) if split_file else None,
-        new_patients=new_patients,
+        stratify_by=[part.strip() for part in asked.stratify_by.split(",")],
+        assigned=read_split_file(file, salt=salt, hashed=hashed) if asked.split_file else None,
+        new_patients=asked.new_patients,
     )
-    divide = all_for_training if synthetic_origin else drawn
-    if not (alone and split_file):  # which names only the first of copies, not yet known
+    divide = all_for_training if origin else drawn
+    if not (alone and asked.split_file):  # which names only the first of copies, not yet known
         # too few patients for the partition is told now, not after an hour of decoding
-        divide(names.groups(records, group_by), [record.split for record in records])
+        divide(names.groups(records, asked.group_by), [record.split for record in records])
     preparation = preparation_of(
         tracked.folder,
         records,
         recipe,
         names,
         label_kind=release.classes.label_kind,
-        group_by=group_by,
-        strict=strict,
+        group_by=asked.group_by,
+        strict=asked.strict,
     )
     about = {
         **described(name, release.classes, preparation.slots.shape, recipe.dtype),
         "intensity": {
-            "policy": intensity,
-            "scale": SCALES[intensity],
+            "policy": asked.intensity,
+            "scale": SCALES[asked.intensity],
             **({"range": list(recipe.fixed_range)} if recipe.fixed_range else {}),
-            **({"raw": ATTENUATION} if for_processing == "log" else {}),
+            **({"raw": ATTENUATION} if asked.for_processing == "log" else {}),
         },
-        "split_seed": seed,
+        "split_seed": asked.seed,
         "salt": salt,
         "task": task,
-        "source": dataset,
-        "group_by": group_by,
+        "source": asked.dataset,
+        "group_by": asked.group_by,
         "crop": crop,
         "frames": recipe.frames,
         "exclude": sorted(recipe.exclude),
-        **({"synthetic_origin": synthetic_origin} if synthetic_origin else {}),
+        **({"synthetic_origin": origin} if origin else {}),
     }
     warm = functools.partial(
-        warm_up, negatives=warmup_negatives, positive=positive_class, seed=seed
+        warm_up, negatives=asked.warmup_negatives, positive=positive_class, seed=asked.seed
     )
-    made = make(
-        tracked,
+    return _Plan(
         release,
         records,
         preparation,
         about,
-        divide=divide,
-        synthetic_origin=synthetic_origin,
-        warm_up=warm if warmup_negatives else None,
-        workers=workers,
+        divide,
+        warm if asked.warmup_negatives else None,
     )
-    result = give_account(tracked, made, release, group_by)
-    preparation.discard()
-    return result
 
 
 def _options(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -76,6 +76,7 @@ def run(
     mask_area: str = "auto",
     on_mismatch: Severity = "error",
     batch_size: PositiveInt = 64,
+    workers: PositiveInt = 1,
     device: str = "auto",
 ) -> Result:
     """Sample a dataset of synthetic images from a trained generator.
@@ -96,51 +97,90 @@ def run(
         mask_area: least and largest share of the image that a drawn mask covers; auto: as trained
         on_mismatch: where the images are not encoded as the real ones: error, or warn and keep them
         batch_size: images drawn and kept at a time; changes no image
+        workers: processes that draw, here with the GPUs dealt out in turn, or as jobs of a cluster
         device: auto, cpu, cuda or cuda:<number>
     """
+    settings = {name: value for name, value in locals().items() if name != "tracked"}
     from mammo.evaluation.parity_check import check_parity
-    from mammo.generators import load_generator
-    from mammo.generators.asking import Told, wanted
-    from mammo.generators.drawing import Drawer, Recipe, draw_all
-    from mammo.generators.masks import source_of
 
-    loaded = load_generator(tracked.inputs["generator"][0].path, device=device)
-    loaded.check_drawing()
-    asked = wanted(loaded.model, count, counts)
-    fixed = parse_conditions(conditions)
-    told = Told.by(loaded.model.about, fixed)
-    given = tracked.inputs.get("masks", [])
-    recipe = Recipe(
-        guidance=guidance,
-        guidance_interval=parse_range(guidance_interval, "guidance_interval"),
-        guidance_rescale=guidance_rescale,
-        steps=steps,
-        sampler=loaded.sampler(sampler),
-        conditions=fixed,
-        mask_threshold=mask_threshold,
-        mask_area=mask_area,
-        masks=given[0].digest if given else "",
-    )
-    source = source_of(loaded, list(asked), recipe, given, device=device)
-    _refuse_idle(loaded, recipe, source)
-    _warn_of_few_calls(recipe)
-    told.warn(list(asked))
-    drawer = Drawer(loaded, recipe, told, source)
-    drawn = draw_all(
-        drawer,
-        asked,
-        tracked.folder / "drawn",
-        first_seed=first_seed,
-        batch_size=batch_size,
-        memory=lambda: _memory(loaded.device),
-    )
+    drawer, asked = _drawer(tracked, settings)
+    drawn = _draw(tracked, drawer, asked, settings)
     dataset, effort = _write(tracked, drawer, drawn, first_seed)
+    loaded = drawer.generator
     metrics = _account(loaded, dataset, effort) | _account_for_masks(drawer, effort)
     metrics |= check_parity(tracked, loaded.model.about, dataset, on_mismatch=on_mismatch)
     tracked.metrics(metrics)
     _preview(tracked, dataset)
     tracked.artifacts(dataset.folder, "dataset")
     return Result({"dataset": tracked.uri("dataset")}, metrics, dataset.digest)
+
+
+def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
+    """Processes that share the images; none beside this one for a single worker."""
+    if settings["workers"] == 1:
+        return 0
+    _drawer(tracked, settings)  # what it refuses is told before anything is launched
+    return int(settings["workers"])
+
+
+def part(tracked: Run, number: int, of: int, **settings: Any) -> None:
+    """Draw the images of part `number` into the run's folder."""
+    _draw(tracked, *_drawer(tracked, settings), settings, number, of)
+
+
+def _drawer(tracked: Run, settings: Mapping[str, Any]) -> tuple["Drawer", dict[str, int]]:
+    """What draws the images, and how many of each class; an error for what it cannot draw."""
+    from mammo.generators import load_generator
+    from mammo.generators.asking import Told, wanted
+    from mammo.generators.drawing import Drawer, Recipe
+    from mammo.generators.masks import source_of
+
+    device = settings["device"]
+    loaded = load_generator(tracked.inputs["generator"][0].path, device=device)
+    loaded.check_drawing()
+    asked = wanted(loaded.model, settings["count"], settings["counts"])
+    fixed = parse_conditions(settings["conditions"])
+    told = Told.by(loaded.model.about, fixed)
+    given = tracked.inputs.get("masks", [])
+    recipe = Recipe(
+        guidance=settings["guidance"],
+        guidance_interval=parse_range(settings["guidance_interval"], "guidance_interval"),
+        guidance_rescale=settings["guidance_rescale"],
+        steps=settings["steps"],
+        sampler=loaded.sampler(settings["sampler"]),
+        conditions=fixed,
+        mask_threshold=settings["mask_threshold"],
+        mask_area=settings["mask_area"],
+        masks=given[0].digest if given else "",
+    )
+    source = source_of(loaded, list(asked), recipe, given, device=device)
+    _refuse_idle(loaded, recipe, source)
+    _warn_of_few_calls(recipe)
+    told.warn(list(asked))
+    return Drawer(loaded, recipe, told, source), asked
+
+
+def _draw(
+    tracked: Run,
+    drawer: "Drawer",
+    asked: Mapping[str, int],
+    settings: Mapping[str, Any],
+    number: int = 0,
+    of: int = 1,
+) -> "Drawn":
+    """Draw part `number` of the images into the run's folder."""
+    from mammo.generators.drawing import draw_all
+
+    return draw_all(
+        drawer,
+        asked,
+        tracked.folder / "drawn",
+        first_seed=settings["first_seed"],
+        batch_size=settings["batch_size"],
+        memory=lambda: _memory(drawer.generator.device),
+        part=number,
+        parts=of,
+    )
 
 
 def _refuse_idle(generator: "Generator", recipe: "Recipe", source: "MaskSource | None") -> None:

@@ -8,7 +8,7 @@ from mammo.classifiers.augment import AUGMENTS
 from mammo.classifiers.blends import BLENDS
 from mammo.classifiers.losses import LOSSES, POS_WEIGHTS, UNCERTAINTIES
 from mammo.classifiers.plans import BLOCKS, FINETUNES, LR_SCHEDULES, OPTIMIZERS
-from mammo.classifiers.recipe import Recipe, seeds_of
+from mammo.classifiers.recipe import Recipe
 from mammo.classifiers.refusals import check_classes, check_settings
 from mammo.classifiers.views import VIEWS
 from mammo.classifiers.weights import weights_digest
@@ -21,6 +21,8 @@ from mammo.run import Result, Run
 from mammo.settings import Count, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, one_of
 
 if TYPE_CHECKING:
+    from mammo.classifiers.experiment import Experiment
+
     LossName = str
     SamplerName = str
     UncertaintyName = str
@@ -260,12 +262,35 @@ def run(
         logger: also write TensorBoard files or a Weights & Biases run; MLflow always
     """
     settings = {name: value for name, value in locals().items() if name != "tracked"}
-    from mammo.classifiers.experiment import Experiment
-
-    experiment = Experiment.open(tracked, Recipe.of(settings), settings)
-    check_classes(settings, _defaults(), experiment.data.classes.names)
-    numbers = experiment.folds(folds)
-    runs = [(fold, each) for fold in numbers for each in seeds_of(seeds, seed)]
+    experiment = _experiment(tracked, settings)
+    runs = experiment.runs()
     if len(runs) == 1:
         return experiment.single(tracked, *runs[0])
     return experiment.many(tracked, runs)
+
+
+def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
+    """Folds times seeds, each a job of a cluster; one is the job that would gather them."""
+    if settings["launcher"] == "local":  # `jobs` shares them among processes
+        return 0
+    experiment = _experiment(tracked, settings)
+    runs = experiment.runs()
+    if len(runs) == 1:
+        return 0
+    experiment.check_held_out(runs)
+    return len(runs)
+
+
+def part(tracked: Run, number: int, of: int, **settings: Any) -> None:
+    """Train fold and seed `number` in its child run."""
+    experiment = _experiment(tracked, settings)
+    experiment.children(tracked, [experiment.runs()[number]])
+
+
+def _experiment(tracked: Run, settings: Mapping[str, Any]) -> "Experiment":
+    from mammo.classifiers.experiment import Experiment
+
+    mine = {name: settings[name] for name in inspect.signature(run).parameters if name in settings}
+    experiment = Experiment.open(tracked, Recipe.of(mine), mine)
+    check_classes(mine, _defaults(), experiment.data.classes.names)
+    return experiment

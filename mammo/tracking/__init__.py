@@ -1,15 +1,16 @@
 """The one door to MLflow: runs, numbers, pictures, artifacts, inputs, lineage and the registry."""
 
 from mammo.tracking.ending import close_failed, closing, unfinished_run
-from mammo.tracking.family import counted
+from mammo.tracking.family import counted, recount
 from mammo.tracking.ownership import Taken
 from mammo.tracking.registry import Registry, withdrawn
 from mammo.tracking.store import Tracking, connected, store_in_plain_words
 from mammo.tracking.telling import accompanied, conclude
-from mammo.tracking.tracked import TrackedRun
+from mammo.tracking.tracked import Share, TrackedRun
 
 __all__ = [
     "Registry",
+    "Share",
     "Taken",
     "TrackedRun",
     "Tracking",
@@ -19,6 +20,7 @@ __all__ = [
     "conclude",
     "connected",
     "counted",
+    "recount",
     "store_in_plain_words",
     "unfinished_run",
     "withdrawn",

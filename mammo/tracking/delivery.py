@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mammo.tracking.answers import Refused, asked
+from mammo.tracking.answers import Away, Refused, asked
 from mammo.tracking.experiments import opened
 from mammo.tracking.journal import Entry, Journal
 from mammo.tracking.pictures import encoded
@@ -19,6 +20,8 @@ from mammo.tracking.values import same_value
 
 IDENTITY, HEARTBEAT, OWNER = "mammo.id", "mammo.heartbeat", "mammo.owner"
 BEAT_S = 60.0  # between two heartbeats
+# MLflow looks for a dataset and then inserts it; of two processes at once, the second fails
+_AT_ONCE = re.compile("UNIQUE constraint failed: datasets|duplicate key value violates unique")
 ENDINGS = {"error", "mammo.stopped", "mammo.pruned", "mammo.reaped"}  # how a run ended
 
 
@@ -215,7 +218,12 @@ class Delivery:
             profile=json.dumps(profile),
         )
         tag = InputTag("mlflow.data.context", entry["context"])
-        asked(self.client.log_inputs, self.run_id, [DatasetInput(dataset, [tag])])
+        try:
+            asked(self.client.log_inputs, self.run_id, [DatasetInput(dataset, [tag])])
+        except Refused as refused:
+            if not _AT_ONCE.search(str(refused)):
+                raise
+            raise Away(f"{refused}, by another run at the same moment") from refused
 
     def _batch(self, items: list[Item], *, whole: bool = True) -> None:
         """Send a batch; one that is refused in halves, down to the one that is to blame."""

@@ -51,6 +51,13 @@ def children(folder: Path) -> list[Child]:
     return list(found.values())
 
 
+def recount(parent: Run) -> None:
+    """Count on `parent` the children that have ended, in other processes too."""
+    family = children(parent.folder)
+    if family:
+        parent.metrics(counts(family), step=len(family))
+
+
 def counts(family: list[Child]) -> dict[str, float]:
     """children/finished, children/failed and children/killed."""
     states = Counter(each.status for each in family)
@@ -77,5 +84,4 @@ def _end(parent: Run, child: Child, status: str) -> None:
     child.status = status
     with (parent.folder / KEPT).open("a") as file:
         file.write(json.dumps(asdict(child)) + "\n")
-    family = children(parent.folder)
-    parent.metrics(counts(family), step=len(family))
+    recount(parent)

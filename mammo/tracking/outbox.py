@@ -90,6 +90,17 @@ class Outbox:
             self.root.rmdir()
         return [str(each) for each in left if each.exists()]
 
+    def release(self, run_id: str) -> None:
+        """Leave a run, and what is not sent of it, to another process."""
+        journal, delivery = self._journals[run_id], self._deliveries.get(run_id)
+        if delivery is not None:
+            self.sender.release(delivery)
+        journal.close()
+        held = [name for name, each in self._journals.items() if each is journal]
+        for name in held:
+            del self._journals[name]
+            self._deliveries.pop(name, None)
+
     def abandon(self, run_id: str) -> None:
         """Forget a run that could not be created."""
         journal = self._journals.pop(run_id)

@@ -20,6 +20,7 @@ from mammo.tracking.view import View
 
 LOG = logging.getLogger("mammo")
 Answer = TypeVar("Answer")
+_OPEN = ("RUNNING", "SCHEDULED")
 _LINKS = {"mammo.reused", "mammo.continues"}  # empty runs that point to the real one
 
 
@@ -150,10 +151,10 @@ class Reading:
     def is_open(self, run_id: str) -> bool:
         """Whether a run still waits for its end, as far as is known."""
         view = self.outbox.view(run_id)
-        if view is not None and view.status != "RUNNING":
+        if view is not None and view.status not in _OPEN:
             return False
         try:
-            return bool(self.get(run_id).info.status == "RUNNING")
+            return self.get(run_id).info.status in _OPEN
         except ServerAway:
             return True
 

@@ -92,6 +92,14 @@ class Sender:
                 raise TrackingError(self.broken)
             return there()
 
+    def release(self, delivery: Delivery) -> None:
+        """Let go of a journal, with what is not sent of it."""
+        with self._changed:
+            delivery.beating = False
+            self._let_go(delivery)
+            if delivery in self.deliveries:
+                self.deliveries.remove(delivery)
+
     def stop(self) -> list[Delivery]:
         """End the thread and let go of all journals; returns those that are not sent."""
         with self._changed:

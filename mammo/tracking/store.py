@@ -115,6 +115,17 @@ class Tracking(Reading):
             ownership.refuse_second(self.get(run_id))
         self.outbox.beat(run_id)
 
+    def hand_on(self, run_id: str) -> None:
+        """Leave a run to another process, which claims it; until then it is SCHEDULED.
+
+        What the server has not got stays in the spool, from where that process goes on.
+        """
+        self.set_status(run_id, "SCHEDULED")
+        if not self.offline:
+            self.outbox.flush(self.server.wait_s)
+        self.complain()
+        self.outbox.release(run_id)
+
     def settle(self) -> None:
         """Have all that was logged sent before a step ends well, as far as the server is there.
 

@@ -4,7 +4,7 @@ import io
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 from numpy.typing import NDArray
 
 from mammo.registrar import Registrar
-from mammo.run import Listener, Reference, Result, Run
+from mammo.run import Listener, Reference, Result, Run, SilentRun
 from mammo.tracking import pictures
 from mammo.tracking.context import UNKNOWN, code_state
 from mammo.tracking.ending import closing, unfinished_run
@@ -52,9 +52,10 @@ class TrackedRun:
         tracking.outbox.beat(run_id)
         self.last: dict[str, float] = {}  # value of every metric that this process logged
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run.json").write_text(
-            json.dumps({"run_id": run_id, "tracking_uri": tracking.address}) + "\n"
-        )
+        said = json.dumps({"run_id": run_id, "tracking_uri": tracking.address}) + "\n"
+        path = folder / "run.json"
+        if not path.exists() or path.read_text() != said:  # other processes may be reading it
+            path.write_text(said)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log settings; one that MLflow already holds with another value as `effective.<name>`."""
@@ -123,30 +124,11 @@ class TrackedRun:
     def uri(self, path: str) -> str:
         return f"runs:/{self.id}/{path}"
 
-    @contextmanager
     def child(
         self, name: str, step: str, settings: Mapping[str, Any] | None = None
-    ) -> Iterator[Run]:
-        folder = self.folder / "children" / name.replace("/", "-").replace(" ", "_")
-        run_id = unfinished_run(self.tracking, folder, any_status=True)
-        if run_id:
-            self.tracking.reopen(run_id)
-        else:
-            run_id = self.tracking.create_run(name, step, self.id)
-        run = TrackedRun(
-            self.tracking,
-            run_id,
-            folder=folder,
-            work=self.work,
-            inputs=self.inputs,
-            launcher=self._launcher,
-            listener=self._listener,
-        )
-        if settings:
-            run.params(settings)
-            run.config(settings)
-        with closing(self.tracking, run_id), told(self, run, name, step, settings or {}):
-            yield run
+    ) -> AbstractContextManager[Run]:
+        own: dict[str, Any] = {"launcher": self._launcher, "listener": self._listener}
+        return _child(self.tracking, self, name, step, settings or {}, **own)
 
     def launch(
         self,
@@ -185,6 +167,54 @@ class TrackedRun:
 
     def _keep(self, source: Path | bytes, name: str, folder: str, **more: str) -> None:
         self.tracking.outbox.keep(self.id, source, name, folder, **more)
+
+
+class Share(SilentRun):
+    """A run as a process that does a part of it sees it: of its own are only the children.
+
+    The server is asked for them alone.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        folder: Path,
+        work: Path,
+        inputs: Mapping[str, list[Reference]],
+        *,
+        offline: bool,
+    ) -> None:
+        super().__init__(id, folder, work, inputs)
+        self._offline = offline
+
+    @contextmanager
+    def child(
+        self, name: str, step: str, settings: Mapping[str, Any] | None = None
+    ) -> Iterator[Run]:
+        with Tracking(self.work, offline=self._offline) as tracking:
+            with _child(tracking, self, name, step, settings or {}) as run:
+                yield run
+            tracking.settle()
+
+
+@contextmanager
+def _child(
+    tracking: Tracking, parent: Run, name: str, step: str, settings: Mapping[str, Any], **own: Any
+) -> Iterator[Run]:
+    """Open a child of `parent`, the unfinished one of that name where there is one, and end it."""
+    folder = parent.folder / "children" / name.replace("/", "-").replace(" ", "_")
+    run_id = unfinished_run(tracking, folder, any_status=True)
+    if run_id:
+        tracking.reopen(run_id)
+    else:
+        run_id = tracking.create_run(name, step, parent.id)
+    about: dict[str, Any] = {"folder": folder, "work": parent.work, "inputs": parent.inputs}
+    run = TrackedRun(tracking, run_id, **about, **own)
+    if settings:
+        run.params(settings)
+        run.config(settings)
+    with closing(tracking, run_id), told(parent, run, name, step, settings):
+        yield run
 
 
 def _split(path: str) -> tuple[str, str]:

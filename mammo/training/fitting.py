@@ -170,6 +170,7 @@ def quiet() -> Iterator[None]:
             for message in (
                 r"The '\w+' does not have many workers",  # batches are read from a memory map
                 r"GPU available but not used",  # device=cpu is a choice
+                r"The `srun` command is available",  # a cluster's front node, or a launched job
                 r"Found \d+ module\(s\) in eval mode",  # frozen parts stay in eval mode
                 r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own call
                 r"You defined a `validation_step` but have no `val_dataloader`",  # of a sweep

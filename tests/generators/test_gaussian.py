@@ -4,8 +4,6 @@ On data of one Gaussian the best estimate of x_0 is affine in x_t, so every samp
 noise to image is affine too, and a few points of it say all about the images.
 """
 
-import warnings
-
 import lightning
 import pytest
 import torch
@@ -17,6 +15,7 @@ from mammo.generators.diffusion import Diffusion
 from mammo.generators.modes import mode_of
 from mammo.generators.strategies import STRATEGIES, strategy
 from mammo.generators.strategies.samplers import FEWEST, SAMPLERS
+from mammo.training.fitting import quiet
 from mammo.training.optimizing import Optimizing
 
 strategy("ddpm")  # registers them all
@@ -203,17 +202,15 @@ def test_a_small_network_learns_mean_and_covariance(name, prediction):
         seed=0,
     )
     module.validation_step = None
-    trainer = lightning.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers")
-        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    with quiet():
+        trainer = lightning.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
         trainer.fit(module, torch.utils.data.DataLoader(Samples(), batch_size=BATCH))
     asked = Asked(torch.zeros((200, 0), dtype=torch.long), range(200))
     pairs = (module.artist().draw(asked) * 2 - 1).view(-1, 2)

@@ -23,6 +23,7 @@ from mammo.generators.augment import (
     warn_of_sides,
 )
 from mammo.steps import train_generator
+from mammo.training.fitting import quiet
 
 HOWS = ["flip", "geometric", "all"]
 ROWS = torch.arange(400)
@@ -155,17 +156,16 @@ def test_a_training_step_sees_the_changed_batch_and_validation_the_images_as_the
 
     given = {"image": blobs(4), "mask": blobs(4), "row": torch.arange(4)}
     loader = torch.utils.data.DataLoader([0, 1], collate_fn=lambda _: dict(given))
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[Augmentation("all", seed=4)],
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("warnings.warn", lambda *args, **kwargs: None)  # few workers, no matter here
+    with quiet():
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[Augmentation("all", seed=4)],
+        )
         trainer.fit(Looks(), loader, loader)
     for step in (0, 1):
         expected = augmented(given, drawn("all", seed=4, step=step, rows=given["row"]))

@@ -1,0 +1,96 @@
+"""`mammo part FOLDER NUMBER`: a share of a step that was launched, or their gathering."""
+
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mammo import driver
+from mammo.commands import call
+from mammo.errors import ConfigError
+from mammo.launch import GATHER, Order
+
+if TYPE_CHECKING:
+    from mammo.tracking import Tracking
+
+_POLL_S = 1.0
+
+
+def part(folder: str, number: str) -> int:
+    """Do part NUMBER of the step whose run keeps its state in FOLDER; `gather` ends the run.
+
+    A launcher starts it; `--launcher none` prints these commands. Each may be run again, on any
+    machine that sees the folder, and goes on where it was; `gather` comes last.
+    """
+    order = Order.read(Path(folder))
+    if number != GATHER and not (number.isdecimal() and int(number) < order.parts):
+        raise ConfigError(f"number {number!r} is no part of this order; it has {order.parts}")
+    from mammo.tracking import store_in_plain_words
+
+    with store_in_plain_words():
+        if number == GATHER:
+            _gather(order)
+        else:
+            _share(order, int(number))
+    return 0
+
+
+def _share(order: Order, number: int) -> None:
+    """Do a part. The run itself is the gathering's to write: a run has one writer."""
+    from mammo.tracking import Share
+
+    module, offline = driver.step_module(order.step), bool(order.settings.get("offline", False))
+    run = Share(order.run_id, order.folder, order.work, order.inputs, offline=offline)
+    module.part(run, number, order.parts, **driver.wanted(module, order.settings))
+    order.commands()[0][number].note(0)  # for who runs it without a launcher
+
+
+def _gather(order: Order) -> None:
+    """Take up the run and do the step, which finds there what the parts have made."""
+    from mammo.tracking import TrackedRun, Tracking, accompanied, closing, recount
+
+    settings = order.settings
+    with Tracking(order.work, offline=bool(settings.get("offline", False))) as tracking:
+        _claim(tracking, order.run_id)
+        tracking.reopen(order.run_id)
+        with closing(tracking, order.run_id, last=True):
+            run = TrackedRun(
+                tracking,
+                order.run_id,
+                folder=order.folder,
+                work=order.work,
+                inputs=order.inputs,
+                launcher=partial(driver.launch, reuse=bool(settings.get("reuse", True))),
+            )
+            recount(run)
+            order.refuse_undone()
+            with accompanied(run, sample=True):
+                module = driver.step_module(order.step)
+                result = driver.carry_out(order.step, module, run, settings)
+    order.keep(result)
+
+
+def _claim(tracking: "Tracking", run_id: str) -> None:
+    """Take up the run; in a job that Slurm starts again, as soon as its first process is gone.
+
+    The machine of that process may have failed: nobody can ask it, its heart just falls silent.
+    """
+    from mammo.tracking import Taken
+    from mammo.tracking.ownership import STALE_S
+
+    again = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    deadline = time.monotonic() + 2 * STALE_S
+    while True:
+        try:
+            tracking.claim(run_id)
+            return
+        except Taken:
+            if not again or time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_S)
+
+
+def command(arguments: Sequence[str]) -> int:
+    return call("part", part, arguments)

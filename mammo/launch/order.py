@@ -1,0 +1,154 @@
+"""The order by which processes elsewhere do a step of this run: what to do, and on what."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mammo.errors import ConfigError
+from mammo.launch.command import Command, End, Launched, Launcher, commands_of
+from mammo.run import Reference, Result, Run, Stopped
+
+GATHER = "gather"  # the last command of an order: it makes one result of all parts
+
+
+@dataclass(frozen=True)
+class Order:
+    """A step to do in `parts` that do not depend on each other, and a gathering after them."""
+
+    step: str
+    settings: Mapping[str, Any]
+    parts: int
+    run_id: str
+    folder: Path  # of the run
+    work: Path
+    inputs: Mapping[str, list[Reference]]
+
+    @classmethod
+    def of(cls, tracked: Run, step: str, settings: Mapping[str, Any], parts: int) -> "Order":
+        return cls(
+            step, dict(settings), parts, tracked.id, tracked.folder, tracked.work, tracked.inputs
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> "Order":
+        """The order in the folder of a run."""
+        path = _place(folder) / "order.json"
+        try:
+            said = json.loads(path.read_text())
+        except (OSError, ValueError):
+            raise ConfigError(
+                f"{path} is no order of a launcher; give the folder of a run"
+            ) from None
+        inputs = {
+            name: [Reference(**{**each, "path": Path(each["path"])}) for each in references]
+            for name, references in said.pop("inputs").items()
+        }
+        said |= {name: Path(said[name]) for name in ("folder", "work")}
+        return cls(**said, inputs=inputs)
+
+    def write(self) -> None:
+        """Leave the order in the folder of its run."""
+        self._keep("order", json.dumps(asdict(self), default=str))
+
+    def keep(self, result: Result) -> None:
+        """Leave what the gathering made to who waits for it: the tracking server may be away."""
+        self._keep("result", json.dumps(asdict(result)))
+
+    def _keep(self, name: str, text: str) -> None:
+        place = _place(self.folder)
+        place.mkdir(parents=True, exist_ok=True)
+        partial = place / f"{name}.partial"
+        partial.write_text(text + "\n")
+        partial.replace(place / f"{name}.json")
+
+    def commands(self) -> tuple[list[Command], Command]:
+        """The command of each part, and that of the gathering."""
+        words = [sys.executable, "-m", "mammo", "part", str(self.folder)]
+        parts = commands_of([[*words, str(n)] for n in range(self.parts)], _place(self.folder))
+        return parts, Command([*words, GATHER], _place(self.folder) / f"{GATHER}.log")
+
+    def do_parts(self, launcher: Launcher) -> None:
+        """Have the parts done, and wait; an error where one was not."""
+        self.write()
+        launcher.start(self.commands()[0], name=self.step).wait()
+        self.refuse_undone()
+
+    def start(self, launcher: Launcher, *, at_once: int = 0) -> "Going":
+        """Have the parts and the gathering done."""
+        parts, gather = self.commands()
+        first = launcher.start(parts, name=self.step, at_once=at_once) if parts else None
+        last = _after(first, launcher, gather, f"{self.step}-gather")
+        self._keep("jobs", json.dumps({"parts": first.jobs if first else [], "gather": last.jobs}))
+        return Going(self, first, last)
+
+    @classmethod
+    def going(cls, folder: Path, launcher: Launcher) -> "Going | None":
+        """The order of a run that an earlier process has started and that still goes on."""
+        try:
+            held = json.loads((_place(folder) / "jobs.json").read_text())
+            order = cls.read(folder)
+        except (FileNotFoundError, ValueError, ConfigError):
+            return None
+        parts, gather = order.commands()
+        last = launcher.again([gather], held["gather"])
+        return Going(order, launcher.again(parts, held["parts"]), last) if last else None
+
+    def refuse_undone(self) -> None:
+        """Raise what went wrong in a part: the user's mistake, a bug, or an end from outside."""
+        for number, command in enumerate(self.commands()[0]):
+            end = command.end() or End(None, command.told())
+            if not end.done:
+                raise _as_raised(end, command.log, f"part {number} of {self.parts}")
+
+
+@dataclass(frozen=True)
+class Going:
+    """An order on its way elsewhere: its parts, if it has any, and its gathering."""
+
+    order: Order
+    first: Launched | None
+    last: Launched
+
+    def wait(self) -> Result:
+        """What the gathering has made, or an error; who is told to stop cancels it all."""
+        try:
+            (end,) = self.last.wait()
+        except BaseException:
+            if self.first is not None:
+                self.first.cancel()
+            raise
+        if not end.done:
+            raise _as_raised(end, self.order.commands()[1].log, "the gathering job")
+        return Result(**json.loads((_place(self.order.folder) / "result.json").read_text()))
+
+
+def _after(first: Launched | None, launcher: Launcher, gather: Command, name: str) -> Launched:
+    try:
+        return launcher.start([gather], name=name, after=first)
+    except BaseException:
+        if first is not None:
+            first.cancel()
+        raise
+
+
+def _as_raised(end: End, log: Path, who: str) -> BaseException:
+    """How the end of a command elsewhere is told here."""
+    match end.code:
+        case 2:
+            return ConfigError(end.told.removeprefix("part: "))
+        case 130 | 143:
+            return Stopped(end.code - 128)
+        case 1:
+            return RuntimeError(f"{who} failed; its traceback is in {log}")
+    how = "without a word" if end.code is None else f"exit code {end.code}"
+    return ConfigError(
+        f"{who} was ended from outside ({how}): out of time, memory or luck, or cancelled; see "
+        f"{log}; the same command goes on where it stopped"
+    )
+
+
+def _place(folder: Path) -> Path:
+    return folder / "launch"

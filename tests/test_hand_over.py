@@ -1,0 +1,268 @@
+"""A run that jobs do has one writer at a time: the command, the gathering, or who is left."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import doors
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import TEMPORARILY_UNAVAILABLE, MlflowException
+
+from mammo import driver
+from mammo.commands import part as part_command
+from mammo.errors import TrackingError
+from mammo.launch import Command, End
+from mammo.run import Result, Run, Stopped
+from mammo.tracking import Share, TrackedRun, Tracking, ownership
+from mammo.tracking.delivery import HEARTBEAT, OWNER
+
+pytestmark = pytest.mark.doors
+
+
+def run(tracked: Run, *, value: float = 1.0) -> Result:
+    """Add up what the parts have written."""
+    found = sorted(tracked.folder.glob("part-*"))
+    total = sum(float(each.read_text()) for each in found)
+    tracked.metrics({"total": total})
+    return Result({}, {"total": total}, "d" * 32)
+
+
+def parts(tracked: Run, settings: Any) -> int:
+    tracked.metrics({"planned": 2.0})
+    return 2
+
+
+def part(tracked: Run, number: int, of: int, *, value: float) -> None:
+    tracked.metrics({"nobody": 1.0})  # not of the run: this process is not its writer
+    with tracked.child(f"fold {number}", "train_classifier", {"fold": number}) as child:
+        child.metrics({"fold/auc": number / of})
+    (tracked.folder / f"part-{number}").write_text(str(value * (number + 1)))
+
+
+@dataclass
+class Elsewhere:
+    """A launcher whose commands run in this process, as if it were others with their own names."""
+
+    before: Callable[[str], Any]  # of a command, as its last word
+    patch: pytest.MonkeyPatch
+    jobs: list[str] = field(default_factory=lambda: ["1"])
+
+    def start(self, commands: Sequence[Command], **about: Any) -> "Elsewhere":
+        self.commands, self.earlier = list(commands), about.get("after")
+        return self
+
+    def again(self, commands: Sequence[Command], jobs: Sequence[str]) -> None:
+        return None
+
+    def cancel(self) -> None: ...
+
+    def wait(self) -> list[End]:
+        return [self._done(each) for each in self.commands]
+
+    def _done(self, command: Command) -> End:
+        word = command.words[-1]
+        stop = self.before(word)
+        if isinstance(stop, BaseException):
+            raise stop
+        if isinstance(stop, End):
+            return stop
+        with self.patch.context() as other:
+            other.setattr(ownership, "_TOKEN", f"token{word}")
+            other.setattr(driver, "open_launcher", None)
+            done = doors.here(*command.words[3:])
+        command.log.parent.mkdir(exist_ok=True)
+        command.log.write_text(done.err)
+        command.note(done.code)
+        return End(done.code, command.told())
+
+
+class Cluster:
+    """The launchers that a command opens: parts, then their gathering."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.patch, self.seen = patch, list[str]()
+        self.before: Callable[[str], Any] = self.seen.append
+
+    def open(self, name: str, profile: Any, folder: Path) -> "Cluster":
+        return self
+
+    def again(self, commands: Sequence[Command], jobs: Sequence[str]) -> None:
+        return None
+
+    def start(self, commands: Sequence[Command], **about: Any) -> Elsewhere:
+        launched = Elsewhere(self.before, self.patch).start(commands, **about)
+        if about.get("after") is None:
+            launched.wait()
+        return launched
+
+
+@pytest.fixture
+def cluster(store: str, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    toy = ModuleType("toy")
+    for each in (run, parts, part):
+        setattr(toy, each.__name__, each)
+    monkeypatch.setattr(driver, "step_module", lambda step: toy)
+    monkeypatch.setattr(driver, "check_launcher", lambda settings: None)
+    found = Cluster(monkeypatch)
+    monkeypatch.setattr(driver, "open_launcher", found.open)
+    return found
+
+
+def call(**settings: Any) -> doors.Outcome:
+    return doors.here("evaluate", launcher="slurm", **settings)
+
+
+def only_parent() -> Any:
+    runs = MlflowClient().search_runs(["0"])
+    (found,) = (each for each in runs if "mlflow.parentRunId" not in each.data.tags)
+    return found
+
+
+def test_the_gathering_alone_writes_the_run(cluster: Cluster, tmp_path: Path) -> None:
+    states: dict[str, tuple[str, str]] = {}
+
+    def note(word: str) -> None:
+        found = only_parent()
+        spool = tmp_path / "home" / "spool"
+        states[word] = (found.info.status, " ".join(each.name for each in spool.glob("*")))
+
+    cluster.before = note
+    line = call(value=3).line
+    # nobody holds the run while its jobs wait and work, and mammo reap leaves it alone
+    assert states == dict.fromkeys(("0", "1", "gather"), ("SCHEDULED", ""))
+    assert line["metrics"] == {"total": 9.0}
+    found = only_parent()
+    assert (line["run_id"], found.info.status) == (found.info.run_id, "FINISHED")
+    assert found.data.tags[OWNER].endswith(":tokengather")
+    said = {name: found.data.metrics[name] for name in ("planned", "total", "children/finished")}
+    assert said == {"planned": 2.0, "total": 9.0, "children/finished": 2.0}
+    assert "nobody" not in found.data.metrics
+    children = MlflowClient().search_runs(
+        ["0"], f"tags.`mlflow.parentRunId` = '{found.info.run_id}'"
+    )
+    assert [each.info.status for each in children] == ["FINISHED"] * 2
+    assert call(value=3).line == line  # reused
+
+
+def test_offline_it_goes_through_the_spool(cluster: Cluster) -> None:
+    line = call(value=3, offline=True).line
+    assert line["metrics"] == {"total": 9.0}
+    assert MlflowClient().search_runs(["0"]) == []
+    assert doors.here("sync").code == 0
+    found = only_parent()
+    assert (found.info.status, found.data.metrics["total"]) == ("FINISHED", 9.0)
+    assert len(MlflowClient().search_runs(["0"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "told"),
+    [
+        (Stopped(15), "KILLED", "signal 15"),
+        (End(-9, ""), "FAILED", "the gathering job was ended from outside (exit code -9)"),
+    ],
+)
+@pytest.mark.parametrize("began", [False, True])
+def test_who_waits_ends_a_run_that_nobody_else_can(
+    cluster: Cluster, end: Any, status: str, told: str, began: bool
+) -> None:
+    """The gathering was never started, or was killed with the run in its hands."""
+
+    def killed(word: str) -> Any:
+        if word == "gather" and began:
+            tags = {OWNER: "elsewhere:1:00", HEARTBEAT: str(int(time.time()))}
+            for name, value in tags.items():
+                MlflowClient().set_tag(only_parent().info.run_id, name, value)
+            MlflowClient().update_run(only_parent().info.run_id, "RUNNING")
+        return end if word == "gather" else None
+
+    cluster.before = killed
+    assert call().code == (2 if isinstance(end, End) else 143)
+    found = only_parent()
+    assert found.info.status == status
+    assert told in found.data.tags["error" if status == "FAILED" else "mammo.stopped"]
+    cluster.before = lambda word: None
+    again = call()
+    assert again.run_id == found.info.run_id and again.metrics == {"total": 3.0}
+
+
+def test_who_waits_leaves_the_end_to_a_gathering_that_lives(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    held: list[Tracking] = []
+
+    def working(word: str) -> Any:
+        if word != "gather":
+            return None
+        held.append(Tracking(tmp_path / "home"))
+        held[0].reopen(only_parent().info.run_id)
+        assert held[0].outbox.flush(10)
+        return Stopped(15)
+
+    cluster.before = working
+    assert call().code == 143
+    with held[0]:
+        assert only_parent().info.status == "RUNNING"
+        held[0].set_status(only_parent().info.run_id, "KILLED", stopped="signal 15")
+
+
+def test_what_is_not_sent_is_sent_by_who_goes_on(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about: dict[str, Any] = {"folder": tmp_path / "run", "work": tmp_path, "inputs": {}}
+
+    def away(*args: Any, **more: Any) -> None:
+        raise MlflowException("not now", error_code=TEMPORARILY_UNAVAILABLE)
+
+    monkeypatch.setenv("MAMMO_TRACKING_WAIT_S", "1")
+    with Tracking(tmp_path) as first:
+        run_id = first.create_run("given", "test")
+        with monkeypatch.context() as outage:
+            outage.setattr(MlflowClient, "log_batch", away)
+            TrackedRun(first, run_id, **about).params({"lr": 0.5})
+            first.hand_on(run_id)
+        with Tracking(tmp_path) as second:
+            second.claim(run_id)
+            second.reopen(run_id)
+            TrackedRun(second, run_id, **about).metrics({"auc": 0.75})
+            second.set_status(run_id, "FINISHED")
+    found = MlflowClient().get_run(run_id)
+    assert (found.info.status, found.data.params["lr"]) == ("FINISHED", "0.5")
+    assert found.data.metrics["auc"] == 0.75
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_gathering_begun_anew_waits_until_its_lost_machine_is_silent(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    monkeypatch.setattr(part_command, "_POLL_S", 0.05)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1" if again else "0")
+    with Tracking(tmp_path) as tracking:
+        run_id = tracking.create_run("given", "test")
+    last = time.time() - ownership.STALE_S + 1.5
+    for name, value in {OWNER: "elsewhere:1:00", HEARTBEAT: str(last)}.items():
+        MlflowClient().set_tag(run_id, name, value)
+    with Tracking(tmp_path) as tracking:
+        if not again:
+            with pytest.raises(ownership.Taken, match="on another machine"):
+                part_command._claim(tracking, run_id)
+            return
+        part_command._claim(tracking, run_id)
+        assert time.time() - last >= ownership.STALE_S
+        assert tracking.get(run_id).data.tags[OWNER] == ownership.owner()
+        tracking.set_status(run_id, "KILLED")
+
+
+def test_a_part_whose_child_the_server_refuses_fails(store: str, tmp_path: Path) -> None:
+    with Tracking(tmp_path) as tracking:
+        run_id = tracking.create_run("given", "test")
+        tracking.hand_on(run_id)
+    share = Share(run_id, tmp_path / "run", tmp_path, {}, offline=False)
+    with (
+        pytest.raises(TrackingError, match="refused metrics bad@name"),
+        share.child("fold 0", "train_classifier") as child,
+    ):
+        child.metrics({"bad@name": 1.0})
