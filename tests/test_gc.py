@@ -98,6 +98,11 @@ def test_state_and_journals_go_with_runs_that_ended_and_have_nothing_left(
     half = {"run_id": runs["finished"], "words": 10, "files": 10}
     made(work / "spool/unsent/journal.jsonl", json.dumps({"address": store}) + "\n")
     made(work / "spool/unsent/cursor", half)
+    whole = json.dumps({"address": store}) + "\n"
+    made(work / "spool/a file waits/journal.jsonl", whole)
+    waits = {"run_id": runs["failed"], "words": len(whole), "files": len(whole), "aside": [9]}
+    made(work / "spool/a file waits/cursor", waits)
+    made(work / "taken/by another/journal.jsonl", whole)
     made(work / "spool/offline/journal.jsonl", json.dumps({"id": "a", "address": store}) + "\n")
     made(work / "runs/offline/run.json", {"run_id": "offline", "tracking_uri": store})
     made(work / "runs/elsewhere/run.json", {"run_id": NOBODY, "tracking_uri": "http://other"})
@@ -107,6 +112,7 @@ def test_state_and_journals_go_with_runs_that_ended_and_have_nothing_left(
         named, _ = swept(capsys)
     state = {"runs/finished", "runs/gone"}
     journals = {f"spool/{name}" for name in ("finished", "failed", "deleted", "gone")}
+    journals.add("taken/by another")
     assert named == state | journals
     assert swept(capsys)[0] == state | journals | {"runs/deleted"}
     swept(capsys, "--delete", "true")
@@ -114,7 +120,7 @@ def test_state_and_journals_go_with_runs_that_ended_and_have_nothing_left(
         *("running", "failed", "offline", "elsewhere")
     }
     assert {path.parent.name for path in work.glob("spool/*/journal.jsonl")} == {
-        *("running", "unsent", "offline")
+        *("running", "unsent", "offline", "a file waits")
     }
 
 

@@ -18,7 +18,7 @@ from mammo.errors import TrackingError
 from mammo.launch import Command, End
 from mammo.run import Result, Run, Stopped
 from mammo.tracking import Share, TrackedRun, Tracking, ownership
-from mammo.tracking.delivery import HEARTBEAT, OWNER
+from mammo.tracking.ownership import HEARTBEAT, OWNER
 
 pytestmark = pytest.mark.doors
 

@@ -31,8 +31,8 @@ def run(*, days: NonNegativeFloat = 30.0, delete: bool = False, work_dir: str = 
 
     At the server these are the artifacts of runs, logged models and experiments that it does not
     know; what is only in its bin is the administrator's (make gc). In the work folder: datasets and
-    models that no run names, the state and the spool of runs that have ended or were deleted; only
-    what was not touched for --days. Nothing is deleted unless --delete true.
+    models that no run names, the state and the spool of runs that have ended, were deleted or were
+    taken up by another process; only what was not touched for --days. Nothing is deleted unless --delete true.
     """
     from mammo.driver import work_folder
     from mammo.tracking import Tracking
@@ -129,8 +129,11 @@ def _spooled(work: Path, books: "Books", address: str) -> Iterator[Found]:
             continue
         state = books.states.get(run_id, "gone")
         sent = min(int(cursor.get("words", 0)), int(cursor.get("files", 0)))
-        if state in ("DELETED", "gone") or (state in ENDED and sent >= path.stat().st_size):
+        whole = sent >= path.stat().st_size and not cursor.get("aside")
+        if state in ("DELETED", "gone") or (state in ENDED and whole):
             yield Found(path.parent, f"the journal of run {run_id}, which is {state.lower()}", path)
+    for path in sorted(work.glob("taken/*")):
+        yield Found(path, "what was logged of a run that another process took up")
 
 
 @contextmanager

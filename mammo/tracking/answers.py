@@ -37,7 +37,7 @@ class Away(Exception):
     @property
     def reached(self) -> bool:
         """Whether something answered, though not as asked: another request may do now."""
-        return "error responses" in str(self)
+        return "error responses" in str(self) or "Server Error" in str(self)
 
 
 class Refused(Exception):

@@ -1,27 +1,25 @@
 """Brings the journal of a run to the server: numbers and words first, files, then its end."""
 
-import contextlib
 import json
-import re
+import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mammo.tracking.answers import Away, Refused, asked
+from mammo.tracking.answers import Refused, asked
 from mammo.tracking.experiments import opened
 from mammo.tracking.journal import Entry, Journal
-from mammo.tracking.pictures import encoded
-from mammo.tracking.portions import Item, Portion, entry_of, portions
-from mammo.tracking.values import same_value
+from mammo.tracking.ownership import BEAT_S, HEARTBEAT, OWNER, owner
+from mammo.tracking.parcels import Parcel, Parcels
+from mammo.tracking.portions import Item, Portion, portions
+from mammo.tracking.rejections import Rejections
+from mammo.tracking.words import Words
 
-IDENTITY, HEARTBEAT, OWNER = "mammo.id", "mammo.heartbeat", "mammo.owner"
-BEAT_S = 60.0  # between two heartbeats
-# MLflow looks for a dataset and then inserts it; of two processes at once, the second fails
-_AT_ONCE = re.compile("UNIQUE constraint failed: datasets|duplicate key value violates unique")
+LOG = logging.getLogger("mammo")
+IDENTITY = "mammo.id"
 ENDINGS = {"error", "mammo.stopped", "mammo.pruned", "mammo.reaped"}  # how a run ended
 
 
@@ -31,71 +29,87 @@ class Delivery:
     def __init__(self, journal: Journal, client: MlflowClient, known: Callable[[str], str]) -> None:
         self.journal = journal
         self.run_id = str(journal.about.get("run_id", ""))  # of the server, empty until it has one
-        self.rejected: list[str] = []  # reasons
-        self.taken = 0  # entries that are sent or refused, or whose file is in `_files`
+        self.rejected = Rejections(journal.folder)
+        self.parcels = Parcels(journal)
+        self.taken = 0  # entries that are sent or refused, or whose file is in `parcels`
         self.beating = False  # the run goes on in this process
-        self.hopeless = False  # the server refuses the run itself
+        self.put_off = 0.0  # time.monotonic when a file of it was not taken last
+        self.hopeless = False  # the server refuses the run itself, or it is another's by now
+        self.taken_over = False  # another process goes on with the run
         self.sent = Counter[str]()  # by kind
         self.client, self._known = client, known
-        self._files: deque[tuple[Entry, int, int]] = deque()  # entry, its number, place behind it
         self._place = 0  # up to here all words are sent
-        self._params: dict[str, str] | None = None  # what the server holds
-        self._beat = time.monotonic()
+        self._words: Words | None = None
+        self._owner = ""  # who wrote the journal, as the server was told
+        # what another process left is sent only after a look at who writes the run now
+        self._beaten = 0.0 if journal.old else time.time()
         self._take_up()
 
     def reached(self, lines: int) -> bool:
         """Whether the server has the first `lines` entries, or has refused them."""
-        behind = self._files and self._files[0][1] <= lines
+        behind = any(each.number <= lines for each in self.parcels)
         return self.hopeless or (self.taken >= lines and not behind)
 
     @property
     def waiting(self) -> int:
         """Entries that are still to be sent."""
-        return self.journal.lines - self.taken + len(self._files)
+        return self.journal.lines - self.taken + len(self.parcels)
 
     def send_words(self) -> None:
         """Send all numbers and words as far as an end that waits for files; may raise Away."""
         self.journal.synchronize()
         until = self.journal.end  # what is logged meanwhile goes with the next batch
-        going = not self.hopeless
+        going = not self.hopeless and self._goes_on()
         while going and self._place < until and not self.journal.retired:
             going = self._send(self.journal.read(self._place))
         if going:
             self._send_from_memory()
-        if self.beating and self.run_id and time.monotonic() - self._beat > BEAT_S:
-            self._beat = time.monotonic()
-            self._batch([Item("tags", HEARTBEAT, str(int(time.time())))])
 
     def send_file(self) -> bool:
-        """Send the next file; False when there is none. May raise Away."""
-        if not self._files or not self.run_id:
+        """Send the next file; False when there is none to try now. May raise Away."""
+        parcel = self.parcels.next() if self.run_id and not self.hopeless else None
+        if parcel is None:
             return False
-        entry = self._files[0][0]
-        image, folder = entry.get("image", ""), entry["folder"] or None
-        try:
-            with contextlib.ExitStack() as stack:
-                place = stack.enter_context(self.journal.opened(entry["file"]))
-                for each in stack.enter_context(encoded(place, image)) if image else [place]:
-                    asked(self.client.log_artifact, self.run_id, str(each), folder)
-            refused = ""
-        except FileNotFoundError:
-            refused = "the file is gone"
-        except Refused as error:
-            refused = str(error)
+        refused = self.parcels.send(parcel, self.client, self.run_id)
+        saved = self._save_place()  # before it is gone from here: it would be missed
         if refused:
-            self._reject(entry, refused)
-        else:
-            self.journal.release(entry["file"])
-            self.sent["files"] += 1
-        self._files.popleft()
-        self._save_place()
+            self.rejected.add(parcel.entry, refused)
+            return True
+        self.journal.files.release(parcel.entry["file"])
+        self.sent["files"] += 1
+        if not saved:  # there is room now
+            self._save_place()
         return True
+
+    def _goes_on(self) -> bool:
+        """Whether the run is still this journal's to write; once a minute its heart beats too.
+
+        A heart that an outage kept silent may have been taken for dead.
+        """
+        if not self.run_id or 0 <= time.time() - self._beaten < BEAT_S:
+            return True
+        if self._owner and self._is_anothers():
+            self.taken_over = self.hopeless = True
+            LOG.warning("%s", self.complaint)
+            return False
+        if self.beating:
+            self.words.send([Item("tags", HEARTBEAT, str(int(time.time())))])
+        self._beaten = time.time()
+        return True
+
+    def _is_anothers(self) -> bool:
+        try:
+            tags = asked(self.client.get_run, self.run_id).data.tags
+        except Refused:  # it is gone, which is told of all that is sent
+            return False
+        return tags.get(OWNER, "") not in ("", self._owner, owner())
 
     def _take_up(self) -> None:
         """Go on where a process that is gone left off."""
         try:
             saved = json.loads((self.journal.folder / "cursor").read_text())
             words, files = int(saved["words"]), int(saved["files"])
+            aside = set(saved.get("aside", []))
         except (OSError, ValueError, KeyError, TypeError):
             return
         self.run_id = self.run_id or str(saved["run_id"])
@@ -105,17 +119,21 @@ class Delivery:
                     break
                 self.taken += 1
                 self._place = after
-                if after > files and entry.get("kind") == "file":
-                    self._files.append((entry, self.taken, after))
+                self._owner = _owner_in(entry) or self._owner
+                if entry.get("kind") == "file" and (after > files or after in aside):
+                    self.parcels.add(Parcel(entry, self.taken, after))
 
-    def _save_place(self) -> None:
+    def _save_place(self) -> bool:
         """Write down how far all is sent; on a full disk it will be sent again, which is safe."""
-        files = self._files[0][2] - 1 if self._files else self._place
-        said = {"run_id": self.run_id, "words": self._place, "files": files}
-        with contextlib.suppress(OSError):
+        files, aside = self.parcels.places(self._place)
+        said = {"run_id": self.run_id, "words": self._place, "files": files, "aside": aside}
+        try:
             scratch = self.journal.folder / "cursor.new"
             scratch.write_text(json.dumps(said))
             scratch.replace(self.journal.folder / "cursor")
+        except OSError:
+            return False
+        return True
 
     def _send(self, entries: list[tuple[Entry, int]]) -> bool:
         """Send what was read from the file; False where an end has to wait for files."""
@@ -141,19 +159,21 @@ class Delivery:
         entry = portion.other
         if not self.run_id and (entry or {}).get("kind") != "about":  # its first line is spoilt
             self.hopeless = True
-            self.rejected.append("the first line of the journal")
+            self.rejected.note("the first line of the journal")
             return False
         if entry is None:
-            self._batch(portion.items)
+            self.words.send(portion.items)
+            tags = {each.name: each.value for each in portion.items if each.kind == "tags"}
+            self._owner = _owner_in({"tags": tags}) or self._owner
         elif entry["kind"] == "file":
-            self._files.append((entry, self.taken + 1, portion.after))
-        elif entry["kind"] == "end" and self._files:
+            self.parcels.add(Parcel(entry, self.taken + 1, portion.after))
+        elif entry["kind"] == "end" and self.parcels:
             return False
         else:
             try:
                 _DO.get(entry["kind"], _DO["spoilt"])(self, entry)
             except Refused as refused:
-                self._reject(entry, str(refused))
+                self.rejected.add(entry, str(refused))
                 if entry["kind"] == "about":
                     self.hopeless = True
                     return False
@@ -166,6 +186,7 @@ class Delivery:
             return
         if self.journal.asked:  # an answer may have been lost
             self.run_id = self._known(about["id"])
+        self._owner = self._owner or _owner_in(about)
         if self.run_id:
             return
         tags = dict(about["tags"])
@@ -198,100 +219,40 @@ class Delivery:
         if self.rejected and status == "FINISHED":
             status, tags["error"] = "FAILED", self.complaint
         if tags:
-            self._batch([Item("tags", name, value) for name, value in tags.items()])
+            self.words.send([Item("tags", name, value) for name, value in tags.items()])
         asked(self.client.set_terminated, self.run_id, status, entry["time"])
 
     @property
+    def words(self) -> Words:
+        if self._words is None or self._words.run_id != self.run_id:
+            self._words = Words(self.client, self.run_id, self.rejected, self.sent)
+        return self._words
+
+    @property
     def complaint(self) -> str:
-        """What the server refused, in one line."""
-        more = f" and {len(self.rejected) - 1} more" if len(self.rejected) > 1 else ""
-        return (
-            f"the tracking server refused {self.rejected[0]}{more} of run {self.run_id}; "
-            f"it is kept in {self.journal.folder / 'rejected.jsonl'}"
-        )
-
-    def _input(self, entry: Entry) -> None:
-        source, profile = json.dumps({"digest": entry["digest"]}), {"num_rows": entry["rows"]}
-        # MLflow keeps one context for a name and digest; the same dataset may serve in several
-        dataset = Dataset(
-            *(f"{entry['name']} {entry['context']}", entry["digest"][:36], "mammo", source),
-            profile=json.dumps(profile),
-        )
-        tag = InputTag("mlflow.data.context", entry["context"])
-        try:
-            asked(self.client.log_inputs, self.run_id, [DatasetInput(dataset, [tag])])
-        except Refused as refused:
-            if not _AT_ONCE.search(str(refused)):
-                raise
-            raise Away(f"{refused}, by another run at the same moment") from refused
-
-    def _batch(self, items: list[Item], *, whole: bool = True) -> None:
-        """Send a batch; one that is refused in halves, down to the one that is to blame."""
-        try:
-            self._log(items)
-        except Refused as refused:
-            if len(items) == 1 or (whole and self._is_gone()):
-                for item in items:
-                    self._reject(entry_of(item), str(refused))
-                return
-            middle = len(items) // 2
-            self._batch(items[:middle], whole=False)
-            self._batch(items[middle:], whole=False)
-
-    def _log(self, items: list[Item]) -> None:
-        metrics = [
-            Metric(each.name, each.value, each.time, each.step)
-            for each in items
-            if each.kind == "metrics"
-        ]
-        tags = [RunTag(each.name, each.value) for each in items if each.kind == "tags"]
-        params = self._new_params([each for each in items if each.kind == "params"])
-        entries = [Param(name, value) for name, value in params.items()]
-        if metrics or tags or entries:
-            asked(self.client.log_batch, self.run_id, metrics=metrics, params=entries, tags=tags)
-        self.sent.update(each.kind for each in items)
-        if self._params is not None:
-            self._params |= params
-
-    def _new_params(self, items: list[Item]) -> dict[str, str]:
-        """What to log: a setting that the server holds with another value is `effective.<name>`."""
-        if items and self._params is None:
-            self._params = dict(asked(self.client.get_run, self.run_id).data.params)
-        held, new = self._params or {}, dict[str, str]()
-        for item in items:
-            if item.name not in held:
-                new[item.name] = item.value
-                continue
-            name = f"effective.{item.name}"
-            if name not in held and not same_value(held[item.name], item.value):
-                new[name] = item.value
-        return new
-
-    def _is_gone(self) -> bool:
-        """Whether the server takes nothing at all of this run."""
-        try:
-            found = asked(self.client.get_run, self.run_id)
-        except Refused:
-            return True
-        return bool(found.info.lifecycle_stage == "deleted")
-
-    def _reject(self, entry: Entry, reason: str) -> None:
-        """Keep what the server refuses, for its report at the end and another try by hand."""
-        what = entry.get("file", "").rpartition("/")[2] or next(iter(entry.get("values", [])), "")
-        self.rejected.append(f"{entry['kind']} {what} ({reason})".replace("  ", " "))
-        with contextlib.suppress(OSError), (self.journal.folder / "rejected.jsonl").open("a") as f:
-            f.write(json.dumps({**entry, "reason": reason}) + "\n")
+        """What was refused, or became of the run in other hands, in one line; empty for nothing."""
+        if self.taken_over:
+            return (
+                f"run {self.run_id} was taken up by another process while the tracking server "
+                "heard nothing of this one; what this one logged since is not sent"
+            )
+        return self.rejected.line(self.run_id) if self.rejected else ""
 
 
 _DO: dict[str, Callable[[Delivery, Entry], None]] = {
     "about": Delivery._begin,
     "reopen": Delivery._reopen,
-    "input": Delivery._input,
+    "input": lambda delivery, entry: delivery.words.input(entry),
     "end": Delivery._end,
-    "spoilt": lambda delivery, entry: delivery._reject(
+    "spoilt": lambda delivery, entry: delivery.rejected.add(
         entry, "its line is spoilt, or of a newer mammo"
     ),
 }
+
+
+def _owner_in(entry: Entry) -> str:
+    """The process that says in an entry that it goes on with the run; empty for none."""
+    return str({**entry.get("tags", {}), **entry.get("values", {})}.get(OWNER, ""))
 
 
 def identified(client: MlflowClient, identity: str) -> str:

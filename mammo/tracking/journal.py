@@ -6,19 +6,17 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import threading
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mammo.tracking.kept import IN_MEMORY, Kept, Room
+
 LOG = logging.getLogger("mammo")
 CHUNK = 1 << 20  # bytes of lines read in one go
-IN_MEMORY = 64 << 20  # bytes of lines and files kept while the disk is full
-LINK_FROM = 16 << 20  # bytes from which a file is linked, not copied: it is replaced, never changed
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 Entry = dict[str, Any]
@@ -43,9 +41,9 @@ class Journal:
         self.dropped = 0  # entries that found room neither on the disk nor in memory
         self.retired = False  # all is sent, and the folder gone
         self._descriptor = -1
+        self._room = Room()
+        self.files = Kept(folder / "files", self._room)
         self._held: deque[tuple[bytes, str]] = deque()  # lines in memory, with their file's name
-        self._contents: dict[str, bytes] = {}  # files in memory
-        self._bytes_held = 0
         self._lent = 0  # lines in memory that are being sent just now
         self._unsynced = False
         self._lock = threading.Lock()
@@ -63,9 +61,11 @@ class Journal:
             if self.retired:
                 return False
             self.lines += 1
-            if self._held or file in self._contents or not self._write(line):
+            if self._held or file in self.files or not self._write(line):
                 self._hold(line, file)
                 self._settle()
+            elif file and not entry.get("image"):
+                self.files.replace(entry)
             return True
 
     def read(self, place: int) -> list[tuple[Entry, int]]:
@@ -77,9 +77,9 @@ class Journal:
                 if self._descriptor < 0:
                     return []
                 data = os.pread(self._descriptor, min(size, self.end - place), place)
-            for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
-                place += len(line)
-                found.append((_decoded(line), place))
+            for line in data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]:
+                place += len(line) + 1
+                found.append((decoded(line), place))
             size *= 2
         return found
 
@@ -99,59 +99,14 @@ class Journal:
         """Forget the first `done` of the entries that were lent."""
         with self._lock:
             for _ in range(done):
-                line, _ = self._held.popleft()
-                self._bytes_held -= len(line)
+                self._room.give(len(self._held.popleft()[0]))
             self._lent = 0
 
     def keep(self, source: Path | bytes, name: str) -> str:
-        """Keep a file called `name` for sending, in memory where the disk is full.
-
-        Returns its path below files/, empty where it is lost.
-        """
-        name = f"{uuid.uuid4().hex[:16]}/{name}"
-        place = self.folder / "files" / name
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(source, bytes):
-                place.write_bytes(source)
-            else:
-                _placed(source, place)
-        except OSError as error:
-            place.unlink(missing_ok=True)
-            if isinstance(source, Path):
-                if not os.access(source, os.R_OK):
-                    raise
-                with contextlib.suppress(OSError):
-                    os.link(source, place)
-                    return name
-            if not self._keep_in_memory(name, source):
-                self.dropped += 1
-                LOG.warning("%s is lost to the tracking: %s", name, error.strerror)
-                return ""
-        return name
-
-    @contextmanager
-    def opened(self, name: str) -> Iterator[Path]:
-        """Path of a kept file; FileNotFoundError where it is gone."""
-        content = self._contents.get(name)
-        if content is None:
-            place = self.folder / "files" / name
-            place.stat()
-            yield place
-            return
-        with tempfile.TemporaryDirectory() as scratch:
-            place = Path(scratch) / Path(name).name
-            place.write_bytes(content)
-            yield place
-
-    def release(self, name: str) -> None:
-        """The kept file is sent."""
-        with self._lock:
-            self._bytes_held -= len(self._contents.pop(name, b""))
-        place = self.folder / "files" / name
-        place.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            place.parent.rmdir()
+        """Keep a file called `name` for sending; returns its path below files/, empty if lost."""
+        kept = self.files.keep(source, name)
+        self.dropped += not kept
+        return kept
 
     def synchronize(self) -> None:
         """Have the system write the lines to the disk itself; nobody waits for it to log."""
@@ -175,6 +130,19 @@ class Journal:
             shutil.rmtree(self.folder, ignore_errors=True)
             self._close()
             return True
+
+    def set_aside(self) -> Path:
+        """Move all of it beside the spool, from where nobody sends it, and close it."""
+        with self._lock:
+            self._settle()
+            self.retired = True
+            place = self.folder.parents[1] / "taken" / self.folder.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():
+                place = place.with_name(f"{place.name}-{uuid.uuid4().hex[:8]}")
+            self.folder.rename(place)
+            self._close()
+            return place
 
     @property
     def lost(self) -> int:
@@ -208,6 +176,10 @@ class Journal:
         except OSError:
             self._close()
             raise Busy(str(self.folder)) from None
+        if not self._is_there():  # deleted by another process between opening and locking it
+            self._close()
+            self._open()
+            return
         place = 0
         while block := os.pread(self._descriptor, CHUNK, place):
             self.lines += block.count(b"\n")
@@ -215,6 +187,14 @@ class Journal:
             self.end = place + last if last else self.end
             place += len(block)
         os.ftruncate(self._descriptor, self.end)
+
+    def _is_there(self) -> bool:
+        """Whether the open file is the one that has its name."""
+        try:
+            named = (self.folder / "journal.jsonl").stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(os.fstat(self._descriptor), named)
 
     def _write(self, line: bytes) -> bool:
         """Whether the whole line is in the file; nothing of it stays there else."""
@@ -243,52 +223,25 @@ class Journal:
                 "there is room",
                 *(self.folder, IN_MEMORY >> 20),
             )
-        if self._bytes_held + len(line) > IN_MEMORY:
+        if not self._room.take(len(line)):
             self.dropped += 1
             self.lines -= 1
-            self._bytes_held -= len(self._contents.pop(file, b""))
+            self.files.forget(file)
             return
         self._held.append((line, file))
-        self._bytes_held += len(line)
 
     def _settle(self) -> None:
         """Bring what is in memory to the disk, as far as there is room."""
         while self._held and not self._lent:
             line, file = self._held[0]
-            content = self._contents.get(file)
-            if content is not None:
-                place = self.folder / "files" / file
-                try:
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    place.write_bytes(content)
-                except OSError:
-                    place.unlink(missing_ok=True)
-                    return
-            if not self._write(line):
+            if not (self.files.settle(file) and self._write(line)):
                 return
             self._held.popleft()
-            self._bytes_held -= len(line) + len(self._contents.pop(file, b""))
-
-    def _keep_in_memory(self, name: str, source: Path | bytes) -> bool:
-        size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        with self._lock:
-            if self._bytes_held + size > IN_MEMORY:
-                return False
-            self._contents[name] = source if isinstance(source, bytes) else source.read_bytes()
-            self._bytes_held += size
-            return True
+            self._room.give(len(line))
+            self.files.forget(file)
 
 
-def _placed(source: Path, place: Path) -> None:
-    """Copy a file; a large one is linked where the file system can."""
-    if source.stat().st_size >= LINK_FROM:
-        with contextlib.suppress(OSError):
-            os.link(source, place)
-            return
-    shutil.copyfile(source, place)
-
-
-def _decoded(line: bytes) -> Entry:
+def decoded(line: bytes) -> Entry:
     """An entry; one that a failing disk has spoilt says so and tells nothing else."""
     try:
         entry = json.loads(line)

@@ -32,6 +32,7 @@ class Outbox:
         self._aliases: dict[str, str] = {}  # ids that a client made: ids of the server
         self._views: dict[str, View] = {}  # of runs that are sent, by id of the server
         self._complaints: list[str] = []  # about runs that are sent, as far as they were taken
+        self.taken_over: set[str] = set()  # every id of runs that another process goes on with
 
     def create(self, about: Mapping[str, Any]) -> Delivery | None:
         """Begin the journal of a new run, whose id `about` holds; None offline."""
@@ -39,6 +40,8 @@ class Outbox:
 
     def append(self, run_id: str, entry: Mapping[str, Any], *, file: str = "") -> None:
         """Log an entry of a run, which takes microseconds."""
+        if run_id in self.taken_over:
+            return
         journal = self._journals.get(run_id)
         while journal is None or not journal.append(entry, file=file):
             journal = self._journal(run_id)
@@ -48,10 +51,12 @@ class Outbox:
 
     def keep(self, run_id: str, source: Path | bytes, name: str, folder: str, **more: str) -> None:
         """Log a file, kept as it is now until it is sent, as `folder`/`name` of a run."""
-        while True:
+        while run_id not in self.taken_over:
             journal = self._journals.get(run_id) or self._journal(run_id)
             kept = journal.keep(source, name)
-            entry = {"kind": "file", "file": kept, "folder": folder, **more}
+            entry: dict[str, Any] = {"kind": "file", "file": kept, "folder": folder, **more}
+            if kept:
+                entry["bytes"] = journal.files.size(kept)
             if not kept or journal.append(entry, file=kept):
                 return
             self._journals.pop(run_id, None)
@@ -69,9 +74,24 @@ class Outbox:
         only = [self._deliveries[run_id]] if run_id in self._deliveries else None
         return self.sender.flush(timeout_s, only)
 
+    @property
+    def stuck(self) -> str:
+        """A file that the server did not take, in words; empty for none."""
+        for each in self.sender.deliveries:
+            for parcel in each.parcels.stuck:
+                what = f"{parcel.path} of run {each.run_id} ({parcel.reason})"
+                return f"the tracking store at {self.address} does not take {what}"
+        return ""
+
+    @property
+    def missed_since(self) -> float:
+        """Since when something logged waits in vain (time.monotonic); 0 for nothing."""
+        files = [part.since for each in self.sender.deliveries for part in each.parcels.stuck]
+        return min(filter(None, [self.sender.words.since, *files]), default=0.0)
+
     def complaints(self) -> list[str]:
         """What the server refused, and what the disk and the memory had no room for."""
-        said = [each.complaint for each in self.sender.deliveries if each.rejected]
+        said = [each.complaint for each in self.sender.deliveries if each.complaint]
         lost = sum(each.lost for each in {id(j): j for j in self._journals.values()}.values())
         if lost:
             said.append(f"{lost} entries were lost: the disk of {self.root} is full; make room")
@@ -207,8 +227,11 @@ class Outbox:
     def _remember(self, delivery: Delivery) -> None:
         """Keep in mind what a run was whose journal goes."""
         entries = entries_in(delivery.journal.folder)
-        if delivery.rejected:
+        if delivery.complaint:
             self._complaints.append(delivery.complaint)
+        if delivery.taken_over:
+            held = self._journals.items()
+            self.taken_over |= {name for name, each in held if each is delivery.journal}
         if delivery.run_id:
             self._aliases[str(delivery.journal.about.get("id"))] = delivery.run_id
             view = seen(entries, delivery.run_id)

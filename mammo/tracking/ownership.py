@@ -8,8 +8,9 @@ import time
 from typing import Any
 
 from mammo.errors import TrackingError
-from mammo.tracking.delivery import BEAT_S, HEARTBEAT, OWNER
 
+HEARTBEAT, OWNER = "mammo.heartbeat", "mammo.owner"
+BEAT_S = 60.0  # between two heartbeats
 STALE_S = 3 * BEAT_S  # a heart that was silent for so long has stopped
 # The machine's name may name people or a hospital: its digest will do to tell two apart.
 _MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]

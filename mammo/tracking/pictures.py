@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mammo.tracking.answers import Refused
+
 _KEY = re.compile(r"[a-zA-Z0-9_\-./ ]+")  # MLflow's rule for a key
 
 
@@ -37,8 +39,12 @@ def encoded(pixels: Path, name: str) -> Iterator[list[Path]]:
     """The files of the image whose `raw` pixels lie in a file; encoded again they are the same."""
     from mlflow.tracking.multimedia import compress_image_size, convert_to_pil_image
 
+    try:
+        image = np.load(pixels, allow_pickle=False)
+    except (ValueError, EOFError) as error:  # a disk that failed, or a machine that lost its power
+        raise Refused(f"its pixels are spoilt: {str(error).splitlines()[0]}") from error
     with tempfile.TemporaryDirectory() as scratch:
-        full = convert_to_pil_image(np.load(pixels, allow_pickle=False))
+        full = convert_to_pil_image(image)
         places = [Path(scratch) / f"{name}.png", Path(scratch) / f"{name}+compressed.webp"]
         full.save(places[0])
         compress_image_size(full).save(places[1])

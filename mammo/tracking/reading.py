@@ -233,7 +233,7 @@ class Reading:
     def _read(self, request: Callable[..., Answer], *args: Any) -> Answer:
         """What the server says once it has all that was logged before."""
         if not self.offline:
-            self.outbox.flush(self.server.wait_s)
+            self.outbox.flush(self.server.patience_s(self.outbox.missed_since))
             self.server.missed(self.outbox.sender.words.since)
         return self.server.ask(request, *args)
 

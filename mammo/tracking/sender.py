@@ -21,11 +21,11 @@ LONGEST_S = 10.0  # between two tries
 
 
 class Patience:
-    """When to ask again a server that did not answer: later each time, up to `LONGEST_S`."""
+    """When to ask again a server that did not do `what`: later each time, up to `LONGEST_S`."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
         self.since = 0.0  # when it was first missed; 0 while it answers
-        self.reason = ""
+        self._what, self._told = what, False
         self._tries, self._next = 0, 0.0
 
     @property
@@ -33,17 +33,19 @@ class Patience:
         return max(0.0, self._next - time.monotonic())
 
     def answered(self) -> None:
-        if self.since:
-            LOG.info("the tracking store answers again after %d s", time.monotonic() - self.since)
-        self.__init__()  # type: ignore[misc]
+        if self._told:
+            after_s = time.monotonic() - self.since
+            LOG.info("after %d s the tracking store does %s again", after_s, self._what)
+        self.__init__(self._what)  # type: ignore[misc]
 
     def missed(self, reason: str, *, tell: bool = True) -> None:
         now = time.monotonic()
         if not self.since:
             self.since = now
+            self._told = tell
             if tell:
-                LOG.warning("the tracking store does not answer (%s); kept until it does", reason)
-        self.reason = reason
+                told = (self._what, reason)
+                LOG.warning("the tracking store does not %s (%s); kept until it does", *told)
         self._tries += 1
         longest = min(LONGEST_S, 0.5 * 2.0 ** min(self._tries, 10))
         self._next = now + longest * random.uniform(0.5, 1.0)
@@ -56,7 +58,7 @@ class Sender:
         self, client: MlflowClient, known: Callable[[str], str], sent: Callable[[Delivery], None]
     ) -> None:
         self.deliveries: list[Delivery] = []
-        self.words, self.files = Patience(), Patience()
+        self.words, self.files = Patience("answer"), Patience("take a file")
         self.broken = ""  # why the store, a file of this machine, cannot be written
         self._client, self._known, self._sent = client, known, sent
         self._changed = threading.Condition()
@@ -146,7 +148,8 @@ class Sender:
         if self.words.since or (self.files.wait_s and not urgent):
             return False
         until, any_sent = time.monotonic() + 1.0, False
-        for each in deliveries:
+        # a run whose file was not taken comes last next time
+        for each in sorted(deliveries, key=lambda each: each.put_off):
             try:
                 while each.send_file():
                     any_sent = True
@@ -154,7 +157,8 @@ class Sender:
                     if time.monotonic() > until or self._urgent:  # numbers are not kept waiting
                         return True
             except Away as away:
-                self._missed(self.files, away)
+                each.put_off = time.monotonic()
+                self._missed(self.files, away, tell=each.parcels.stuck[-1].tries == 1)
                 return False
         return any_sent  # an end may have waited for them
 
@@ -173,19 +177,22 @@ class Sender:
             self.broken = ""
             self.words.answered()
 
-    def _missed(self, patience: Patience, away: Away) -> None:
+    def _missed(self, patience: Patience, away: Away, *, tell: bool = True) -> None:
         if UNWRITABLE.search(str(away)):
             self.broken = unwritable(str(away))
-        patience.missed(str(away), tell=not self.broken)
+        patience.missed(str(away), tell=tell and not self.broken)
 
     def _let_go(self, delivery: Delivery) -> None:
         """Forget a run that is over and sent; its folder goes, but for what was refused."""
         journal = delivery.journal
-        if delivery.beating or delivery.waiting or delivery not in self.deliveries:
+        done = delivery.taken_over or not delivery.waiting
+        if delivery.beating or not done or delivery not in self.deliveries:
             return
         lines = journal.lines
         self._sent(delivery)
-        if delivery.rejected or journal.dropped:
+        if delivery.taken_over:
+            journal.set_aside()
+        elif delivery.rejected or journal.dropped:
             journal.close()
         elif not journal.retire(lines):
             return

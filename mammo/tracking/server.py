@@ -109,10 +109,12 @@ class Server:
     @property
     def wait_s(self) -> float:
         """How long to wait for it now."""
+        return self.patience_s(self._away_since)
+
+    def patience_s(self, since: float) -> float:
+        """How long to wait for what is missed since then, a moment of time.monotonic; 0 for now."""
         longest = seconds("MAMMO_TRACKING_WAIT_S", 60)
-        if not self._away_since:
-            return longest
-        return max(1.0, self._away_since + longest - time.monotonic())
+        return max(1.0, since + longest - time.monotonic()) if since else longest
 
     def _experiment(self) -> str:
         by_id = os.environ.get("MLFLOW_EXPERIMENT_ID")

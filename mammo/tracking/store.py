@@ -113,6 +113,8 @@ class Tracking(Reading):
             for name, value in mine.items():
                 self.server.ask(self.client.set_tag, run_id, name, value)
             ownership.refuse_second(self.get(run_id))
+            # said in the journal too: from then on it is known whose it is
+            self.outbox.append(run_id, {"kind": "tags", "values": mine})
         self.outbox.beat(run_id)
 
     def hand_on(self, run_id: str) -> None:
@@ -141,7 +143,8 @@ class Tracking(Reading):
         said = self.outbox.complaints()
         if said:
             more = f" (and {len(said) - 1} more runs)" if len(said) > 1 else ""
-            raise TrackingError(f"{said[0]}{more}")
+            kind = ownership.Taken if self.outbox.taken_over else TrackingError
+            raise kind(f"{said[0]}{more}")
 
     def close(self, wait_s: float = FAILED_S) -> None:
         """Send what is left, as far as `wait_s` goes; one line says what stays."""
@@ -151,13 +154,19 @@ class Tracking(Reading):
             if not self.offline:
                 self.outbox.flush(wait_s)
         finally:
+            why = "recorded offline" if self.offline else self._silence()
             left = self.outbox.close()
             if left:
-                why = "recorded offline" if self.offline else self.server.silence
                 LOG.warning(
                     "%s: %d runs wait in %s; send them with: mammo sync",
                     *(why, len(left), self.outbox.root),
                 )
+
+    def _silence(self) -> str:
+        """Why something could not be sent."""
+        if self.outbox.sender.words.since:
+            return self.server.silence
+        return self.outbox.stuck or f"{self.server.address} did not take all of it in time"
 
 
 def connected() -> Tracking | None:

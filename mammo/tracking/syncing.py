@@ -2,9 +2,8 @@
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -29,55 +28,93 @@ class Outcome:
     whole: bool
 
 
+@dataclass
+class _Known:
+    """What the journals before have shown."""
+
+    ids: dict[str, str] = field(default_factory=dict)  # of runs at the server, by the client's own
+    silent: dict[str, str] = field(default_factory=dict)  # servers that do not answer, and why
+
+
 def sync(root: Path) -> Iterator[Outcome]:
     """Send each journal in `root`, oldest first, to the server that it was written for."""
-    ids: dict[str, str] = {}
+    known = _Known()
     journals = [(next(entries_in(each), {}), each) for each in sorted(root.glob("*"))]
-    for first, folder in sorted(journals, key=lambda each: int(each[0].get("time", 0))):
-        if not first:  # killed before its first line was whole
-            shutil.rmtree(folder, ignore_errors=True)
+    for _, folder in sorted(journals, key=lambda each: int(each[0].get("time", 0))):
+        try:
+            journal = Journal(folder)
+        except Busy:
+            yield Outcome(folder.name, "skipped: its process is still at work", True)
             continue
-        yield _sent(folder, ids)
+        if journal.lines:
+            yield _sent(journal, known)
+        else:  # killed before its first line was whole
+            journal.retire(0)
     with contextlib.suppress(OSError):
         root.rmdir()
 
 
-def _sent(folder: Path, ids: dict[str, str]) -> Outcome:
-    try:
-        journal = Journal(folder)
-    except Busy:
-        return Outcome(folder.name, "skipped: its process is still at work", True)
+def _sent(journal: Journal, known: _Known) -> Outcome:
+    address, folder = str(journal.about.get("address", "")), journal.folder
+    if address in known.silent:
+        journal.close()
+        return Outcome(folder.name, f"not sent: {known.silent[address]}", False)
     _try_again(journal)
-    client = _client(str(journal.about.get("address", "")))
-    known: Callable[[str], str] = lambda each: ids.get(each) or identified(client, each)  # noqa: E731
-    delivery = Delivery(journal, client, known)
+    client = _client(address)
+    look: Callable[[str], str] = lambda each: known.ids.get(each) or identified(client, each)  # noqa: E731
+    delivery = Delivery(journal, client, look)
     try:
-        before = -1
-        while delivery.waiting and delivery.waiting != before and not delivery.hopeless:
-            before = delivery.waiting
-            delivery.send_words()
-            while delivery.send_file():
-                pass
+        _send(delivery)
         if seen(entries_in(folder), "").status == "RUNNING" and not delivery.waiting:
             _end(journal, delivery)
     except Away as away:
-        said, whole = f"not sent: {journal.about.get('address')} does not answer ({away})", False
+        said, whole = f"not sent: {address} does not answer ({away})", False
+        if not away.reached:
+            known.silent[address] = f"{address} does not answer ({away})"
     else:
-        said = ", ".join(f"{n} {kind}" for kind, n in sorted(delivery.sent.items())) or "nothing"
-        whole = not delivery.rejected and not delivery.waiting
-        said = f"sent {said}" if whole else f"sent {said}; {delivery.complaint}"
-    ids[folder.name] = delivery.run_id
+        said, whole = _outcome(delivery)
+    known.ids[folder.name] = delivery.run_id
     run_id = delivery.run_id or folder.name
-    if not whole or not journal.retire(journal.lines):
+    if delivery.taken_over:
+        journal.set_aside()
+    elif not whole or not journal.retire(journal.lines):
         journal.close()
     return Outcome(run_id, said, whole)
+
+
+def _send(delivery: Delivery) -> None:
+    """Send all that the server takes; a file that it does not take holds back no other."""
+    before = -1
+    while delivery.waiting and delivery.waiting != before and not delivery.hopeless:
+        before = delivery.waiting
+        delivery.send_words()
+        going = True
+        while going:
+            try:
+                going = delivery.send_file()
+            except Away as away:
+                if not away.reached:
+                    raise
+
+
+def _outcome(delivery: Delivery) -> tuple[str, bool]:
+    """What was sent, in words, and whether that is all."""
+    if delivery.taken_over:
+        return "not sent: another process went on with this run; set aside beside the spool", True
+    said = ", ".join(f"{n} {kind}" for kind, n in sorted(delivery.sent.items())) or "nothing"
+    left = [f"{each.path} is not taken ({each.reason})" for each in delivery.parcels.stuck]
+    left += [delivery.complaint] if delivery.complaint else []
+    return "; ".join([f"sent {said}", *left]), not (left or delivery.waiting)
 
 
 def _end(journal: Journal, delivery: Delivery) -> None:
     """End a run whose process is gone without a word, unless another one goes on with it."""
     try:
-        ownership.refuse_second(asked(delivery.client.get_run, delivery.run_id))
+        found = asked(delivery.client.get_run, delivery.run_id)
+        ownership.refuse_second(found)
     except (Refused, TrackingError):
+        return
+    if found.info.status == "FINISHED":  # by another process
         return
     tags = {"mammo.stopped": "its process ended without a word"}
     journal.append({"kind": "end", "status": "KILLED", "time": now_ms(), "tags": tags})

@@ -1,7 +1,5 @@
 """What the entries of a journal say of their run, for as long as no server can be asked."""
 
-import contextlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +8,8 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunData, RunInfo, RunTag
 from mlflow.entities import Run as MlflowRun
 
-from mammo.tracking.journal import Entry
+from mammo.tracking.journal import Entry, decoded
+from mammo.tracking.kept import artifact_path
 
 
 @dataclass
@@ -73,8 +72,7 @@ def seen(entries: Iterable[Entry], run_id: str, metric: str = "") -> View:
         elif kind == "tags":
             view.tags |= values
         elif kind == "file":
-            name = Path(entry["file"]).name
-            view.files[f"{entry['folder']}/{name}" if entry["folder"] else name] = entry["file"]
+            view.files[artifact_path(entry)] = entry["file"]
         elif kind == "reopen":
             view.status, view.ended = "RUNNING", 0
         elif kind == "end":
@@ -92,5 +90,4 @@ def entries_in(folder: Path) -> Iterator[Entry]:
     with file:
         for line in file:
             if line.endswith(b"\n"):
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
+                yield decoded(line)

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammo.tracking import journal as module
+from mammo.tracking import kept
 from mammo.tracking.journal import Busy, Journal
+from mammo.tracking.view import entries_in
 
 ABOUT = {"kind": "about", "id": "a" * 32}
 TEXTS = st.text(max_size=20)
@@ -122,7 +124,7 @@ def test_what_memory_does_not_take_either_is_counted(
     journal = Journal(tmp_path / "run", ABOUT)
     monkeypatch.setattr(module.os, "write", Disk(0))
     line = len(b'{"kind":"tags","values":{"number":0}}\n')
-    monkeypatch.setattr(module, "IN_MEMORY", 3 * line)
+    monkeypatch.setattr(kept, "IN_MEMORY", 3 * line)
     for number in range(5):
         journal.append({"kind": "tags", "values": {"number": number}})
     assert (journal.dropped, len(journal.lend(journal.end))) == (2, 3)
@@ -149,7 +151,7 @@ def test_entries_that_were_sent_from_memory_do_not_come_to_the_disk_later(
     ]
 
 
-@pytest.mark.parametrize("size", [100, module.LINK_FROM])
+@pytest.mark.parametrize("size", [100, kept.LINK_FROM])
 def test_a_kept_file_is_as_it_was(size: int, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run", ABOUT)
     source = tmp_path / "weights"
@@ -158,10 +160,10 @@ def test_a_kept_file_is_as_it_was(size: int, tmp_path: Path) -> None:
     fresh = tmp_path / "fresh"
     fresh.write_bytes(b"b" * size)
     fresh.replace(source)  # how a checkpoint is written anew
-    with journal.opened(name) as place:
+    with journal.files.opened(name) as place:
         assert (place.name, place.read_bytes()) == ("weights", b"a" * size)
         assert (place.stat().st_nlink, place.is_symlink()) == (1, False)
-    journal.release(name)
+    journal.files.release(name)
     assert list((tmp_path / "run" / "files").iterdir()) == []
 
 
@@ -178,7 +180,7 @@ def test_a_file_that_a_full_disk_does_not_take_is_kept_in_memory(
         name = journal.keep(b"pixels", "image.npy")
         journal.append({"kind": "file", "file": name}, file=name)
         assert entries(journal) == []  # no line tells of a file that is not there
-    with journal.opened(name) as place:
+    with journal.files.opened(name) as place:
         assert place.read_bytes() == b"pixels"
     journal.append({"kind": "end"})
     assert [entry["kind"] for entry in entries(journal)] == ["file", "end"]
@@ -203,3 +205,32 @@ def test_an_entry_costs_microseconds(tmp_path: Path) -> None:
         journal.append({"kind": "metrics", "values": values, "time": 1, "step": step})
         took.append(time.perf_counter() - start)
     assert sorted(took)[1000] < 100e-6  # on an idle machine 10 to 20
+
+
+def test_a_journal_that_is_deleted_while_another_process_opens_it_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines would go into a file without a name, and be lost with the process."""
+    first = Journal(tmp_path / "run", ABOUT)
+    lock = module.fcntl.flock
+
+    def meanwhile(*args: Any) -> None:
+        monkeypatch.setattr(module.fcntl, "flock", lock)
+        assert first.retire(1)
+        lock(*args)
+
+    monkeypatch.setattr(module.fcntl, "flock", meanwhile)
+    second = Journal(tmp_path / "run", ABOUT)
+    second.append({"kind": "end"})
+    assert len((tmp_path / "run" / "journal.jsonl").read_text().splitlines()) == 2
+
+
+def test_lines_that_are_no_entries_are_spoilt_to_every_reader(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "run", ABOUT)
+    first.close()
+    with (tmp_path / "run" / "journal.jsonl").open("ab") as file:
+        file.write(b'7\n["kind"]\n{"kin":1}\n\r\r\n')
+    kinds = ["about", *["spoilt"] * 4]
+    assert [entry["kind"] for entry in entries_in(tmp_path / "run")] == kinds
+    again = Journal(tmp_path / "run")
+    assert ([entry["kind"] for entry in entries(again)], again.lines) == (kinds[1:], 5)

@@ -18,6 +18,7 @@ from mammo.references import resolve
 from mammo.run import Result
 from mammo.tracking import Tracking
 from mammo.tracking.answers import Away, asked
+from mammo.tracking.journal import Journal
 
 pytestmark = pytest.mark.doors
 ROWS = small.real_rows({"benign": [2], "malignant": [1]})
@@ -207,3 +208,38 @@ def test_sync_leaves_a_living_process_its_journal(store: str, tmp_path: Path, ca
         assert "skipped: its process is still at work" in capsys.readouterr().out
         tracking.set_status(run_id, "FINISHED")
     assert MlflowClient(store).get_run(run_id).info.status == "FINISHED"
+
+
+def test_sync_asks_a_server_that_is_away_once_and_skips_what_is_for_it(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A server behind a wall answers nothing for minutes; there may be many runs."""
+    with Tracking(tmp_path / "home", offline=True) as tracking:
+        runs = [tracking.create_run(name, "evaluate") for name in "abc"]
+    asked_for = []
+
+    def away(*args: Any, **more: Any) -> None:
+        asked_for.append(args)
+        raise ConnectionError("timed out")
+
+    with monkeypatch.context() as wall:
+        for name in ("create_run", "get_experiment_by_name"):
+            wall.setattr(MlflowClient, name, away)
+        assert cli.main(["sync"]) == 2
+    assert len(asked_for) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in printed] == runs
+    assert all("does not answer (timed out)" in line for line in printed)
+    assert cli.main(["sync"]) == 0
+
+
+def test_sync_clears_a_folder_whose_process_was_killed_before_its_first_line(
+    store: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "home" / "spool" / "begun"
+    folder.mkdir(parents=True)
+    (folder / "journal.jsonl").write_text('{"kind":"abo')
+    living = Journal(tmp_path / "home" / "spool" / "living")  # about to write its first line
+    assert cli.main(["sync"]) == 0
+    assert [each.name for each in (tmp_path / "home" / "spool").iterdir()] == ["living"]
+    living.close()
