@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -53,6 +53,7 @@ def run(patient_hash: str, *, dry_run: bool = False, json: bool = False) -> int:
     PATIENT_HASH is a group_id of a manifest. Every dataset, generator, synthetic set, classifier,
     evaluation and registered version downstream is listed and tagged mammo.withdrawn; versions get
     a note too. No step takes what is tagged. --dry_run only lists; --json prints one JSON object.
+    Ends with an error where a dataset or model could not be looked into.
     """
     from mammo.driver import work_folder
     from mammo.tracking import Registry, Tracking
@@ -61,7 +62,7 @@ def run(patient_hash: str, *, dry_run: bool = False, json: bool = False) -> int:
         raise ConfigError(f"patient {patient_hash!r} is no hash; give a group_id of a manifest")
     tracking = Tracking()
     registry = Registry(tracking, work_folder(""))
-    why = _found(tracking, registry.graph, patient_hash)
+    why, unseen = _found(tracking, registry.graph, patient_hash)
     rows = [
         Affected(KINDS.get(node.step, node.step), node.run_id, why[node.run_id])
         for node in _in_order(registry.graph, set(why))
@@ -75,30 +76,50 @@ def run(patient_hash: str, *, dry_run: bool = False, json: bool = False) -> int:
             held = version.tags.get(WITHDRAWN, "")
             registry.tag(version, {WITHDRAWN: _with(held, patient_hash)})
             registry.note(version, f"WITHDRAWN with patient {patient_hash}: do not use.")
-    _tell(rows, patient_hash, dry_run=dry_run, json=json)
+    said = {
+        "patient": patient_hash,
+        "dry_run": dry_run,
+        "affected": [asdict(each) for each in rows],
+    }
+    _tell({**said, "unseen": unseen}, rows, json=json)
+    if unseen:
+        first, reason = next(iter(unseen.items()))
+        raise TrackingError(
+            f"{len(unseen)} datasets and models could not be looked into, so the list is not "
+            f"whole: {first}: {reason}; mend the artifact store and run the same command again"
+        )
     return 0
 
 
-def _tell(rows: list[Affected], patient: str, *, dry_run: bool, json: bool) -> None:
-    said = {"patient": patient, "dry_run": dry_run, "affected": [asdict(each) for each in rows]}
+def _tell(said: dict[str, Any], rows: list[Affected], *, json: bool) -> None:
     if json:
-        print(json_format.dumps(said), flush=True)
+        print(json_format.dumps({**said, "affected": [asdict(each) for each in rows]}), flush=True)
         return
-    print(pd.DataFrame(rows).to_string(index=False, justify="left"))
-    what = "would be withdrawn" if dry_run else "are withdrawn"
-    print(f"{len(rows)} {what} with patient {patient}", flush=True)
+    if rows:
+        print(pd.DataFrame(rows).to_string(index=False, justify="left"))
+    what = "would be withdrawn" if said["dry_run"] else "are withdrawn"
+    print(f"{len(rows)} {what} with patient {said['patient']}", flush=True)
 
 
-def _found(tracking: "Tracking", graph: Graph, patient: str) -> dict[str, str]:
-    """Why each run is affected, by id; DataError where the patient is nowhere."""
+def _found(
+    tracking: "Tracking", graph: Graph, patient: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Why each run is affected, and why one could not be looked into, by id.
+
+    DataError where the patient is nowhere.
+    """
     told: dict[str, str] = {}
+    unseen: dict[str, str] = {}
     looked = 0
     for node in graph.nodes.values():
         paths = _files(node)
         looked += bool(paths)
-        if words := _look(tracking, node, paths, patient):
-            told[node.run_id] = words
-    if not told:
+        try:
+            if words := _look(tracking, node, paths, patient):
+                told[node.run_id] = words
+        except (TrackingError, OSError, ValueError) as error:  # no answer, or no table
+            unseen[node.run_id] = str(error).splitlines()[0]
+    if not told and not unseen:
         raise DataError(
             f"patient {patient!r} is in none of the {looked} datasets and models of this store; "
             "give the group_id of a manifest, as this store's work folder hashed it"
@@ -111,7 +132,7 @@ def _found(tracking: "Tracking", graph: Graph, patient: str) -> dict[str, str]:
         while parent in graph.nodes:
             told.setdefault(parent, "shows results of one of these")
             parent = graph.nodes[parent].parent_id
-    return told
+    return told, unseen
 
 
 def _files(node: Node) -> tuple[str, ...]:
@@ -138,16 +159,14 @@ def _look(tracking: "Tracking", node: Node, paths: Sequence[str], patient: str) 
 def _tables(
     tracking: "Tracking", node: Node, paths: Sequence[str]
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    for path in paths:
-        if not tracking.has_artifact(node.run_id, path):
-            continue
+    folder = paths[0].rpartition("/")[0] if paths else ""
+    there = tracking.artifacts(node.run_id, folder) & set(paths) if paths else set()
+    if paths and not there and node.status == "FINISHED":
+        LOG.warning("%s %s has no table of its patients any more", node.step, node.run_id)
+    for path in sorted(there, key=paths.index):
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch) / Path(path).name
-            try:
-                tracking.download(node.run_id, path, place)
-            except TrackingError as error:
-                LOG.warning("%s %s was not looked into: %s", node.step, node.run_id, error)
-                continue
+            tracking.download(node.run_id, path, place)
             yield path, pd.read_parquet(place)
 
 

@@ -155,9 +155,11 @@ def withdrawn(tracking: Tracking, run_id: str, digest: str) -> str:
     """Patients for whose sake a run, or what has this digest, was withdrawn; empty for none."""
     if run_id:
         try:
-            return str(tracking.get(run_id).data.tags.get(WITHDRAWN, ""))
+            patients = str(tracking.get(run_id).data.tags.get(WITHDRAWN, ""))
         except TrackingError:  # a run of another store, or of one that is away
-            return ""
+            patients = ""
+        if patients or not digest:
+            return patients
     query = f"tags.`mammo.digest` = '{digest}' and tags.`{WITHDRAWN}` != ''"
     try:
         found = tracking.everywhere(query, limit=1)

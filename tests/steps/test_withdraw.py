@@ -29,6 +29,7 @@ class Store:
         self.folder, self.tracking = folder, Tracking()
         self.registry = Registry(self.tracking, folder / "home")
         self.ids: dict[str, str] = {}
+        self.folders: dict[str, Path] = {}
 
     def run(self, name: str, step: str, *, parent: str = "", **inputs: str) -> str:
         run_id = self.tracking.create_run(name, step, self.ids.get(parent, ""))
@@ -39,7 +40,7 @@ class Store:
 
     def dataset(self, name: str, step: str, rows: Any, seen: Any = (), **inputs: str) -> Dataset:
         data = small.dataset(self.folder / "made", rows, name=name, seen=seen)
-        run_id = self.run(name, step, **inputs)
+        run_id, self.folders[name] = self.run(name, step, **inputs), data.folder
         self.tracking.client.log_artifacts(run_id, str(data.folder), "dataset")
         self.tracking.client.set_tag(run_id, "mammo.digest", data.digest)
         self.tracking.set_status(run_id, "FINISHED")
@@ -142,6 +143,8 @@ def test_all_that_a_patient_is_in_is_marked_and_then_refused(
         (f"runs:/{made.ids['synthetic']}/dataset", "dataset"),
         ("models:/classifier@champion", "model"),
         (str(tmp_path / "generator"), "model"),
+        (str(made.folders["data"]), "dataset"),
+        (str(made.folders["mixed"]), "dataset"),
     ):
         with pytest.raises(DataError, match=f"was withdrawn with patient {PATIENT}; make it again"):
             resolve(text, kind, "x", tracking=made.tracking, work=tmp_path / "home")
@@ -159,6 +162,7 @@ def test_a_dataset_on_disk_is_known_by_its_digest(made: Store, tmp_path: Path) -
     assert withdrawn(made.tracking, "", digest) == PATIENT
     assert withdrawn(made.tracking, "", "0" * 32) == ""
     assert withdrawn(made.tracking, "f" * 32, "") == ""  # a run of another store
+    assert withdrawn(made.tracking, "f" * 32, digest) == PATIENT  # copied, or logged anew
 
 
 def test_a_second_patient_is_added_to_the_first(made: Store) -> None:
@@ -168,6 +172,31 @@ def test_a_second_patient_is_added_to_the_first(made: Store) -> None:
     assert made.tags("data")[WITHDRAWN] == f"benign-0,{PATIENT}"
     note = made.tracking.client.get_model_version("classifier", "1").description
     assert note.count("WITHDRAWN") == 2
+
+
+def test_what_could_not_be_looked_into_is_told_and_the_rest_is_marked(
+    made: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the bucket away nobody may take an incomplete list for all of it."""
+    monkeypatch.setenv("MAMMO_TRACKING_WAIT_S", "0.1")
+    listed = made.tracking.client.list_artifacts
+
+    def away(self: Any, run_id: str, path: str | None = None) -> Any:
+        if run_id == made.ids["generator"]:
+            raise ConnectionError("Connection refused")
+        return listed(run_id, path)
+
+    monkeypatch.setattr(type(made.tracking.client), "list_artifacts", away)
+    assert main(["withdraw", PATIENT, "--json"]) == 2
+    printed = capsys.readouterr()
+    said = json.loads(printed.out)
+    assert list(said["unseen"]) == [made.ids["generator"]]
+    assert len(said["affected"]) == len(AFFECTED) + 1  # the generator by its lineage
+    (line,) = printed.err.splitlines()
+    assert "1 datasets and models could not be looked into, so the list is not whole" in line
+    assert made.tags("data")[WITHDRAWN] == PATIENT
+    assert main(["withdraw", "nobody"]) == 2
+    assert "could not be looked into" in capsys.readouterr().err
 
 
 def test_a_patient_who_is_nowhere_is_refused(
