@@ -105,13 +105,22 @@ def test_a_gate_of_another_kind_is_refused(tmp_path: Path) -> None:
         policy_for(written(tmp_path, "champion: {margin: 0.1}"), "generator")
 
 
-@pytest.mark.parametrize("setting", ["name", "alias"])
-def test_names_that_the_registry_cannot_hold_are_refused(setting: str) -> None:
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *[("name", value) for value in ("", "  ", "a/b", "a@b", "..", "a\nb", "a" * 251)],
+        *[("alias", value) for value in ("", "a/b", "a b", "v12", "Latest", "a" * 201)],
+    ],
+)
+def test_names_that_the_registry_cannot_hold_are_refused(setting: str, value: str) -> None:
+    """Told by the registry they would be after all gates, with the version half made."""
     from mammo.steps import promote
 
-    settings: dict[str, Any] = {"name": "a", "alias": "b", "policy": "", setting: "a/b"}
-    with pytest.raises(ConfigError, match=f"{setting} 'a/b' may not contain"):
-        promote.check(settings)
+    settings: dict[str, Any] = {"name": "a", "alias": "b", "policy": ""}
+    promote.check(settings)
+    with pytest.raises(ConfigError, match=f"^{setting} .*; (use|give) ") as refused:
+        promote.check({**settings, setting: value})
+    assert "\n" not in str(refused.value)
 
 
 def test_an_alias_that_roll_back_needs_is_refused() -> None:

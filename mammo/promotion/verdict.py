@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
-from mammo.errors import MammoError
+from mammo.errors import DataError, MammoError
 from mammo.promotion import gates, replay, rivals
 from mammo.promotion.case import Case
 from mammo.promotion.policy import Policy
@@ -103,9 +103,16 @@ def install(case: Case, policy: Policy, *, tags: Mapping[str, str], note: str) -
         for gate, compare in AGAIN.items():
             if gate in policy.gates:
                 compare(case, version.uri, **policy.gates[gate])
-    except MammoError:
+    except BaseException:  # a signal too
         registrar.remove(version)
         raise
+    holder = registrar.holder(case.name, alias)
+    if (holder and holder.number) != (case.champion and case.champion.number):
+        registrar.remove(version)
+        raise DataError(
+            f"{alias} of {case.name} moved while the gates looked, to version "
+            f"{holder.number if holder else 'none'}; promote again to be compared with that"
+        )
     if case.champion is not None:
         registrar.point(case.name, previous_of(alias), case.champion.number)
     registrar.point(case.name, alias, version.number)

@@ -1,5 +1,6 @@
 """Put a model into the registry under a name and an alias, if it passes the policy's gates."""
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,13 +21,21 @@ REUSABLE = False  # an alias may have moved since
 def check(settings: Mapping[str, Any]) -> None:
     from mammo.promotion.policy import read_policy
 
-    if not settings["name"]:
+    name, alias = str(settings["name"]), str(settings["alias"])
+    if not name.strip():
         raise ConfigError("name is empty; give the registered model's name, e.g. classifier")
-    for setting in ("name", "alias"):
-        if set(str(settings[setting])) & set("/:@%"):
-            raise ConfigError(f"{setting} {settings[setting]!r} may not contain / : @ or %")
-    alias = str(settings["alias"])
-    if not alias or alias.startswith("previous"):
+    if set(name) & set("/:@%") or not name.isprintable() or name in (".", "..") or name[250:]:
+        raise ConfigError(
+            f"name {name[:300]!r} cannot be given: it may not contain / : @ or %, nor have more "
+            "than 250 letters; give the registered model's name, e.g. classifier"
+        )
+    own = re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE)
+    if own or not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", alias):
+        raise ConfigError(
+            f"alias {alias!r} cannot be given: MLflow takes letters, digits, _ and -, and keeps "
+            "latest and v1, v2, … for itself; use champion"
+        )
+    if alias.startswith("previous"):
         raise ConfigError(f"alias {alias!r} cannot be given: roll-back keeps it; use champion")
     read_policy(str(settings["policy"]))
 
