@@ -32,7 +32,8 @@ def run(*, days: NonNegativeFloat = 30.0, delete: bool = False, work_dir: str = 
     At the server these are the artifacts of runs, logged models and experiments that it does not
     know; what is only in its bin is the administrator's (make gc). In the work folder: datasets and
     models that no run names, the state and the spool of runs that have ended, were deleted or were
-    taken up by another process; only what was not touched for --days. Nothing is deleted unless --delete true.
+    taken up by another process; only what was not touched for --days. Nothing is deleted unless
+    --delete true.
     """
     from mammo.driver import work_folder
     from mammo.tracking import Tracking

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mammo.errors import MammoError, TrackingError
+from mammo.errors import MammoError
 from mammo.run import Pruned, Stopped
+from mammo.tracking.reading import UnknownRun
 from mammo.tracking.server import ServerAway
 from mammo.tracking.store import Tracking
 
@@ -65,7 +66,7 @@ def unfinished_run(tracking: Tracking, folder: Path, *, any_status: bool = False
         run = tracking.get(run_id)
     except ServerAway:
         return run_id  # its state is here, and the server is told later
-    except TrackingError:
+    except UnknownRun:
         return ""
     if run.info.lifecycle_stage == "deleted":
         return ""

@@ -1,9 +1,10 @@
 """The children of a run: how they ended and what they said, counted on their parent."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def children(folder: Path) -> list[Child]:
         return []
     found: dict[str, Child] = {}
     for line in path.read_text().splitlines():
-        child = Child(**json.loads(line))
-        found[child.name] = child
+        with suppress(ValueError, TypeError):  # a kill or a full disk cut it off
+            child = Child(**json.loads(line))
+            found[child.name] = child
     return list(found.values())
 
 
@@ -82,6 +84,7 @@ def common(family: list[Child]) -> Mapping[str, list[float]]:
 
 def _end(parent: Run, child: Child, status: str) -> None:
     child.status = status
-    with (parent.folder / KEPT).open("a") as file:
-        file.write(json.dumps(asdict(child)) + "\n")
+    with (parent.folder / KEPT).open("ab+") as file:
+        torn = file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
+        file.write(b"\n" * bool(torn) + json.dumps(asdict(child)).encode() + b"\n")
     recount(parent)

@@ -24,6 +24,10 @@ _OPEN = ("RUNNING", "SCHEDULED")
 _LINKS = {"mammo.reused", "mammo.continues"}  # empty runs that point to the real one
 
 
+class UnknownRun(TrackingError):
+    """The server knows no such run."""
+
+
 class Reading:
     """Questions about runs; each waits until the store has what this process logged before."""
 
@@ -54,7 +58,7 @@ class Reading:
                 return asked(self.client.get_run, real)
             if not is_unknown(refused):
                 raise
-            raise TrackingError(
+            raise UnknownRun(
                 f"run {run_id!r} does not exist at {self.address}; "
                 "check the id and MLFLOW_TRACKING_URI"
             ) from None
@@ -196,12 +200,14 @@ class Reading:
         runs = self.everywhere("tags.`mammo.step` != ''")
         return [_node(run) for run in runs if not run.data.tags.keys() & _LINKS]
 
+    def artifacts(self, run_id: str, folder: str) -> set[str]:
+        """Paths of what a folder of a run's artifacts holds; TrackingError where nobody can say."""
+        found = self._read(self.client.list_artifacts, self.real_id(run_id), folder or None)
+        return {str(item.path) for item in found}
+
     def has_artifact(self, run_id: str, path: str) -> bool:
-        folder = path.rpartition("/")[0] or None
-        real = self.real_id(run_id)
         try:
-            found = self._read(self.client.list_artifacts, real, folder)
-            return any(item.path == path for item in found)
+            return path in self.artifacts(run_id, path.rpartition("/")[0])
         except ServerAway:
             view = self.outbox.view(run_id)
             return view is not None and view.holds(path)

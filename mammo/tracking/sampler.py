@@ -44,7 +44,7 @@ def sampled(run: Run) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join()
+        thread.join(timeout=10)  # a GPU that fell off may never answer its driver
 
 
 def interval_s(environment: Mapping[str, str]) -> float:
@@ -87,14 +87,15 @@ def _sample(
     stop: threading.Event,
 ) -> None:
     """Take samples until told to stop; numbers that cannot be kept end them, not the run."""
+    import psutil
+
     kept = folder / KEPT
-    number = int(kept.read_text()) if kept.is_file() else 0
-    readings(folder)  # the load is told from one call to the next
-    while not stop.wait(every_s):
-        try:
+    try:
+        number = int(kept.read_text() or 0) if kept.is_file() else 0  # empty: a kill cut it off
+        readings(folder)  # the load is told from one call to the next
+        while not stop.wait(every_s):
             log(readings(folder), number)
             number += 1
             kept.write_text(str(number))
-        except (OSError, MammoError, MlflowException) as error:
-            LOG.warning("no more system metrics: %s", error)
-            return
+    except (OSError, ValueError, psutil.Error, MammoError, MlflowException) as error:
+        LOG.warning("no more system metrics: %s", error)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -55,7 +56,9 @@ class TrackedRun:
         said = json.dumps({"run_id": run_id, "tracking_uri": tracking.address}) + "\n"
         path = folder / "run.json"
         if not path.exists() or path.read_text() != said:  # other processes may be reading it
-            path.write_text(said)
+            scratch = folder / f"run.json.{os.getpid()}"
+            scratch.write_text(said)
+            scratch.replace(path)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log settings; one that MLflow already holds with another value as `effective.<name>`."""

@@ -9,7 +9,7 @@ import pytest
 from mammo.cli import parse
 from mammo.errors import DataError
 from mammo.run import MemoryRun, Pruned, Reference, Stopped
-from mammo.tracking.family import Child, alike, children, common, counted, counts
+from mammo.tracking.family import KEPT, Child, alike, children, common, counted, counts
 from mammo.tracking.links import at, charts_page, compare_page
 from mammo.tracking.note import LENGTH, PHANTOM, STAND_IN, command, leading, note, verdict
 from mammo.tracking.telling import usual
@@ -48,6 +48,19 @@ def test_each_child_counts_once_by_its_last_end(tmp_path):
     first, second = children(parent.folder)
     assert first == Child("fold-0", "train_classifier", ONE, "FINISHED", {"fold/auc": 0.5})
     assert (second.name, second.status) == ("trial_1", "KILLED")
+
+
+def test_a_line_that_a_kill_cut_off_hides_no_other_child(tmp_path):
+    parent = MemoryRun(tmp_path)
+    with counted(parent, "fold-0", "train_classifier"):
+        pass
+    with (parent.folder / KEPT).open("a") as file:
+        file.write('{"name": "fold-1", "st')
+    for name in ("fold-2", "fold-3"):
+        with counted(parent, name, "train_classifier"):
+            pass
+    assert [each.name for each in children(parent.folder)] == ["fold-0", "fold-2", "fold-3"]
+    assert parent.last["children/finished"] == 3
 
 
 def test_a_stop_of_the_process_ends_no_child(tmp_path):

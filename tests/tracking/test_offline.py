@@ -198,7 +198,25 @@ def test_hearts_that_stopped_are_found_and_their_runs_closed(store: str, capsys:
     assert client.get_run(stopped).info.status == "KILLED"
     assert "silent for" in client.get_run(stopped).data.tags["mammo.reaped"]
     assert client.get_run(beating).info.status == "RUNNING"
-    assert cli.main(["reap", "--older", "1"]) == 2
+    for wrong in ("1", "nan", "-5", "soon"):
+        assert cli.main(["reap", "--older", wrong]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert client.get_run(beating).info.status == "RUNNING"
+
+
+def test_a_run_whose_living_process_is_cut_off_is_not_reaped_from_its_own_work_folder(
+    store: str, tmp_path: Path, capsys: Any
+) -> None:
+    client = MlflowClient(store)
+    with Tracking(tmp_path / "home") as tracking:
+        living = tracking.create_run("living", "evaluate")
+        dead = client.create_run("0", tags={"mammo.step": "evaluate"}).info.run_id
+        for run_id in (living, dead):
+            client.set_tag(run_id, "mammo.heartbeat", "1000000000")
+        assert cli.main(["reap"]) == 0
+        assert f"{living} living: skipped, for its process is still" in capsys.readouterr().out
+        assert client.get_run(living).info.status == "RUNNING"
+        assert client.get_run(dead).info.status == "KILLED"
 
 
 def test_sync_leaves_a_living_process_its_journal(store: str, tmp_path: Path, capsys: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mammo.errors import ConfigError, TrackingError
 from mammo.run import MemoryRun
-from mammo.tracking.sampler import EVERY_S, INTERVAL, SWITCH, interval_s, readings, sampled
+from mammo.tracking.sampler import EVERY_S, INTERVAL, KEPT, SWITCH, interval_s, readings, sampled
 
 
 class Watched(MemoryRun):
@@ -79,6 +79,17 @@ def test_a_store_that_takes_no_numbers_ends_the_samples_and_not_the_run(
     with sampled(run):
         assert run.enough.wait(10)
     assert caplog.messages == ["no more system metrics: the server is gone"]
+
+
+@pytest.mark.parametrize(("text", "steps"), [("", [0, 1]), ("7", [7, 8])])
+def test_a_count_that_a_kill_cut_off_starts_anew(
+    tmp_path: Path, often: None, text: str, steps: list[int]
+) -> None:
+    run = Watched(tmp_path, 2)
+    (run.folder / KEPT).write_text(text)
+    with sampled(run):
+        assert run.enough.wait(10)
+    assert run.steps[:2] == steps
 
 
 @pytest.mark.parametrize(
