@@ -65,7 +65,7 @@ def test_a_champion_of_meanwhile_was_not_compared_with_and_stays(
 ) -> None:
     """Two promotions at once: the second knows the champion of before the first."""
     shelf = Shelf(**now)
-    with pytest.raises(DataError, match="champion of a moved .* to version 2; promote again"):
+    with pytest.raises(DataError, match=r"champion of a moved .* to version 2; promote again"):
         install(shelf, seen)
     assert (shelf.aliases, shelf.numbers) == (now, {"1", "2"})
 

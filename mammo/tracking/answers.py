@@ -40,6 +40,10 @@ class Away(Exception):
         return "error responses" in str(self) or "Server Error" in str(self)
 
 
+class Unauthorized(Away):
+    """The server does not know who asks: the same request may do with other credentials."""
+
+
 class Refused(Exception):
     """The server will never take this request."""
 
@@ -60,21 +64,30 @@ def asked(request: Callable[..., Answer], *args: Any, **settings: Any) -> Answer
         found = UNWRITABLE.search(str(error)) or _CAUSE.search(str(error))
         reason = found[0] if found else str(error).partition("\n")[0][:500]
         reason = reason or type(error).__name__
+        if _status(error) == 401:
+            raise Unauthorized(
+                "it does not know these credentials; set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD"
+            ) from error
         raise (Away if _passes(error) else Refused)(reason) from error
 
 
 def _passes(error: Exception) -> bool:
     """Whether what made a request fail may pass."""
-    if isinstance(error, MlflowException):
-        status = error.get_http_status_code()
-    else:
-        status = getattr(getattr(error, "response", None), "status_code", 0)
+    status = _status(error)
     if status:
         return status >= 500 or status in _NOT_NOW or _BUSY in str(error)
     if isinstance(error, FileNotFoundError | TypeError | ValueError | KeyError | AttributeError):
         return False
     # connections that break, and what the client of S3 raises, where artifacts go there directly
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
+
+
+def _status(error: Exception) -> int:
+    """The status of the answer, as of HTTP; 0 for no answer."""
+    if isinstance(error, MlflowException):
+        return int(error.get_http_status_code())
+    return int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
 
 
 _CLIENTS = {"boto3", "botocore", "requests", "urllib3", "s3transfer", "sqlalchemy"}

@@ -14,9 +14,10 @@ from urllib.parse import urlparse
 import mlflow
 
 from mammo.errors import TrackingError
-from mammo.tracking.answers import UNWRITABLE, Away, Refused, asked, unwritable
+from mammo.tracking.answers import UNWRITABLE, Away, Refused, Unauthorized, asked, unwritable
 from mammo.tracking.experiments import opened
 from mammo.tracking.sender import LONGEST_S
+from mammo.tracking.values import without_password
 
 Answer = TypeVar("Answer")
 
@@ -43,7 +44,7 @@ class Server:
 
     def __init__(self, *, offline: bool) -> None:
         prepare()
-        self.address = str(mlflow.get_tracking_uri())
+        self.address = without_password(str(mlflow.get_tracking_uri()))  # as it is told and kept
         self.offline = offline
         self.client = mlflow.MlflowClient()
         self._away_since = 0.0  # when it was first missed; 0 while it answers
@@ -89,6 +90,8 @@ class Server:
                     raise
                 line = f"the tracking server {self.address} refuses: {refused}"
                 raise TrackingError(line) from refused.__cause__
+            except Unauthorized as error:
+                raise TrackingError(f"{self.address}: {error}") from None
             except Away as away:
                 self._away_since = self._away_since or time.monotonic()
                 if UNWRITABLE.search(str(away)):

@@ -22,6 +22,7 @@ from mammo.tracking.delivery import IDENTITY
 from mammo.tracking.outbox import Outbox, now_ms
 from mammo.tracking.reading import Reading
 from mammo.tracking.server import Server, experiment_name, seconds
+from mammo.tracking.values import without_password
 
 LOG = logging.getLogger("mammo")
 CHILD_S = 0.8  # a child run is not waited for longer: training goes on within a second
@@ -90,7 +91,7 @@ class Tracking(Reading):
     def set_status(self, run_id: str, status: str, **tags: str) -> None:
         """End a run with `tags` (without their prefix `mammo.`, but `error` as it is)."""
         texts = {
-            name if name == "error" else f"mammo.{name}": value[:5000]
+            name if name == "error" else f"mammo.{name}": without_password(value)[:5000]
             for name, value in tags.items()
         }
         entry = {"kind": "end", "status": status, "time": now_ms(), "tags": texts}

@@ -4,7 +4,6 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import mlflow
@@ -16,6 +15,7 @@ from mammo.tracking.delivery import Delivery, identified
 from mammo.tracking.journal import Busy, Journal
 from mammo.tracking.outbox import now_ms
 from mammo.tracking.server import prepare
+from mammo.tracking.values import without_password
 from mammo.tracking.view import entries_in, seen
 
 
@@ -135,7 +135,7 @@ def _try_again(journal: Journal) -> None:
     place.unlink()
 
 
-@cache
 def _client(address: str) -> mlflow.MlflowClient:
     prepare()
-    return mlflow.MlflowClient(address)
+    own = str(mlflow.get_tracking_uri())  # a journal keeps no password of an address
+    return mlflow.MlflowClient(own if address == without_password(own) else address)

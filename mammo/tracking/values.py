@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# user:password@ in an address
-_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@", re.IGNORECASE)
+# user:password@ in an address, up to its last @: not all who should write %40 and %2F do
+_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):(?!\d+/)\S+@", re.IGNORECASE)
+_ASKED = re.compile(r"([?&](?:password|passwd|pwd|token|secret)=)[^\s&]+", re.IGNORECASE)
 
 
 def as_text(value: Any) -> str:
@@ -18,7 +19,12 @@ def as_text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ",".join(map(as_text, value))
-    return _PASSWORD.sub(r"\1:***@", str(value))
+    return without_password(str(value))
+
+
+def without_password(text: str) -> str:
+    """`text` with the password of every address in it struck out."""
+    return _ASKED.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
 
 
 def same_value(left: str, right: str) -> bool:
@@ -37,7 +43,7 @@ def without_passwords(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: without_passwords(value)
         if isinstance(value, Mapping)
-        else _PASSWORD.sub(r"\1:***@", value)
+        else without_password(value)
         if isinstance(value, str)
         else value
         for name, value in settings.items()

@@ -24,6 +24,13 @@ URL = "postgresql+psycopg2://anna:s3cret@db:5432/optuna"
         ("", ""),
         ("none", "none"),
         (URL, "postgresql+psycopg2://anna:***@db:5432/optuna"),
+        ("postgresql://anna:p@ss/w0rd@db/optuna", "postgresql://anna:***@db/optuna"),
+        ("redis://:s3cret@db/0 and no@mail", "redis://:***@db/0 and no@mail"),
+        (
+            "postgresql://db/x?user=a&password=s3cret&b=1",
+            "postgresql://db/x?user=a&password=***&b=1",
+        ),
+        ("http://127.0.0.1:5000/#/models/a@champion", "http://127.0.0.1:5000/#/models/a@champion"),
         ("models:/name@champion", "models:/name@champion"),
         ("hf://anna@host:80/x", "hf://anna@host:80/x"),
     ],
