@@ -255,7 +255,8 @@ class _Execution:
         from mammo.tracking import accompanied
 
         order = self._order(tracked)
-        with accompanied(tracked, sample=self.parent is None):
+        sample = self.parent is None
+        with accompanied(tracked, self.step, self.settings, sample=sample):
             if order.parts:
                 order.do_parts(open_launcher("local", read_profile(""), tracked.folder))
             return carry_out(self.step, self.module, tracked, self.settings)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import PERMISSION_DENIED, MlflowException
 
 from mammo import cli, driver
 from mammo.errors import ConfigError, DataError
@@ -322,6 +323,26 @@ def test_state_of_a_run_that_was_deleted_is_not_gone_on_with(client: Any, capsys
     assert call("--fail", "once") == 2  # started afresh, so it fails for the first time again
     (again,) = client.search_runs(["0"])
     assert again.info.run_id != failed.info.run_id
+
+
+def test_state_of_a_run_that_the_server_refuses_to_tell_of_is_kept(
+    client: Any, capsys: Any, monkeypatch: Any
+) -> None:
+    """It may be hours of training; somebody took this user's permission away."""
+    call("--fail", "once")
+    (failed,) = client.search_runs(["0"])
+    (state,) = driver.work_folder("").glob("runs/*/run.json")
+
+    def forbidden(*args: Any) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    with monkeypatch.context() as closed:
+        closed.setattr(MlflowClient, "get_run", forbidden)
+        assert call("--fail", "once") == 2
+    assert "Permission denied" in capsys.readouterr().err.splitlines()[-1]
+    assert state.is_file()
+    assert call("--fail", "once") == 0
+    assert said(capsys)["run_id"] == failed.info.run_id
 
 
 def test_resume_through_mlflow_run_closes_its_empty_run(

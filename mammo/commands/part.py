@@ -66,7 +66,7 @@ def _gather(order: Order) -> None:
             )
             recount(run)
             order.refuse_undone()
-            with accompanied(run, sample=True):
+            with accompanied(run, order.step, settings, sample=True):
                 module = driver.step_module(order.step)
                 result = driver.carry_out(order.step, module, run, settings)
     order.keep(result)

@@ -38,10 +38,13 @@ def close_failed(tracking: Tracking, run_id: str, error: BaseException) -> None:
             tracking.set_status(run_id, "KILLED", pruned=str(error) or "pruned")
         case Stopped():
             tracking.set_status(run_id, "KILLED", stopped=str(error))
-        case MammoError():
-            tracking.set_status(run_id, "FAILED", error=str(error))
         case _:
-            tracking.set_status(run_id, "FAILED", error=_place(error))
+            tracking.set_status(run_id, "FAILED", error=reason(error))
+
+
+def reason(error: BaseException) -> str:
+    """Why a run failed, as its readers may know it."""
+    return str(error) if isinstance(error, MammoError) else _place(error)
 
 
 def _place(error: BaseException) -> str:

@@ -44,12 +44,22 @@ def note(
     experiment_id: str,
     run_id: str,
     family: Sequence[Child] = (),
+    stopped: str = "",
+    parent_id: str = "",
 ) -> str:
-    """Markdown of a run that is done; with a `family`, the table of its children first."""
-    before = [f"**{step}**{_subject(settings, inputs)}", *_warnings(settings, inputs, metrics)]
+    """Markdown of a run; with a `family`, the table of its children first.
+
+    Of one that is not done `stopped` says where it is; `parent_id` is the run that alone can go on
+    with it.
+    """
+    before = [f"**{step}**{_subject(settings, inputs)}", stopped]
+    before += _warnings(settings, inputs, metrics)
     before += [verdict(metrics)] if "delta/auc" in metrics else []
     before.append(_table(metrics))
-    after = f"Run again:\n\n```sh\n{command(step, settings, defaults)}\n```"
+    after = "The same command goes on with it:" if stopped else "Run again:"
+    after = f"{after}\n\n```sh\n{command(step, settings, defaults)}\n```"
+    if stopped and parent_id:
+        after = f"Its [parent]({run_page(experiment_id, parent_id)}) goes on with it."
     for rows in ROWS:  # as many children as there is room for
         those = _children(list(family), rows, experiment_id, run_id) if family else []
         text = "\n\n".join(each for each in (*before, *those, after) if each)

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class TrackedRun:
         self._listener = listener
         tracking.outbox.beat(run_id)
         self.last: dict[str, float] = {}  # value of every metric that this process logged
+        self._step: int | None = None  # of the last of them
         folder.mkdir(parents=True, exist_ok=True)
         said = json.dumps({"run_id": run_id, "tracking_uri": tracking.address}) + "\n"
         path = folder / "run.json"
@@ -75,9 +77,20 @@ class TrackedRun:
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         numbers = {name: float(value) for name, value in values.items()}
         self.last |= numbers
+        self._step = self._step if step is None else step
         self._log("metrics", numbers, time=now_ms(), step=step or 0)
         if self._listener:
             self._listener(values, step)
+
+    @property
+    def finite(self) -> dict[str, float]:
+        """The last value of every metric that has one."""
+        return {name: value for name, value in self.last.items() if isfinite(value)}
+
+    @property
+    def progress(self) -> str:
+        """How far it is, as the end of a sentence."""
+        return "" if self._step is None else f"; the last number was of step {self._step}"
 
     def tags(self, values: Mapping[str, str]) -> None:
         self._log("tags", {name: str(value) for name, value in values.items()})

@@ -10,9 +10,11 @@ from mlflow import MlflowClient
 
 from mammo import cli, driver
 from mammo.errors import DataError
-from mammo.run import Result, Run
+from mammo.run import Pruned, Result, Run, Stopped
+from mammo.tracking import TrackedRun
 from mammo.tracking.context import code_state
 from mammo.tracking.note import NOTE
+from mammo.tracking.telling import GOING
 
 pytestmark = pytest.mark.doors
 
@@ -82,6 +84,66 @@ def test_the_run_that_mlflow_opened_says_so_too(
     assert run.data.tags["mammo.git_commit"] == code_state().commit
     assert "effective.value" not in run.data.params
     assert NOTE in run.data.tags
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        (DataError("no image of x://anna:s3cret@db"), "Failed: no image of x://anna:***@db"),
+        (Stopped(15), "Stopped by signal 15"),
+        (Pruned("it is hopeless"), "Pruned: it is hopeless"),
+        (ZeroDivisionError("patient 7"), "Failed: ZeroDivisionError in driver.py, line "),
+    ],
+)
+def test_a_run_that_does_not_finish_says_where_it_stopped_and_how_it_goes_on(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, ends: BaseException, told: str
+) -> None:
+    seen = []
+
+    def run(tracked: Run, *, value: float = 1.0) -> Result:
+        """Say the value, and end."""
+        (found,) = client.search_runs(["0"])
+        seen.append(found.data.tags[NOTE])
+        tracked.metrics({"best/val/auc": value, "val/loss": float("nan")}, step=7)
+        raise ends
+
+    parent(monkeypatch, run)
+    opened = TrackedRun.tags
+
+    def at_once(self: TrackedRun, values: Any) -> None:
+        opened(self, values)
+        assert self.tracking.outbox.flush(10)
+
+    monkeypatch.setattr(TrackedRun, "tags", at_once)
+    with pytest.raises(type(ends)):
+        driver.run_step("main", {"value": 0.5})
+    command = "The same command goes on with it:\n\n```sh\nmammo main --value 0.5\n```"
+    assert GOING in seen[0] and seen[0].endswith(command)  # what a killed process leaves
+    (found,) = client.search_runs(["0"])
+    note = found.data.tags[NOTE]
+    assert f"**{told}" in note and "the last number was of step 7**" in note
+    assert "| best/val/auc | 0.5 |" in note and "loss" not in note
+    assert note.endswith(command)
+    assert "patient 7" not in note and "s3cret" not in note
+
+
+def test_a_child_that_does_not_finish_is_its_parents_to_go_on_with(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(tracked: Run) -> Result:
+        """Fail in a fold."""
+        with tracked.child("fold-0", "evaluate", {"value": 0.5}):
+            raise DataError("full")
+
+    parent(monkeypatch, run)
+    with pytest.raises(DataError):
+        driver.run_step("main", {})
+    runs = {each.info.run_name: each for each in client.search_runs(["0"])}
+    page = f"#/experiments/0/runs/{runs['main'].info.run_id}"
+    note = runs["fold-0"].data.tags[NOTE]
+    assert note.endswith(f"**Failed: full**\n\nIts [parent]({page}) goes on with it.")
+    row = f"| [fold-0](#/experiments/0/runs/{runs['fold-0'].info.run_id}) | evaluate | FAILED |"
+    assert row in runs["main"].data.tags[NOTE]
 
 
 def test_no_password_is_in_params_config_or_note(client: MlflowClient, tmp_path: Path) -> None:
