@@ -325,6 +325,7 @@ def test_state_of_a_run_that_was_deleted_is_not_gone_on_with(client: Any, capsys
     assert again.info.run_id != failed.info.run_id
 
 
+@pytest.mark.doors
 def test_state_of_a_run_that_the_server_refuses_to_tell_of_is_kept(
     client: Any, capsys: Any, monkeypatch: Any
 ) -> None:

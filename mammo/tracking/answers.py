@@ -32,12 +32,14 @@ _BUSY = "QueuePool limit"  # of the server's connections to its database, told a
 
 
 class Away(Exception):
-    """The server does not answer, or cannot for now: the same request may do later."""
+    """The server does not answer, or cannot for now: the same request may do later.
 
-    @property
-    def reached(self) -> bool:
-        """Whether something answered, though not as asked: another request may do now."""
-        return "error responses" in str(self) or "Server Error" in str(self)
+    `reached`: something answered, though not as asked, so another request may do now.
+    """
+
+    def __init__(self, reason: str, *, reached: bool = False) -> None:
+        super().__init__(reason)
+        self.reached = reached or "error responses" in reason or "Server Error" in reason
 
 
 class Unauthorized(Away):

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mammo.tracking.answers import Refused, asked
-from mammo.tracking.experiments import opened
+from mammo.tracking.answers import Away, Refused, asked
+from mammo.tracking.experiments import every, opened
 from mammo.tracking.journal import Entry, Journal
 from mammo.tracking.ownership import BEAT_S, HEARTBEAT, OWNER, owner
 from mammo.tracking.parcels import Parcel, Parcels
 from mammo.tracking.portions import Item, Portion, portions
 from mammo.tracking.rejections import Rejections
+from mammo.tracking.values import storable
 from mammo.tracking.words import Words
 
 LOG = logging.getLogger("mammo")
@@ -189,15 +190,18 @@ class Delivery:
         self._owner = self._owner or _owner_in(about)
         if self.run_id:
             return
-        tags = dict(about["tags"])
-        if about.get("parent"):
-            tags[MLFLOW_PARENT_RUN_ID] = self._known(about["parent"]) or about["parent"]
+        tags = {name: storable(value) for name, value in about["tags"].items()}
+        if parent := about.get("parent"):
+            known = self._known(parent)
+            if not known and (self.journal.folder.parent / parent).exists():
+                raise Away(f"its parent {parent} is not there yet", reached=True)
+            tags[MLFLOW_PARENT_RUN_ID] = known or parent
         experiment = about.get("experiment_id") or self._experiment(about["experiment"])
         self.journal.asked = True
         made = asked(
             *(self.client.create_run, experiment, about["time"]),
             tags=tags,
-            run_name=about["name"],
+            run_name=storable(about["name"]),
         )
         self.run_id = str(made.info.run_id)
 
@@ -257,7 +261,7 @@ def _owner_in(entry: Entry) -> str:
 
 def identified(client: MlflowClient, identity: str) -> str:
     """The server's id of the run that a client gave `identity`; empty for none. May be Away."""
-    places = [each.experiment_id for each in asked(client.search_experiments)]
+    places = [each.experiment_id for each in asked(every, client)]
     query = f"tags.`{IDENTITY}` = '{identity}'"
     found = asked(client.search_runs, places, query, max_results=1) if places else []
     return str(found[0].info.run_id) if found else ""

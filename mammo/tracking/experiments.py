@@ -1,8 +1,20 @@
 """Experiments of the tracking store, which several processes may want to make at once."""
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment
+from mlflow.entities import Experiment, ViewType
 from mlflow.exceptions import MlflowException
+
+
+def every(client: MlflowClient, view: str = ViewType.ACTIVE_ONLY) -> list[Experiment]:
+    """All experiments; the store hands them out in pages."""
+    found: list[Experiment] = []
+    token = None
+    while True:
+        page = client.search_experiments(view, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def opened(client: MlflowClient, name: str) -> Experiment:

@@ -11,6 +11,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from mammo.errors import TrackingError
 from mammo.lineage import PREFIX
+from mammo.tracking.experiments import every
 from mammo.tracking.store import Tracking
 
 DELETED = "DELETED"
@@ -42,7 +43,9 @@ class Leftover:
 def read_books(tracking: Tracking) -> Books:
     """Ask for every run of every experiment, deleted ones too."""
     books = Books()
-    for run in _runs(tracking, [each.experiment_id for each in _experiments(tracking)]):
+    for run in _runs(
+        tracking, [each.experiment_id for each in every(tracking.client, ViewType.ALL)]
+    ):
         there = run.info.lifecycle_stage == "active"
         books.states[run.info.run_id] = run.info.status if there else DELETED
         if there:
@@ -67,7 +70,7 @@ def leftovers(tracking: Tracking) -> list[Leftover]:
         raise TrackingError(
             f"{tracking.address} knows no run, but there are artifacts; is it the right server?"
         )
-    known = {each.experiment_id for each in _experiments(tracking)}
+    known = {each.experiment_id for each in every(tracking.client, ViewType.ALL)}
     needed = _registered(tracking) | books.named
     found = []
     for root, path, owner in candidates:
@@ -84,7 +87,9 @@ def leftovers(tracking: Tracking) -> list[Leftover]:
 
 def _folders(tracking: Tracking) -> Iterator[tuple[str, str, str]]:
     """Folders that may be a run's, a logged model's or an experiment's: root, path, whose."""
-    places = {each.experiment_id: each.artifact_location for each in _experiments(tracking)}
+    places = {
+        each.experiment_id: each.artifact_location for each in every(tracking.client, ViewType.ALL)
+    }
     for place in sorted(set(places.values())):
         repository = get_artifact_repository(place)
         for name in _names(repository):
@@ -127,16 +132,6 @@ def _registered(tracking: Tracking) -> set[str]:
         page = tracking.client.search_model_versions(max_results=1000, page_token=token)
         for each in page:
             found.update(re.findall(r"m-[0-9a-f]{32}|[0-9a-f]{32}", f"{each.run_id} {each.source}"))
-        token = page.token
-        if not token:
-            return found
-
-
-def _experiments(tracking: Tracking) -> list[Any]:
-    found, token = [], None
-    while True:
-        page = tracking.client.search_experiments(ViewType.ALL, page_token=token)
-        found += page
         token = page.token
         if not token:
             return found

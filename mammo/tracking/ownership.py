@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from mammo.errors import TrackingError
@@ -12,8 +13,21 @@ from mammo.errors import TrackingError
 HEARTBEAT, OWNER = "mammo.heartbeat", "mammo.owner"
 BEAT_S = 60.0  # between two heartbeats
 STALE_S = 3 * BEAT_S  # a heart that was silent for so long has stopped
-# The machine's name may name people or a hospital: its digest will do to tell two apart.
-_MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
+
+
+def _machine(name: str, processes: Path) -> str:
+    """Where a process's number means this process: a machine, or a container on it.
+
+    The machine's name may name people or a hospital: its digest will do to tell two apart.
+    """
+    try:
+        counted_in = str(processes.readlink())
+    except OSError:  # not Linux
+        counted_in = ""
+    return hashlib.sha256(f"{name}{counted_in}".encode()).hexdigest()[:12]
+
+
+_MACHINE = _machine(socket.gethostname(), Path("/proc/self/ns/pid"))
 _TOKEN = secrets.token_hex(4)
 
 

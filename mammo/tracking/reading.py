@@ -14,6 +14,7 @@ from mammo.errors import TrackingError
 from mammo.lineage import MARKS, PREFIX, Node
 from mammo.tracking.answers import Refused, asked, is_unknown
 from mammo.tracking.delivery import IDENTITY
+from mammo.tracking.experiments import every
 from mammo.tracking.outbox import Outbox
 from mammo.tracking.server import Server, ServerAway
 from mammo.tracking.view import View
@@ -145,7 +146,7 @@ class Reading:
 
     def everywhere(self, query: str, limit: int = 50_000) -> list[MlflowRun]:
         """Runs of all experiments that match `query`, newest first."""
-        places = self._read(self.client.search_experiments)
+        places = self._read(every, self.client)
         return self.find(query, limit, [each.experiment_id for each in places])
 
     def running(self) -> list[MlflowRun]:

@@ -22,6 +22,14 @@ def as_text(value: Any) -> str:
     return without_password(str(value))
 
 
+def storable(text: str) -> str:
+    """`text` as every database takes it: PostgreSQL no NUL, and none half a character.
+
+    Names of files that are no UTF-8 have such halves.
+    """
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
 def without_password(text: str) -> str:
     """`text` with the password of every address in it struck out."""
     return _ASKED.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))

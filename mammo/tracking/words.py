@@ -11,7 +11,7 @@ from mammo.tracking.answers import Away, Refused, asked
 from mammo.tracking.journal import Entry
 from mammo.tracking.portions import Item, entry_of
 from mammo.tracking.rejections import Rejections
-from mammo.tracking.values import same_value
+from mammo.tracking.values import same_value, storable
 
 # MLflow looks for a dataset and then inserts it; of two processes at once, the second fails
 _AT_ONCE = re.compile("UNIQUE constraint failed: datasets|duplicate key value violates unique")
@@ -53,7 +53,7 @@ class Words:
         except Refused as refused:
             if not _AT_ONCE.search(str(refused)):
                 raise
-            raise Away(f"{refused}, by another run at the same moment") from refused
+            raise Away(f"{refused}, by another run at the same moment", reached=True) from refused
 
     def _log(self, items: list[Item]) -> None:
         metrics = [
@@ -61,7 +61,7 @@ class Words:
             for each in items
             if each.kind == "metrics"
         ]
-        tags = [RunTag(each.name, each.value) for each in items if each.kind == "tags"]
+        tags = [RunTag(each.name, storable(each.value)) for each in items if each.kind == "tags"]
         params = self._new_params([each for each in items if each.kind == "params"])
         entries = [Param(name, value) for name, value in params.items()]
         if metrics or tags or entries:
@@ -76,11 +76,11 @@ class Words:
             self._params = dict(asked(self.client.get_run, self.run_id).data.params)
         held, new = dict(self._params or {}), dict[str, str]()
         for item in items:
-            name = item.name
-            if name in held and not same_value(held[name], item.value):
+            name, value = item.name, storable(item.value)
+            if name in held and not same_value(held[name], value):
                 name = f"effective.{name}"
             if name not in held:
-                held[name] = new[name] = item.value
+                held[name] = new[name] = value
         return new
 
     def _is_gone(self) -> bool:

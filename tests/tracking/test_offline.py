@@ -251,6 +251,34 @@ def test_sync_asks_a_server_that_is_away_once_and_skips_what_is_for_it(
     assert cli.main(["sync"]) == 0
 
 
+def test_a_child_waits_for_its_parent(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Sent without it the child would hang below a run that is nowhere."""
+    with Tracking(tmp_path / "home", offline=True) as tracking:
+        parent = tracking.create_run("parent", "main")
+        child = tracking.create_run("child", "evaluate", parent)
+        other = tracking.create_run("other", "evaluate")
+        for run_id in (parent, child, other):
+            tracking.set_status(run_id, "FINISHED")
+    create = MlflowClient.create_run
+
+    def busy(self: Any, *args: Any, **more: Any) -> Any:
+        if more["run_name"] == "parent":
+            raise ConnectionError("too many 500 error responses")
+        return create(self, *args, **more)
+
+    with monkeypatch.context() as fault:
+        fault.setattr(MlflowClient, "create_run", busy)
+        assert cli.main(["sync"]) == 2
+    assert f"{child}: not sent" in capsys.readouterr().out
+    assert [each.info.run_name for each in MlflowClient().search_runs(["0"])] == ["other"]
+    assert cli.main(["sync"]) == 0
+    found = {each.info.run_name: each for each in MlflowClient().search_runs(["0"])}
+    of = found["child"].data.tags["mlflow.parentRunId"]
+    assert of == found["parent"].info.run_id
+
+
 def test_sync_clears_a_folder_whose_process_was_killed_before_its_first_line(
     store: str, tmp_path: Path
 ) -> None:
