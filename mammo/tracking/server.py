@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
@@ -44,7 +45,8 @@ class Server:
 
     def __init__(self, *, offline: bool) -> None:
         prepare()
-        self.address = without_password(str(mlflow.get_tracking_uri()))  # as it is told and kept
+        # as it is told and kept: for every folder that a command is given in, and all eyes
+        self.address = _absolute(without_password(str(mlflow.get_tracking_uri())))
         self.offline = offline
         self.client = mlflow.MlflowClient()
         self._away_since = 0.0  # when it was first missed; 0 while it answers
@@ -146,6 +148,12 @@ def seconds(variable: str, default: float) -> float:
         raise TrackingError(
             f"{variable} {text!r} cannot be used; give a number of seconds"
         ) from None
+
+
+def _absolute(address: str) -> str:
+    """The address of a store; of one in a file here with the whole path."""
+    path = address.removeprefix("sqlite:///")
+    return f"sqlite:///{Path(path).absolute()}" if path != address else address
 
 
 def _refuse_absent_server(address: str) -> None:

@@ -279,6 +279,21 @@ def test_a_child_waits_for_its_parent(
     assert of == found["parent"].info.run_id
 
 
+def test_sync_finds_a_store_that_was_named_from_another_folder(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as named:
+        named.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+        with Tracking(tmp_path / "home", offline=True) as tracking:
+            tracking.set_status(tracking.create_run("given", "evaluate"), "FINISHED")
+        (tmp_path / "below").mkdir()
+        named.chdir(tmp_path / "below")
+        assert cli.main(["sync"]) == 0
+    assert list((tmp_path / "below").iterdir()) == []  # no store was made there
+    assert len(MlflowClient(store).search_runs(["0"])) == 1
+
+
 def test_sync_clears_a_folder_whose_process_was_killed_before_its_first_line(
     store: str, tmp_path: Path
 ) -> None:
