@@ -73,7 +73,7 @@ class Parcels:
         """The file to try now; None for none."""
         now = time.monotonic()
         due = (each for each in self._aside.values() if each.due <= now)
-        return next(due, None) or next(iter(self._queue.values()), None)
+        return next(iter(self._queue.values()), None) or next(due, None)
 
     def send(self, parcel: Parcel, client: MlflowClient, run_id: str) -> str:
         """Send a file; why the server refuses it, empty where it took it. May be Away."""
@@ -87,6 +87,9 @@ class Parcels:
         except Away as away:
             self._step_aside(parcel, str(away))
             raise
+        except OSError as error:  # the disk for temporary files is full, say
+            self._step_aside(parcel, str(error))
+            raise Away(str(error), reached=True) from error
         for held in (self._queue, self._aside):
             held.pop(parcel.path, None)
         return "" if refused and self._was_replaced(parcel) else refused

@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from mammo.tracking.answers import Refused
 
-_KEY = re.compile(r"[a-zA-Z0-9_\-./ ]+")  # MLflow's rule for a key
+_NO_KEY = re.compile(r"[^a-zA-Z0-9_\-./ ]")  # MLflow's rule for a key
 
 
 def stem(key: str, step: int) -> str:
-    """The name, without its ending, of a new image: the form is that of MlflowClient.log_image."""
-    if not _KEY.fullmatch(key):
-        raise ValueError(f"image key {key!r} has more than letters, digits, space and _-./")
+    """The name, without its ending, of a new image: the form is that of MlflowClient.log_image.
+
+    A letter that no key may have is told by its number, so that two classes stay two.
+    """
+    plain = _NO_KEY.sub(lambda found: f"_{ord(found[0]):x}", key)
     now = int(time.time() * 1000)
-    return f"{key.replace('/', '~')}+step+{step}+timestamp+{now}+{uuid.uuid4()}"
+    return f"{plain.replace('/', '~')}+step+{step}+timestamp+{now}+{uuid.uuid4()}"
 
 
 def raw(image: NDArray[np.uint8]) -> bytes:

@@ -25,7 +25,7 @@ from mammo.tracking.portions import MOST
 from mammo.tracking.registry import Registry
 from mammo.tracking.store import Tracking
 from mammo.tracking.telling import told
-from mammo.tracking.values import as_text, without_passwords
+from mammo.tracking.values import as_text, metric_name, without_passwords
 
 PARAM_LENGTH = 6000  # MLflow cuts longer values
 
@@ -75,7 +75,7 @@ class TrackedRun:
         self.artifacts(path)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        numbers = {name: float(value) for name, value in values.items()}
+        numbers = {metric_name(name): float(value) for name, value in values.items()}
         self.last |= numbers
         self._step = self._step if step is None else step
         self._log("metrics", numbers, time=now_ms(), step=step or 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 # user:password@ in an address, up to its last @: not all who should write %40 and %2F do
 _PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):(?!\d+/)\S+@", re.IGNORECASE)
+_NO_NAME = re.compile(r"[^\w/.\- :]")
 _ASKED = re.compile(r"([?&](?:password|passwd|pwd|token|secret)=)[^\s&]+", re.IGNORECASE)
 
 
@@ -20,6 +21,11 @@ def as_text(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ",".join(map(as_text, value))
     return without_password(str(value))
+
+
+def metric_name(text: str) -> str:
+    """`text` without what MLflow allows in no metric's name; a class may be called anything."""
+    return _NO_NAME.sub("_", text)
 
 
 def storable(text: str) -> str:

@@ -1,5 +1,6 @@
 """Files on their way: one that is not taken holds back no other, and the newest alone is sent."""
 
+import errno
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import TEMPORARILY_UNAVAILABLE, MlflowException
 
-from mammo.tracking import TrackedRun, Tracking
+from mammo.tracking import TrackedRun, Tracking, pictures
 from mammo.tracking.journal import Journal
 from mammo.tracking.parcels import Parcel, Parcels
 
@@ -159,6 +160,26 @@ def test_files_that_a_failing_disk_has_spoilt_are_named_and_the_others_sent(
     (kept,) = (tmp_path / "home/spool").rglob("rejected.jsonl")
     reasons = [json.loads(line)["reason"] for line in kept.read_text().splitlines()]
     assert "it has 0 bytes here, 4 when it was logged" in reasons
+
+
+def test_a_full_disk_of_temporary_files_stops_no_other_file(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*args: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Tracking(tmp_path / "home") as tracking:
+        tracked = tracked_in(tracking, tmp_path)
+        with monkeypatch.context() as disk, caplog.at_level(logging.WARNING, "mammo"):
+            disk.setattr(pictures.tempfile, "TemporaryDirectory", full)
+            tracked.image("samples", np.zeros((8, 8), np.uint8), 1)
+            tracked.artifacts(written(tmp_path, "small", b"small"))
+            assert not tracking.outbox.flush(4)
+        assert "No space left on device" in tracking.outbox.stuck
+        assert not [each for each in caplog.messages if "bug" in each]
+        assert set(stored(tracked.id, tmp_path / "first")) == {"small"}
+        tracking.set_status(tracked.id, "FINISHED")
+    assert len(stored(tracked.id, tmp_path / "last")) == 3
 
 
 def test_a_read_does_not_wait_again_and_again_for_a_file_that_is_not_taken(

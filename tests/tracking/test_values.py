@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from mlflow.utils.validation import _validate_metric_name
 
-from mammo.tracking.values import as_text, same_value, without_passwords
+from mammo.tracking.pictures import stem
+from mammo.tracking.values import as_text, metric_name, same_value, without_passwords
 
 URL = "postgresql+psycopg2://anna:s3cret@db:5432/optuna"
 
@@ -37,6 +39,31 @@ URL = "postgresql+psycopg2://anna:s3cret@db:5432/optuna"
 )
 def test_a_setting_is_logged_as_its_kind_asks(value: Any, text: str) -> None:
     assert as_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("val/auc", "val/auc"),
+        ("count/benign (old)", "count/benign _old_"),
+        ("count/4+", "count/4_"),
+        ("count/gutartig früh", "count/gutartig früh"),
+    ],
+)
+def test_a_metric_is_named_as_mlflow_allows(name: str, allowed: str) -> None:
+    assert metric_name(name) == allowed
+    _validate_metric_name(allowed)
+
+
+def test_images_of_classes_in_any_script_stay_apart() -> None:
+    keys = ["samples/CC a.b-c_1", "samples/benign (old)", "samples/良性", "samples/悪性"]
+    found = [stem(key, 3).partition("+step+3+")[0] for key in keys]
+    assert found == [
+        "samples~CC a.b-c_1",
+        "samples~benign _28old_29",
+        "samples~_826f_6027",
+        "samples~_60aa_6027",
+    ]
 
 
 @pytest.mark.parametrize("value", [1e-05, 0.1 + 0.2, 1e22, 123456789.0])
