@@ -354,7 +354,7 @@ def test_what_fails_on_the_way_leaves_the_old_champion(
 
     with monkeypatch.context() as patch:
         patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", cut)
-        patch.setenv("MAMMO_TRACKING_WAIT_S", "0.1")
+        patch.setenv("MAMMO_TRACKING_WAIT_S", "3")
         torn = lab.promote(good, "torn")
         assert torn.code != 0 and "does not answer (the server is gone)" in torn.err
     assert lab.aliases("torn")["champion"] == "1"
