@@ -18,7 +18,6 @@ from urllib.parse import urlparse
 
 import mlflow
 
-from mammo.errors import MammoError
 from mammo.tracking.answers import asked
 from mammo.tracking.server import Server, experiment_name
 
@@ -57,8 +56,9 @@ def look(storage: str, work: Path) -> Iterator[Check]:
         yield guarded("connections", lambda: connections(storage))
     try:
         server = Server(offline=False, asking=False)
-    except MammoError as error:
-        yield Check("server", str(error), "nothing that needs it was looked at")
+    except Exception as error:  # noqa: BLE001 - MLflow's of an address that it cannot use, too
+        reason = str(error).partition("\n")[0]
+        yield Check("server", reason, "nothing that needs it was looked at")
         return
     for name, attempt in (
         ("versions", versions),
@@ -82,7 +82,10 @@ def guarded(name: str, attempt: Any) -> Check:
 
 def driver(address: str) -> Check:
     """Whether what reads an address of a database is installed."""
-    kind = address.partition(":")[0]
+    kind, there, _ = address.partition("://")
+    if not there or kind == "file":
+        remedy = "set MLFLOW_TRACKING_URI to a server, or to sqlite:///mlflow.db"
+        return Check("driver", f"{address} is a folder, which MLflow no longer writes to", remedy)
     if kind in ("http", "https"):
         return Check("driver", f"{kind}: the server's own")
     package = DRIVERS.get(kind, kind)

@@ -84,7 +84,7 @@ class Wrong(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path.startswith("/api/2.0/mlflow/experiments/search"):
-            time.sleep(0.05)
+            time.sleep(0.04)
         experiment = {"experiment_id": "0", "name": "x", "artifact_location": self.place}
         content = json.dumps({"experiment": experiment, "experiments": []})
         body = (b"3.1.0" if self.path == "/version" else content.encode()) or b"{}"
@@ -147,6 +147,14 @@ def test_a_server_that_is_away_is_told_and_the_rest_is_looked_at(monkeypatch: An
     assert done.code == 2
     assert f"wrong: no tracking server answers at {address}" in lines(done)["server"]
     assert [*lines(done)] == ["driver", "disk", "server"]
+
+
+def test_a_folder_is_told_to_be_no_store(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
+    done = here("doctor")
+    assert done.code == 2
+    assert "set MLFLOW_TRACKING_URI to a server, or to sqlite://" in lines(done)["driver"]
+    assert lines(done)["server"].startswith("wrong: ")
 
 
 def test_a_store_in_a_file_needs_no_server(store: str) -> None:
