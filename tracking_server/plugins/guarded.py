@@ -13,12 +13,12 @@ import os
 from typing import Any
 
 from mlflow.server.security_utils import get_allowed_origins_from_env, should_block_cors_request
-from proxied_s3 import close_other_places
 
 CLOSED = {
     "/mlflow/assistant": "the Assistant is switched off here",
     "/mlflow/roles/": "roles are not used here; the administrator permits by make user",
 }
+OPEN = {"s3", "mlflow-artifacts", "runs", "models"}  # schemes of places; all lead to the first
 CREATE = "/experiments/create"
 OF_AN_EXPERIMENT = {"name", "tags"}
 LONGEST = 1 << 20  # bytes of a request that makes an experiment
@@ -34,6 +34,20 @@ def create_app() -> Any:
     from mlflow.server.fastapi_app import app
 
     return Guarded(app)
+
+
+def close_other_places() -> None:
+    """Let MLflow open no place but the stack's own, whatever a client has it noted."""
+    # MLflow registers this store while it imports the registry, so that has to come first.
+    from mlflow.store.artifact.artifact_repository_registry import (
+        get_registered_artifact_repositories,
+    )
+    from proxied_s3 import ProxiedS3, closed
+
+    registered: dict[str, Any] = get_registered_artifact_repositories()
+    if registered["s3"] is not ProxiedS3:
+        raise RuntimeError("MLflow did not take proxied_s3.py; its own store would open any bucket")
+    registered.update(dict.fromkeys(registered.keys() - OPEN, closed))
 
 
 class Guarded:

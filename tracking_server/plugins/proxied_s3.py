@@ -15,7 +15,6 @@ from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
 from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 
 
@@ -49,15 +48,6 @@ class ProxiedS3(ArtifactRepository):
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         self._store._download_file(remote_file_path, local_path)
-
-
-OPEN = {"s3", "mlflow-artifacts", "runs", "models"}
-
-
-def close_other_places() -> None:
-    """Let MLflow open no scheme but this store's, and those that lead to it."""
-    registered: dict[str, Any] = get_registered_artifact_repositories()
-    registered.update(dict.fromkeys(registered.keys() - OPEN, closed))
 
 
 def closed(artifact_uri: str, *args: Any, **kwargs: Any) -> NoReturn:
