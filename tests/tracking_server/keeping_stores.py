@@ -1,6 +1,5 @@
 """keep.py as an administrator calls it, on a real PostgreSQL and MinIO without Compose."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -14,8 +13,6 @@ import pytest
 import servers
 
 KEEP = servers.ROOT / "tracking_server" / "keep.py"
-sys.path.insert(0, str(KEEP.parent))  # the programs of the image import each other by name
-schema = importlib.import_module("schema")
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from pathlib import Path
 import engine as engines
 import optuna
 import pytest
+import schema
 import servers
 import yaml
-from keeping_stores import schema
 from mlflow import MlflowClient
 from sqlalchemy.pool import NullPool
 

@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import schema
 import servers
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from keeping_stores import Stores, opened_stores, schema
+from keeping_stores import Stores, opened_stores
 
 pytestmark = pytest.mark.doors
 SCHEMAS = {"runs": schema.RUNS, "mlflow_auth": schema.USERS, "optuna": schema.STUDIES}
