@@ -18,7 +18,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -31,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import servers
 
 RATE = 10  # metrics a second and client
+THREADS = 4  # that make the runs to be listed
 COLUMNS = (
     "side",
     "rows",
@@ -51,6 +54,7 @@ class Load:
     """What one side did."""
 
     rows: int = 0  # in the database
+    wrong: int = 0  # of these, without the value that was logged, or there twice
     planned: int = 0
     seconds: float = 0.0  # until all clients were done, what they still had to send included
     calls_ms: list[float] = field(default_factory=list)
@@ -91,8 +95,12 @@ def measure(asked: argparse.Namespace) -> None:
                 print(line(side, found), flush=True)
             if not asked.runs:
                 return
-            for name, value in listed(server, runs=asked.runs, metrics=asked.metrics).items():
-                print(f"{name}: {value}", flush=True)
+            made = make_runs(server, runs=asked.runs, metrics=asked.metrics)
+            print(f"{asked.runs} runs of {asked.metrics} metrics made in {made.seconds:.0f} s")
+            for name in QUESTIONS:
+                times = [listed(server, made, name) for _ in range(3)]
+                median = np.median([seconds for seconds, _ in times])
+                print(f"{name}: {median:.2f} s ({len(times[0][1])} runs)", flush=True)
 
 
 def loaded(
@@ -109,7 +117,8 @@ def loaded(
         ready = processes.Barrier(clients + 1)
         workers = [
             processes.Process(
-                target=client, args=(side, number, folder, experiment, seconds, ready, told)
+                target=client,
+                args=(side, number, server.url, folder, experiment, seconds, ready, told),
             )
             for number in range(clients)
         ]
@@ -126,20 +135,31 @@ def loaded(
             each.join()
     load.memory_mb = memory.highest_mb
     query = (
-        "SELECT count(*) FROM metrics JOIN runs USING (run_uuid) JOIN experiments ON"
+        " FROM metrics JOIN runs USING (run_uuid) JOIN experiments ON"
         " runs.experiment_id = experiments.experiment_id WHERE experiments.name = %s"
         " AND metrics.key LIKE 'load/%%'"
     )
-    load.rows = server.postgres.query(query, experiment)[0][0]
+    load.rows = server.postgres.query(f"SELECT count(*){query}", experiment)[0][0]
+    # a client logs its step as the value, under one name
+    right = f"SELECT count(DISTINCT (run_uuid, step)){query} AND value = step"
+    right += " AND metrics.key = 'load/' || step %% %s"
+    load.wrong = load.rows - server.postgres.query(right, experiment, RATE)[0][0]
     return load
 
 
 def client(
-    side: str, number: int, folder: Path, experiment: str, seconds: int, ready: Any, told: Any
+    side: str,
+    number: int,
+    url: str,
+    folder: Path,
+    experiment: str,
+    seconds: int,
+    ready: Any,
+    told: Any,
 ) -> None:
     """One client: a value every tenth of a second, as a training loop would log it."""
     calls: list[float] = []
-    os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment
+    os.environ |= {"MLFLOW_TRACKING_URI": url, "MLFLOW_EXPERIMENT_NAME": experiment}
     try:
         log, close = SIDES[side](number, folder / f"{side}-{number}")
         ready.wait(timeout=600)
@@ -238,51 +258,77 @@ class Memory:
             self.highest_mb = max(self.highest_mb, held / 2**20)
 
 
-def listed(server: servers.TrackingServer, *, runs: int, metrics: int) -> dict[str, str]:
-    """Make `runs` runs of `metrics` metrics; seconds of listing and filtering them."""
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param
+@dataclass(frozen=True)
+class Made:
+    """Runs that were made to be listed: `values` (runs, metrics), and the parameter `parity`."""
 
-    calls = MlflowClient(server.url)
-    place = calls.create_experiment(f"listed-{time.time_ns()}")
-    random = np.random.default_rng(0)
+    experiment: str
+    values: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+    seconds: float
 
-    def make(number: int) -> None:
-        run = calls.create_run(place, run_name=f"run {number}")
-        values = random.random(metrics)
-        rows = [Metric(f"m{each}", float(value), 0, 0) for each, value in enumerate(values)]
-        params = [Param("parity", str(number % 2))]
-        calls.log_batch(run.info.run_id, metrics=rows, params=params)
-        calls.set_terminated(run.info.run_id)
+    @property
+    def odd(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        return np.arange(len(self.values)) % 2 == 1
+
+
+def make_runs(server: servers.TrackingServer, *, runs: int, metrics: int) -> Made:
+    """Make runs through the API: two calls each, without what MLflow's client does around them."""
+    experiment = mlflow.MlflowClient(server.url).create_experiment(f"listed-{time.time_ns()}")
+    values = np.random.default_rng(0).random((runs, metrics))
+
+    def make(numbers: range) -> None:
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as line:
+            for number in numbers:
+                made = post(line, "runs/create", experiment_id=experiment, run_name=f"run {number}")
+                run_id = made["run"]["info"]["run_id"]
+                rows = [
+                    {"key": f"m{each}", "value": value, "timestamp": 0, "step": 0}
+                    for each, value in enumerate(values[number].tolist())
+                ]
+                params = [{"key": "parity", "value": str(number % 2)}]
+                post(line, "runs/log-batch", run_id=run_id, metrics=rows, params=params)
 
     start = time.perf_counter()
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(make, range(runs)))
-    said = {f"{runs} runs of {metrics} metrics made, s": f"{time.perf_counter() - start:.0f}"}
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(make, [range(first, runs, THREADS) for first in range(THREADS)]))
+    return Made(experiment, values, time.perf_counter() - start)
 
-    def ask(query: str, order: list[str], most: int) -> tuple[float, int]:
-        start, found, token = time.perf_counter(), 0, None
-        while found < most:
-            page = calls.search_runs(
-                [place], query, max_results=min(most, 1000), order_by=order, page_token=token
-            )
-            found, token = found + len(page), page.token
-            if not token:
-                break
-        return time.perf_counter() - start, found
 
-    questions = {
-        "the first 100": ("", [], 100),
-        "the 100 best by a metric": ("", ["metrics.m0 DESC"], 100),
-        "100 with a metric above 0.5 and a parameter": (
-            "metrics.m1 > 0.5 and params.parity = '1'", [], 100,
-        ),
-        "all of them": ("", [], runs),
-    }  # fmt: skip
-    for name, (query, order, most) in questions.items():
-        times = [ask(query, order, most) for _ in range(3)]
-        said[f"{name}, s ({times[0][1]} runs)"] = f"{np.median([each[0] for each in times]):.2f}"
-    return said
+def post(line: HTTPConnection, path: str, **content: Any) -> Any:
+    """The answer to a request of MLflow's API, on a connection that stays open."""
+    sent = {"Content-Type": "application/json"}
+    line.request("POST", f"/api/2.0/mlflow/{path}", json.dumps(content), sent)
+    answer = line.getresponse()
+    told = answer.read()
+    if answer.status != 200:
+        raise RuntimeError(f"{path}: {answer.status} {told[:200]!r}")
+    return json.loads(told)
+
+
+# What is asked of the runs: a filter, an order, and how many are wanted (0: all).
+QUESTIONS: dict[str, tuple[str, list[str], int]] = {
+    "the first 100": ("", [], 100),
+    "the 100 best by a metric": ("", ["metrics.m0 DESC"], 100),
+    "100 with a metric above 0.5 and a parameter": (
+        "metrics.m1 > 0.5 and params.parity = '1'", [], 100,
+    ),
+    "all of them": ("", [], 0),
+}  # fmt: skip
+
+
+def listed(server: servers.TrackingServer, made: Made, name: str) -> tuple[float, list[Any]]:
+    """Seconds of asking one of the QUESTIONS, page by page, and the runs that came."""
+    query, order, wanted = QUESTIONS[name]
+    calls, most = mlflow.MlflowClient(server.url), wanted or len(made.values)
+    start, found, token = time.perf_counter(), [], None
+    while len(found) < most:
+        page = calls.search_runs(
+            [made.experiment], query, max_results=min(most, 1000), order_by=order, page_token=token
+        )
+        found, token = [*found, *page], page.token
+        if not token:
+            break
+    return time.perf_counter() - start, found
 
 
 def line(side: str, load: Load) -> str:

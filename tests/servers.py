@@ -106,13 +106,16 @@ class TrackingServer:
         if prepared.returncode:
             raise RuntimeError(f"start.py prepare: {prepared.stderr}")
 
-    def start(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    def start(
+        self, *arguments: str, timeout_s: float = 300, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
         """One command of tracking_server/start.py with this server's settings, and its output."""
         return subprocess.run(
             [sys.executable, START, *arguments],
             env={**self.environment, **settings},
             capture_output=True,
             text=True,
+            timeout=timeout_s,
             check=False,
         )
 

@@ -1,4 +1,4 @@
-"""Every entry point through `mlflow run`, each one fed by the output of the one before."""
+"""Every entry point through `mlflow run` on the stack, each fed by the output of the one before."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from doors import Outcome, mammo, mlflow_run
+from doors import Outcome, here, mammo, mlflow_run
 from mlflow import MlflowClient
+from servers import TrackingServer
 
 pytestmark = pytest.mark.doors
 
@@ -15,12 +16,17 @@ SMALL_NET = {"channels": "8,16", "attention": 0}
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One store and one work folder for the whole chain."""
+def state(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_server: TrackingServer
+) -> Iterator[Path]:
+    """One experiment on the server, and one work folder, for the whole chain."""
     folder = tmp_path_factory.mktemp("chain")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
+        patch.setenv("MLFLOW_EXPERIMENT_NAME", "chain")
+        # `mlflow run` prints links to a server's pages behind the step's last line
+        patch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         patch.setenv("MAMMO_HOME", str(folder / "home"))
         yield folder
 
@@ -58,10 +64,19 @@ def chain(state: Path) -> dict[str, Outcome]:
 
 
 @pytest.fixture
-def client(chain: dict[str, Outcome], state: Path, monkeypatch: Any) -> MlflowClient:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{state}/mlflow.db")
+def client(
+    chain: dict[str, Outcome], state: Path, mlflow_server: TrackingServer, monkeypatch: Any
+) -> MlflowClient:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "chain")
     monkeypatch.setenv("MAMMO_HOME", str(state / "home"))
-    return MlflowClient(tracking_uri=f"sqlite:///{state}/mlflow.db")
+    return MlflowClient(tracking_uri=mlflow_server.url)
+
+
+def children(client: MlflowClient, run_id: str) -> list[Any]:
+    """The runs below a parent."""
+    place = client.get_run(run_id).info.experiment_id
+    return list(client.search_runs([place], f"tags.`mlflow.parentRunId` = '{run_id}'"))
 
 
 STEPS = (
@@ -85,6 +100,55 @@ def test_each_entry_point_finishes_through_mlflow_run(
     assert run.data.tags["mammo.step"] == step
     assert {"mammo.fingerprint", "mammo.result"} <= set(run.data.tags)
     assert "config.yaml" in {item.path for item in client.list_artifacts(run.info.run_id)}
+
+
+def objects(server: TrackingServer, run_id: str) -> dict[str, int]:
+    """Bytes of each file of a run in the bucket, by its path."""
+    pages = server.minio.client().get_paginator("list_objects_v2").paginate(Bucket=server.bucket)
+    found = [each for page in pages for each in page.get("Contents", [])]
+    marker = f"/{run_id}/artifacts/"
+    return {
+        each["Key"].partition(marker)[2]: each["Size"] for each in found if marker in each["Key"]
+    }
+
+
+def rows(server: TrackingServer, run_id: str) -> tuple[str, str, int, int]:
+    """Status, step and numbers of settings and metrics of a run in the database."""
+    [found] = server.postgres.query(
+        "SELECT status, (SELECT value FROM tags t WHERE t.run_uuid = r.run_uuid"
+        " AND key = 'mammo.step'), (SELECT count(*) FROM params p WHERE p.run_uuid = r.run_uuid),"
+        " (SELECT count(*) FROM metrics m WHERE m.run_uuid = r.run_uuid)"
+        " FROM runs r WHERE run_uuid = %s",
+        run_id,
+    )
+    return found  # type: ignore[return-value]
+
+
+# What each leaves beside config.yaml; sample and mix write data sets as preprocess does.
+FILES = {
+    "preprocess": "dataset/dataset.json",
+    "train_generator": "model/model.json",
+    "sample": "dataset/dataset.json",
+    "mix": "dataset/dataset.json",
+    "train_classifier": "model/model.json",
+    "evaluate": "report.html",
+    "tune": "study/best.yaml",
+    "promote": "config.yaml",
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_rows_are_in_postgresql_and_files_in_the_bucket(
+    step: str, chain: dict[str, Outcome], client: MlflowClient, mlflow_server: TrackingServer
+) -> None:
+    run_id = chain[step].run_id
+    status, named, params, metrics = rows(mlflow_server, run_id)
+    assert (status, named) == ("FINISHED", step)
+    assert params >= 4
+    assert metrics >= len(METRICS.get(step, ()))
+    there = objects(mlflow_server, run_id)
+    assert {"config.yaml", FILES[step]} <= there.keys()
+    assert there[FILES[step]] > 0
 
 
 METRICS = {
@@ -200,7 +264,7 @@ def test_the_registered_model_scores_like_our_own(
 
     images = package.open_dataset(chain["preprocess"].uri).images(range(4))
     ours = package.load_classifier("models:/screening@champion").predict(images)
-    mlflow.set_tracking_uri(f"sqlite:///{client.tracking_uri.removeprefix('sqlite:///')}")
+    mlflow.set_tracking_uri(client.tracking_uri)
     theirs = mlflow.pyfunc.load_model("models:/screening@champion").predict(images)
     np.testing.assert_allclose(theirs, ours, atol=1e-6)
     assert ours.shape == (4, 2)
@@ -228,16 +292,27 @@ def test_the_best_settings_of_a_study_train_a_classifier(
     best = client.download_artifacts(run_id, "study/best.yaml", str(tmp_path))
     again = mammo("train_classifier", config=best, reuse=True)
     assert again.code == 0, again.err
-    trials = [
-        run.info.run_id
-        for run in client.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{run_id}'")
-    ]
+    trials = [run.info.run_id for run in children(client, run_id)]
     assert again.run_id in trials  # the winning trial itself, not computed again
     assert yaml.safe_load(Path(best).read_text())["model_name"] == "resnet10t"
 
 
+def test_the_work_folder_is_a_cache_and_nothing_lies_beside_it(
+    chain: dict[str, Outcome], client: MlflowClient, state: Path, monkeypatch: Any
+) -> None:
+    """A step in an empty one finds all of it on the server, to the bit."""
+    assert [each.name for each in state.iterdir()] == ["home"]
+    assert not [each for each in (state / "home").glob("spool/*") if each.is_dir()]
+    monkeypatch.setenv("MAMMO_HOME", str(state / "home" / "another"))
+    inputs = {"model": "train_classifier", "baseline": "real_only", "data": "preprocess"}
+    named = {name: chain[step].uri for name, step in inputs.items()}
+    again = here("evaluate", **named, bootstrap=200, reuse=False, synthetic=chain["sample"].uri)
+    assert again.metrics == chain["evaluate"].metrics
+    assert again.run_id != chain["evaluate"].run_id
+
+
 def test_main_runs_every_step_as_a_child_of_one_parent(
-    chain: dict[str, Outcome], client: MlflowClient
+    chain: dict[str, Outcome], client: MlflowClient, mlflow_server: TrackingServer
 ) -> None:
     settings: dict[str, Any] = {
         "preprocess__patients": 24,
@@ -252,14 +327,17 @@ def test_main_runs_every_step_as_a_child_of_one_parent(
         "train_classifier__epochs": 2,
         "tune__n_trials": 1,
         "evaluate__bootstrap": 200,
+        "promote__name": "chained",
     }
     outcome = mlflow_run("main", **settings)
     assert outcome.code == 0, outcome.err[-3000:]
-    query = f"tags.`mlflow.parentRunId` = '{outcome.run_id}'"
-    children = client.search_runs(["0"], query)
-    steps = [run.data.tags["mammo.step"] for run in children]
+    below = children(client, outcome.run_id)
+    steps = [run.data.tags["mammo.step"] for run in below]
     # a winner without synthetic images is judged before it is promoted
-    more = ["evaluate"] * ("evaluate_real_only" in {run.info.run_name for run in children})
+    more = ["evaluate"] * ("evaluate_real_only" in {run.info.run_name for run in below})
     assert sorted(steps) == sorted([*STEPS, "train_classifier", *more])
     artifacts = {item.path for item in client.list_artifacts(outcome.run_id)}
     assert {"report.html", "preview.png", "config.yaml"} <= artifacts
+    assert rows(mlflow_server, outcome.run_id)[:2] == ("FINISHED", "main")
+    assert objects(mlflow_server, outcome.run_id)["report.html"] > 10_000
+    assert {rows(mlflow_server, run.info.run_id)[0] for run in below} == {"FINISHED"}

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIServer, make_server
 
 from stores import reach_database, studies_database, until_it_works
@@ -39,13 +40,21 @@ def port() -> int:
 
 
 def only_for(hosts: set[str], application: Application) -> Application:
-    """The application under `hosts` alone: a web page could have a name of its own point here."""
+    """The application for pages and under names of `hosts` alone.
+
+    A foreign web page could have its own name point here, or write without reading the answer.
+    """
 
     def guarded(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        origin = environ.get("HTTP_ORIGIN", "")
         if environ.get("HTTP_HOST", "").rsplit(":", 1)[0] not in hosts:
-            start("403 Forbidden", [("Content-Type", "text/plain")])
-            return [b"this name is not known here"]
-        return application(environ, start)
+            reason = b"this name is not known here"
+        elif origin and urlsplit(origin).hostname not in hosts:
+            reason = b"a page of another site may not ask here"
+        else:
+            return application(environ, start)
+        start("403 Forbidden", [("Content-Type", "text/plain")])
+        return [reason]
 
     return guarded
 

@@ -3,7 +3,7 @@
     python keep.py backup [FOLDER]    both stores, while the server runs; default: backups/TIME
     python keep.py verify FOLDER      every digest of a backup
     python keep.py restore FOLDER     a backup into empty stores, the server not running
-    python keep.py upgrade            dump the databases, then bring them to this MLflow's schema
+    python keep.py upgrade            dump the databases, then bring them to this image's schemas
     python keep.py rollback FOLDER    the databases as they were before an upgrade
     python keep.py gc [--days N] [--delete]
                                       what no run needs (see keeping/rubbish.py)

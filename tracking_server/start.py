@@ -44,6 +44,11 @@ SWITCHED_OFF = {
     "MLFLOW_ENABLE_AI_GATEWAY": "false",  # calls addresses that users name
     "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # a pickled model runs code where it is read
+    # A model comes from a run or another model, which the server looks up and asks permission of.
+    # The bucket's own address as the source would open the files of all experiments.
+    "MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX": (
+        r"\A(?:(?:runs|models|mlflow-artifacts):/[^/]|(?:dummy-source|prompt-template)\Z)"
+    ),
 }
 
 

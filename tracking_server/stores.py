@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from schema import RUNS, STUDIES, USERS, Schema
 from settings import secret, setting, stop
 
 WAIT_S = float(os.environ.get("STORES_WAIT_S", "60"))
@@ -25,6 +26,7 @@ class Database:
     user: str
     password_setting: str
     connections: int
+    schema: Schema
 
     @property
     def uri(self) -> str:
@@ -39,17 +41,18 @@ class Database:
 
 def runs_database() -> Database:
     """MLflow's runs, models and experiments."""
-    return Database(setting("POSTGRES_DB"), setting("POSTGRES_USER"), "POSTGRES_PASSWORD", 80)
+    name, user = setting("POSTGRES_DB"), setting("POSTGRES_USER")
+    return Database(name, user, "POSTGRES_PASSWORD", 80, RUNS)
 
 
 def users_database() -> Database:
     """MLflow's users and what each may do."""
-    return Database("mlflow_auth", "mlflow_auth", "AUTH_DB_PASSWORD", 40)
+    return Database("mlflow_auth", "mlflow_auth", "AUTH_DB_PASSWORD", 40, USERS)
 
 
 def studies_database() -> Database:
     """Optuna's studies, whose many workers may not take MLflow's connections."""
-    return Database("optuna", "optuna", "OPTUNA_DB_PASSWORD", 60)
+    return Database("optuna", "optuna", "OPTUNA_DB_PASSWORD", 60, STUDIES)
 
 
 def all_databases() -> list[Database]:
@@ -138,13 +141,17 @@ def _verifier(cursor: Any, user: str, password: str) -> str:
 
 
 def reach_database(database: Database) -> None:
-    """Open and close one connection."""
+    """Open a connection and look at the schema; end the program where it is another image's."""
     import psycopg2
 
     try:
-        _connect(database.user, database.password_setting, database.name).close()
+        connection = _connect(database.user, database.password_setting, database.name)
     except psycopg2.OperationalError as error:
         raise NotYet(str(error)) from error
+    fault = database.schema.fault(connection)
+    connection.close()
+    if fault:
+        stop(f"the database {database.name}: {fault}")
 
 
 def _connect(user: str, password_setting: str, database: str) -> Any:

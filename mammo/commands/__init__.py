@@ -16,7 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "best": "the best epoch of each training, and the settings that differ, as one table",
     "compare": "classifiers against a baseline over the same folds, seeds and patients",
     "data": "public collections, and the layouts of other systems",
-    "doctor": "what is wrong with a dataset, as a page with pictures",
+    "doctor": "what is wrong with a dataset, or without one with the tracking server",
     "gc": "files that no run names, told and on request deleted",
     "lineage": "what a run was made from, and what was made from it",
     "part": "a share of a step, as the launchers of a cluster run it",

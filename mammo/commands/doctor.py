@@ -1,4 +1,4 @@
-"""`mammo doctor DATASET`: what is wrong with a dataset, as a page with pictures."""
+"""`mammo doctor`: what is wrong with the tracking; with a DATASET, with that, as a page."""
 
 import json
 import os
@@ -7,15 +7,41 @@ from pathlib import Path
 
 from mammo.commands import call, folder_of
 from mammo.data.dataset import Dataset
-from mammo.errors import ConfigError, DataError
+from mammo.errors import ConfigError, DataError, TrackingError
 
 
 def command(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0].startswith(("--storage", "--work_dir")):
+        return call("doctor", tracking, arguments)
     return call("doctor", run, arguments)
+
+
+def tracking(*, storage: str = "", work_dir: str = "") -> int:
+    """Look at what a step needs of the tracking server and of this machine, a line each.
+
+    --storage is the database of Optuna's studies, as tune takes it. The last line of stdout is
+    JSON. The exit code is 0, or 2 when something is wrong.
+    """
+    from mammo.driver import work_folder
+    from mammo.tracking.checkup import look
+
+    wrong = []
+    count = 0
+    for check in look(storage, work_folder(work_dir)):
+        mark, remedy = ("wrong", f"; {check.remedy}") if check.remedy else ("ok", "")
+        print(f"{mark:7}{check.name}: {check.said}{remedy}", flush=True)
+        count += 1
+        wrong += [check.name] if check.remedy else []
+    print(json.dumps({"checks": count, "wrong": wrong}), flush=True)
+    if wrong:
+        raise TrackingError(f"wrong: {', '.join(wrong)}; each line above says what helps")
+    return 0
 
 
 def run(dataset: str, *, output: str = "", against: str = "", seed: int = 0) -> int:
     """Examine DATASET, a folder or a run's reference, and write doctor.html and doctor.json.
+
+    Without a DATASET it looks at the tracking server and this machine (--storage, --work_dir).
 
     They go to --output (default: doctor/<digest> in the work folder); --against compares with
     another dataset. The last line of stdout is JSON. The exit code is 0, or 2 when a finding is

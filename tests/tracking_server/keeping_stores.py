@@ -4,14 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import servers
 
 KEEP = servers.ROOT / "tracking_server" / "keep.py"
-sys.path.insert(0, str(KEEP.parent))  # the programs of the image import each other by name
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Stores:
     minio: servers.Minio
     folder: Path
     bucket: str = "mlflow"
+    administrator: servers.Postgres | None = None  # where MLflow's role is not the superuser
 
     @property
     def environment(self) -> dict[str, str]:
@@ -33,8 +35,8 @@ class Stores:
             "POSTGRES_DB": self.postgres.database,
             "POSTGRES_USER": self.postgres.user,
             "POSTGRES_PASSWORD": self.postgres.password,
-            "POSTGRES_ADMIN_USER": self.postgres.user,
-            "POSTGRES_ADMIN_PASSWORD": self.postgres.password,
+            "POSTGRES_ADMIN_USER": (self.administrator or self.postgres).user,
+            "POSTGRES_ADMIN_PASSWORD": (self.administrator or self.postgres).password,
             "AUTH_DB_PASSWORD": servers.AUTH_DB_PASSWORD,
             "OPTUNA_DB_PASSWORD": servers.OPTUNA_DB_PASSWORD,
             "S3_BUCKET": self.bucket,
@@ -84,6 +86,19 @@ class Stores:
     def listing(self) -> list[dict[str, Any]]:
         pages = self.minio.client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return [each for page in pages for each in page.get("Contents", [])]
+
+
+def opened_stores(stack: ExitStack, folder: Path) -> Stores:
+    """A PostgreSQL and a MinIO with an empty, versioned bucket, for as long as `stack` lasts."""
+    try:
+        postgres = stack.enter_context(servers.running_postgres())
+        minio = stack.enter_context(servers.running_minio(folder / "minio"))
+    except servers.Absent as absent:
+        pytest.skip(str(absent))
+    client = minio.client()
+    client.create_bucket(Bucket="mlflow")
+    client.put_bucket_versioning(Bucket="mlflow", VersioningConfiguration={"Status": "Enabled"})
+    return Stores(postgres, minio, folder)
 
 
 def last_json(text: str) -> Any:

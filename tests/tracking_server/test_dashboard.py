@@ -46,6 +46,21 @@ def test_a_foreign_name_is_refused(dashboard, host):
         studies(dashboard, host)
 
 
+@pytest.mark.parametrize("origin", ["http://elsewhere.example", "null"])
+def test_a_foreign_page_cannot_write(dashboard, origin):
+    """A form needs no permission of the browser to be sent as text."""
+    body = json.dumps({"study_name": "by a page", "directions": ["minimize"]}).encode()
+    headers = {"Content-Type": "text/plain", "Origin": origin}
+    request = urllib.request.Request(f"{dashboard}/api/studies", body, headers)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(request, timeout=10)
+    own = {"Content-Type": "application/json", "Origin": dashboard}
+    body = json.dumps({"study_name": f"its own {origin}", "directions": ["minimize"]}).encode()
+    with urllib.request.urlopen(urllib.request.Request(f"{dashboard}/api/studies", body, own)):
+        assert {f"its own {origin}"} <= {*studies(dashboard)}
+    assert "by a page" not in studies(dashboard)
+
+
 def test_a_dashboard_that_is_down_is_unhealthy(mlflow_server):
     down = mlflow_server.start("dashboard", "check", DASHBOARD_PORT=str(servers.free_port()))
     assert down.returncode == 1

@@ -269,6 +269,10 @@ def test_an_older_file_of_secrets_keeps_its_own_and_gets_what_is_missing(tmp_pat
     assert lines[:2] == ["POSTGRES_PASSWORD=as-it-was", "MLFLOW_PORT=5001"]
     assert {line.split("=")[0] for line in lines} == {*SECRETS, "MINIO_ROOT_USER", "MLFLOW_PORT"}
     assert target.stat().st_mode & 0o777 == 0o600
+    target.chmod(0o644)  # as a copy may come
+    make_secrets(target)
+    assert target.read_text().splitlines() == lines
+    assert target.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.doors

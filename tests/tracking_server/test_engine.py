@@ -18,9 +18,11 @@ from pathlib import Path
 import engine as engines
 import optuna
 import pytest
+import schema
 import servers
 import yaml
 from mlflow import MlflowClient
+from sqlalchemy.pool import NullPool
 
 pytestmark = pytest.mark.slow
 OURS = ("--filter", "label=com.docker.compose.project=mammo")
@@ -158,6 +160,52 @@ def test_runs_and_files_survive_a_kill_of_both_stores_and_a_new_start(
     assert client.get_run(run).data.metrics == {"val/auc": 0.875}
     [words] = Path(client.download_artifacts(run, "words.txt", folder)).read_text().splitlines()
     assert words == "known words"
+
+
+@pytest.fixture
+def lab(folder, tmp_path) -> Path:
+    """What an administrator has of the project, with the secrets of the stack."""
+    for name in ("Makefile", "docker-compose.yml"):
+        shutil.copy(servers.ROOT / name, tmp_path)
+    shutil.copytree(servers.ROOT / "tracking_server", tmp_path / "tracking_server")
+    shutil.copy(folder / "env", tmp_path / ".env")
+    return tmp_path
+
+
+def test_make_upgrades_goes_back_and_restores_into_new_volumes(stack, settings, lab, monkeypatch):
+    """Of Optuna's tables: the newest revision of Optuna 5 only adds an index, so can be undone."""
+    url = f"http://127.0.0.1:{settings['MLFLOW_PORT']}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    client = MlflowClient(url)
+    run = client.create_run("0").info.run_id
+    client.log_text(run, "kept words", "words.txt")
+    port, password = int(settings["POSTGRES_PORT"]), settings["OPTUNA_DB_PASSWORD"]
+    studies = servers.Postgres(port, "optuna", password, "optuna")
+    # its connections close at once: neither upgrade nor restore goes on beside a client
+    storage = optuna.storages.RDBStorage(studies.uri, engine_kwargs={"poolclass": NullPool})
+    optuna.create_study(study_name="before", storage=storage)
+    former, newest = schema.STUDIES.revisions()[-2:]
+    studies.query("UPDATE alembic_version SET version_num = %s", former)
+
+    assert "upgraded optuna to MLflow" in stack.make(lab, "upgrade")
+    assert studies.query("SELECT version_num FROM alembic_version") == [(newest,)]
+    assert client.get_run(run).info.run_id == run
+    [dump] = lab.glob("backups/*-before-upgrade")
+
+    optuna.create_study(study_name="after", storage=storage)
+    stack.make(lab, "rollback", f"FILE={dump}")
+    assert studies.query("SELECT version_num FROM alembic_version") == [(former,)]
+    assert studies.query("SELECT study_name FROM studies") == [("before",)]
+    assert "mammo-mlflow-1" not in names(stack)
+    assert "upgraded optuna" in stack.make(lab, "upgrade")  # the way back from it
+
+    stack.make(lab, "backup", f"FILE={lab}/backup")
+    stack.compose(lab / ".env", "--profile", "*", "down", "--volumes")
+    assert "restored 3 databases, " in stack.make(lab, "restore", f"FILE={lab}/backup")
+    [words] = Path(client.download_artifacts(run, "words.txt", str(lab))).read_text().splitlines()
+    assert words == "kept words"
+    assert studies.query("SELECT study_name FROM studies") == [("before",)]
+    optuna.delete_study(study_name="before", storage=storage)
 
 
 def test_studies_have_a_database_and_a_dashboard(stack, folder, settings):

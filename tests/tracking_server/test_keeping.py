@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import servers
-from keeping_stores import KEEP, Stores
+from keeping_stores import KEEP, Stores, opened_stores
 from mlflow import MlflowClient
 
 pytestmark = pytest.mark.doors
@@ -25,19 +25,7 @@ CLIENTS = 5
 def stores(tmp_path: Path) -> Iterator[Stores]:
     """A PostgreSQL and a MinIO with an empty, versioned bucket."""
     with ExitStack() as stack:
-        yield _stores(stack, tmp_path)
-
-
-def _stores(stack: ExitStack, folder: Path) -> Stores:
-    try:
-        postgres = stack.enter_context(servers.running_postgres())
-        minio = stack.enter_context(servers.running_minio(folder / "minio"))
-    except servers.Absent as absent:
-        pytest.skip(str(absent))
-    client = minio.client()
-    client.create_bucket(Bucket="mlflow")
-    client.put_bucket_versioning(Bucket="mlflow", VersioningConfiguration={"Status": "Enabled"})
-    return Stores(postgres, minio, folder)
+        yield opened_stores(stack, tmp_path)
 
 
 class Writer(threading.Thread):
@@ -81,7 +69,7 @@ def test_what_was_acknowledged_before_a_backup_is_there_after_both_stores_are_lo
 ):
     backup = tmp_path / "backup"
     with ExitStack() as stack:
-        first = _stores(stack, tmp_path / "first")
+        first = opened_stores(stack, tmp_path / "first")
         server = stack.enter_context(
             servers.running_mlflow(tmp_path / "server", first.postgres, first.minio)
         )
@@ -111,7 +99,7 @@ def test_what_was_acknowledged_before_a_backup_is_there_after_both_stores_are_lo
     assert {path.stat().st_mode & 0o077 for path in backup.rglob("*")} == {0}
 
     with ExitStack() as stack:
-        second = _stores(stack, tmp_path / "second")
+        second = opened_stores(stack, tmp_path / "second")
         second.prepare()
         assert "restored 3 databases" in second.done("restore", str(backup))
         assert _best(second) == studied
@@ -242,73 +230,6 @@ def test_what_fails_while_objects_are_written_leaves_the_bucket_empty(stores):
     assert result.returncode == 1
     assert "object b does not read as it was written" in result.stderr
     assert stores.listing() == []
-
-
-def test_an_upgrade_dumps_first_and_can_be_taken_back(stores):
-    """MLflow's database as a release before this one left it, owned by a role without rights."""
-    stores.postgres.query("CREATE ROLE runs LOGIN PASSWORD 'the role of MLflow'")
-    _make_database(stores.postgres, "runs", owner="runs")
-    own = dataclasses.replace(
-        stores.postgres, user="runs", password="the role of MLflow", database="runs"
-    )
-    administrator = {
-        "POSTGRES_ADMIN_USER": stores.postgres.user,
-        "POSTGRES_ADMIN_PASSWORD": stores.postgres.password,
-    }
-    mine = dataclasses.replace(stores, postgres=own)
-    former, newest = _former_schema(own.uri)
-    own.query("INSERT INTO experiments (name, lifecycle_stage) VALUES ('kept', 'active')")
-
-    assert f"upgraded from {former} to {newest}" in mine.done("upgrade", **administrator)
-    assert own.query("SELECT version_num FROM alembic_version") == [(newest,)]
-    assert own.query("SELECT name FROM experiments") == [("kept",)]
-    assert "has the schema of MLflow" in mine.done("upgrade", **administrator)
-    own.query("INSERT INTO experiments (name, lifecycle_stage) VALUES ('later', 'active')")
-
-    [dump] = stores.folder.glob("backups/*-before-upgrade")
-    assert "it is for rollback" in mine.refused("restore", str(dump), **administrator)
-    mine.done("rollback", str(dump), **administrator)
-    assert own.query("SELECT version_num FROM alembic_version") == [(former,)]
-    assert own.query("SELECT name FROM experiments") == [("kept",)]
-    owners = own.query("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")
-    assert owners == [("runs",)]
-    # and the way back from the way back
-    [dump] = stores.folder.glob("backups/*-before-rollback")
-    mine.done("rollback", str(dump), **administrator)
-    names = own.query("SELECT name FROM experiments ORDER BY name")
-    assert names == [("kept",), ("later",)]
-
-
-def _make_database(postgres: servers.Postgres, name: str, *, owner: str) -> None:
-    """Make a database, which PostgreSQL does in no transaction."""
-    import psycopg2
-
-    connection = psycopg2.connect(postgres.uri.replace("+psycopg2", ""))
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name} OWNER {owner}")
-    connection.close()
-
-
-def _former_schema(uri: str) -> tuple[str, str]:
-    """Make the tables of the last revision but one; returns that revision and the newest."""
-    import sqlalchemy
-    from alembic import command
-    from alembic.script import ScriptDirectory
-    from mlflow.store.db.utils import _get_alembic_config
-    from mlflow.store.tracking.dbmodels.initial_models import Base
-
-    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
-    Base.metadata.create_all(engine)
-    config = _get_alembic_config(uri)
-    newest, former = [
-        each.revision for each in list(ScriptDirectory.from_config(config).walk_revisions())[:2]
-    ]
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, former)
-    engine.dispose()
-    return former, newest
 
 
 def test_a_connected_client_keeps_a_restore_from_starting(stores):

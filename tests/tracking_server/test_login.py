@@ -156,13 +156,27 @@ def test_a_model_does_not_lead_into_anothers_experiment(server, annas, bert):
         (f"mlflow-artifacts:/{folder}", run),
         (f"runs:/{run}/", run),
         (f"runs:/{run}/", ""),
+        ("s3://login/mlflow", ""),  # where the files of all experiments lie
+        ("s3://login/mlflow/", ""),
+        ("S3://login/mlflow", ""),
     ):
-        wanted = {"name": "berts", "source": source, "run_id": run_id}
+        wanted = {"name": "berts", "source": source} | ({"run_id": run_id} if run_id else {})
         status, _ = ask(server, "POST", "model-versions/create", wanted, bert)
         version += status == 200
-        path = f"/model-versions/get-artifact?name=berts&version={version or 1}&path=words.txt"
-        status, answer = ask(server, "GET", path, None, bert, door="")
-        assert (status, b"of anna" in answer) in {(403, False), (404, False)}, source
+        for name in ("words.txt", file):
+            path = f"/model-versions/get-artifact?name=berts&version={version or 1}&path={name}"
+            status, answer = ask(server, "GET", path, None, bert, door="")
+            assert (status, b"of anna" in answer) in {(403, False), (404, False)}, source
+
+
+def test_a_user_is_not_told_what_others_may_do(server, annas, bert):
+    body(ask(server, "POST", "experiments/create", {"name": "berts"}, bert))  # and has a role
+    for path in ("list?workspace=default", "get?role_id=1", "permissions/list?role_id=1"):
+        for door in ("api/3.0", "ajax-api/3.0"):
+            status, told = ask(server, "GET", f"roles/{path}", None, bert, door)
+            assert (status, b"permission_id" in told or b"resource" in told) == (403, False), path
+    told = ask(server, "GET", "users/permissions/list?username=anna", None, bert, "api/3.0")
+    assert told[0] == 403
 
 
 def test_a_user_is_permitted_by_name_and_forbidden_again(server, annas, bert):

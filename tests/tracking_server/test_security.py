@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ def test_a_foreign_page_cannot_write(server, origin, door):
     ]
     for method, path, body in requests:
         assert ask(server, method, path, body, {"Origin": origin})[0] == 403, path
+    for path in ("/graphql", "/v1/traces", "/get-artifact"):  # beside the API
+        assert ask(server, "POST", path, {}, {"Origin": origin})[0] == 403, path
     client = MlflowClient(server.url)
     assert client.get_experiment_by_name("by a foreign page") is None
     assert client.search_runs(["0"]) == []
@@ -155,19 +158,41 @@ def test_an_experiment_cannot_name_a_place_for_its_files(server, key, place, enc
     assert MlflowClient(server.url).get_experiment_by_name(f"{key} {place} {encoding}") is None
 
 
-def test_a_model_cannot_name_a_source_outside(server):
-    client = MlflowClient(server.url)
-    client.create_registered_model("sources")
-    ask(
-        server,
-        "POST",
-        "/api/2.0/mlflow/model-versions/create",
-        {"name": "sources", "source": "s3://secured/outside"},
-    )
-    read = "/model-versions/get-artifact?name=sources&version=1&path=words.txt"
-    status, answer = ask(server, "GET", read)
-    assert status == 403
-    assert b"not for the server" not in answer
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("s3://secured/outside", "s3://secured", "s3://secured/mlflow", "gs://secured/outside"),
+        *("file:///etc", "/etc", "http://127.0.0.1:9000/secured", "dbfs:/outside", "b2://secured"),
+        *("wasbs://a@b/outside", "mlflow-artifacts://elsewhere/0", "ftp://elsewhere/etc"),
+    ],
+)
+def test_a_model_cannot_name_a_source_outside(server, source):
+    name = f"of {source}".replace("/", "-").replace(":", "-")
+    MlflowClient(server.url).create_registered_model(name)
+    wanted = {"name": name, "source": source}
+    status, answer = ask(server, "POST", "/api/2.0/mlflow/model-versions/create", wanted)
+    assert (status, b"Invalid model version source" in answer) == (400, True)
+
+
+@pytest.mark.parametrize("place", ["file://{}", "{}", "s3://secured/outside", "s3://secured"])
+def test_a_trace_cannot_name_a_place_outside(server, place, tmp_path):
+    """A tag says where a trace's files lie, and whoever may write the trace may write the tag."""
+    name = "11111111-1111-1111-1111-111111111111"
+    (tmp_path / "attachments").mkdir()
+    (tmp_path / "attachments" / name).write_text("not for the server")
+    (tmp_path / "traces.json").write_text('{"spans": [], "note": "not for the server"}')
+    experiment = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}
+    trace = {"trace_location": experiment, "request_time": "2026-01-01T00:00:00Z", "state": "OK"}
+    trace |= {"trace_id": f"tr-{secrets.token_hex(16)}", "tags": {}}
+    status, made = ask(server, "POST", "/api/3.0/mlflow/traces", {"trace": {"trace_info": trace}})
+    assert status == 200, made
+    trace_id = json.loads(made)["trace"]["trace_info"]["trace_id"]
+    tag = {"key": "mlflow.artifactLocation", "value": place.format(tmp_path)}
+    assert ask(server, "PATCH", f"/api/3.0/mlflow/traces/{trace_id}/tags", tag)[0] == 200
+    read = f"/ajax-api/2.0/mlflow/get-trace-artifact?request_id={trace_id}"
+    for path in (read, f"{read}&path={name}"):
+        status, answer = ask(server, "GET", path)
+        assert (status, b"not for the server" in answer) == (403, False)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])

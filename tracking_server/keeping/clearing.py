@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from schema import RUNS
+from stores import runs_database
+
 from keeping import rubbish, stores
 from keeping.reach import Refused
 from keeping.rubbish import Rubbish
@@ -23,7 +26,7 @@ def command(words: list[str]) -> None:
     given = parser.parse_args(words)
     if not given.days >= 0:
         raise Refused(f"--days {given.days} is no number of days from 0 on")
-    if stores.revision() != stores.wanted_revision():
+    if stores.revision() != RUNS.wanted():
         raise Refused("the database has not the schema of this MLflow; upgrade it first")
     before_ms = _before(given.days)
     client = stores.objects()
@@ -82,7 +85,7 @@ def versions(client: Any) -> Iterator[dict[str, Any]]:
 def _tracking_store() -> Any:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    return SqlAlchemyStore(stores.database_uri(), "mlflow-artifacts:/")
+    return SqlAlchemyStore(runs_database().uri, "mlflow-artifacts:/")
 
 
 def _before(days: float) -> int:

@@ -62,9 +62,9 @@ def restore(stack: Stack, place: str) -> str:
     if full:
         raise Refused(f"{full[0]} is not empty; a backup is restored into a new stack alone")
     objects.bring(stack, folder, said["objects"])
-    databases.fill(stack, folder, said, facts)
-    newer = "" if said["revision"] == stack.wanted_revision() else "; its schema needs an upgrade"
-    return f"restored {len(said['databases'])} databases, {len(said['objects'])} objects{newer}"
+    filled = databases.fill(stack, folder, said, facts)
+    old = "; an older release made it: run make upgrade" if filled["behind"] else ""
+    return f"restored {len(said['databases'])} databases, {len(said['objects'])} objects{old}"
 
 
 def about(facts: dict[str, Any]) -> dict[str, Any]:

@@ -34,10 +34,11 @@ def dump(stack: Stack, names: list[str], folder: Path) -> dict[str, Any]:
     return found
 
 
-def fill(stack: Stack, folder: Path, said: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Put dumped databases in the place of those that are there; compare the rows of each table.
+def fill(stack: Stack, folder: Path, said: dict[str, Any], facts: dict[str, Any]) -> Any:
+    """Put dumped databases in the place of those that are there; returns the facts afterwards.
 
-    Each is one transaction: one that does not end leaves its database as it was.
+    Each is one transaction: one that does not end leaves its database as it was. The rows of each
+    table are compared.
     """
     own = facts["database"]
     into = {name: own if name == said["database"] else name for name in said["databases"]}
@@ -60,6 +61,7 @@ def fill(stack: Stack, folder: Path, said: dict[str, Any], facts: dict[str, Any]
                 raise Refused(f"{target}: table {table} has {found} rows, the backup {count}")
     if after["revision"] != said["revision"]:
         raise Refused(f"the schema is {after['revision']!r}, the backup's {said['revision']!r}")
+    return after
 
 
 def _psql(stack: Stack, database: str, *words: str) -> list[str]:

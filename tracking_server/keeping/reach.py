@@ -53,17 +53,10 @@ class Stack:
 
     def facts(self) -> dict[str, Any]:
         """What the stores are and hold: see stores.facts."""
-        said: dict[str, Any] = json.loads(self._said("facts"))
+        with self.process(self.store("store", "facts"), stdout=subprocess.PIPE) as process:
+            text = process.stdout.read()
+        said: dict[str, Any] = json.loads(text)
         return said
-
-    def wanted_revision(self) -> str:
-        """The schema that the MLflow beside the stores wants of its database."""
-        return self._said("wanted").split()[-1]
-
-    def _said(self, action: str) -> str:
-        with self.process(self.store("store", action), stdout=subprocess.PIPE) as process:
-            text: str = process.stdout.read().decode()
-        return text
 
     @contextmanager
     def process(self, command: list[str], **streams: Any) -> Iterator[Any]:

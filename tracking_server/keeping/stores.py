@@ -1,10 +1,9 @@
 """What is done beside the stores, with their keys: `keep.py store ACTION`, in the server's image.
 
     facts     what the databases and the bucket are and hold, as one line of JSON
-    wanted    the schema that this MLflow wants; apart, for importing MLflow takes seconds
     export    every object to stdout; those named on stdin, unchanged since, by name alone
     import    objects from stdin into an empty bucket, each read back and compared
-    upgrade   bring MLflow's database to the schema of this MLflow
+    upgrade   bring the databases to the schemas that this image wants
 
 The environment is that of start.py.
 """
@@ -12,10 +11,13 @@ The environment is that of start.py.
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
+
+from schema import RUNS, STUDIES, USERS, Schema
+from stores import Database, all_databases, runs_database
 
 from keeping import frames
 from keeping.reach import superuser
@@ -48,16 +50,14 @@ def facts() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SHOW server_version")
         version = cursor.fetchone()[0]
-        cursor.execute("SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1")
-        names = [name for (name,) in cursor.fetchall()]
     connection.close()
-    own = setting("POSTGRES_DB")
-    names = [name for name in names if name not in ("postgres", own)] + [own]
+    names = databases()
     said = {
-        "database": own,
-        # MLflow's own last: what another one says of a run is dumped before the runs
+        "database": setting("POSTGRES_DB"),
         "databases": names,
         "revision": revision(),
+        "behind": unlike(names, Schema.is_behind),
+        "ahead": unlike(names, Schema.is_ahead),
         "rows": {name: rows(name) for name in names},
         "objects": sum(1 for _ in listed(objects())),
         "clients": clients(names),
@@ -126,11 +126,41 @@ def import_() -> None:
     print(json.dumps({"objects": len(put)}))
 
 
+def unlike(names: Iterable[str], which: Callable[[Schema, str], bool]) -> list[str]:
+    """Those of the databases whose schema is, by `which`, not the one that this image wants."""
+    own = [each for each in all_databases() if each.name in names]
+    return [each.name for each in own if which(each.schema, held(each))]
+
+
 def upgrade() -> None:
+    """Bring the databases to the schemas that this image wants, each as the role that owns it."""
+    ways = {RUNS: _upgrade_runs, USERS: _upgrade_users, STUDIES: _upgrade_studies}
+    wanting = unlike(databases(), Schema.is_behind)
+    for each in all_databases():
+        if each.name in wanting:
+            ways[each.schema](each.uri)
+
+
+def _upgrade_runs(uri: str) -> None:
     """`mlflow db upgrade`, in this process: the address with its password is no argument."""
     from mlflow.db import upgrade as command
 
-    command.main([database_uri()], standalone_mode=False)
+    command.main([uri], standalone_mode=False)
+
+
+def _upgrade_users(uri: str) -> None:
+    from mlflow.server.auth.db.utils import migrate
+    from sqlalchemy import create_engine
+
+    engine = create_engine(uri)
+    migrate(engine, "head")
+    engine.dispose()
+
+
+def _upgrade_studies(uri: str) -> None:
+    from optuna.storages import RDBStorage
+
+    RDBStorage(uri, skip_compatibility_check=True, skip_table_creation=True).upgrade()
 
 
 def database(name: str = "") -> Any:
@@ -148,19 +178,15 @@ def database(name: str = "") -> Any:
     )
 
 
-def database_uri() -> str:
-    """Address of MLflow's database; the driver is named, or SQLAlchemy would choose another."""
-    from sqlalchemy import URL
-
-    uri = URL.create(
-        "postgresql+psycopg2",
-        setting("POSTGRES_USER"),
-        setting("POSTGRES_PASSWORD"),
-        setting("POSTGRES_HOST"),
-        int(os.environ.get("POSTGRES_PORT", "5432")),
-        setting("POSTGRES_DB"),
-    )
-    return uri.render_as_string(hide_password=False)
+def databases() -> list[str]:
+    """All but PostgreSQL's own, MLflow's last: its runs are dumped after what names them."""
+    connection = database()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1")
+        names = [name for (name,) in cursor.fetchall()]
+    connection.close()
+    own = setting("POSTGRES_DB")
+    return [name for name in names if name not in ("postgres", own)] + [own]
 
 
 def objects() -> Any:
@@ -190,23 +216,16 @@ def digest(client: Any, key: str) -> str:
 
 
 def revision() -> str:
-    """Alembic's revision of MLflow's database; empty where MLflow has made nothing yet."""
-    connection = database()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
-        if not cursor.fetchone()[0]:
-            return ""
-        cursor.execute("SELECT version_num FROM alembic_version")
-        found = cursor.fetchone()
+    """Revision of MLflow's database; empty where MLflow has made nothing yet."""
+    return held(runs_database())
+
+
+def held(own: Database) -> str:
+    """Revision of one of the stack's databases."""
+    connection = database(own.name)
+    found = own.schema.held(connection)
     connection.close()
-    return str(found[0]) if found else ""
-
-
-def wanted_revision() -> str:
-    """The revision that this MLflow wants of its database."""
-    from mlflow.store.db.utils import _get_latest_schema_revision
-
-    return str(_get_latest_schema_revision())
+    return found
 
 
 def rows(name: str) -> dict[str, int]:
@@ -284,14 +303,8 @@ def _time(value: Any) -> str:
     return str(value.isoformat())
 
 
-def wanted() -> None:
-    """Print the revision that this MLflow wants of its database."""
-    print(wanted_revision())
-
-
 ACTIONS = {
     "facts": facts,
-    "wanted": wanted,
     "export": export,
     "import": import_,
     "upgrade": upgrade,

@@ -1,4 +1,4 @@
-"""A newer MLflow: the databases are dumped, then brought to its schema; and the way back."""
+"""A newer release: the databases are dumped, then brought to its schemas; and the way back."""
 
 from pathlib import Path
 
@@ -9,25 +9,25 @@ from keeping.reach import Refused, Stack
 
 
 def upgrade(stack: Stack) -> str:
-    """Dump the databases, then upgrade MLflow's; says what was done."""
+    """Dump the databases, then upgrade those that are behind; says what was done."""
     facts = stack.facts()
-    if not facts["revision"]:
-        return "the database is empty; the server makes its tables when it starts"
-    wanted = stack.wanted_revision()
-    if facts["revision"] == wanted:
-        return f"the database has the schema of MLflow {facts['versions']['mlflow']} already"
+    release = f"MLflow {facts['versions']['mlflow']}"
+    if facts["ahead"]:
+        raise Refused(f"the database {facts['ahead'][0]} is of a newer release than {release}")
+    if not facts["behind"]:
+        return f"the databases have the schemas of {release} already"
     refuse_clients(facts)
     place = _dump(stack, "-before-upgrade")
     back = f"the way back: the former server image, and rollback to {place}"
     try:
         with stack.process(stack.store("store", "upgrade")):
             pass
-        found = stack.facts()["revision"]
-        if found != wanted:
-            raise Refused(f"the schema is {found}, not {wanted}")
+        left = stack.facts()["behind"]
+        if left:
+            raise Refused(f"the database {left[0]} is still behind")
     except Refused as error:
         raise Refused(f"{error}; {back}") from None
-    return f"upgraded from {facts['revision']} to {found}; {back}"
+    return f"upgraded {', '.join(facts['behind'])} to {release}; {back}"
 
 
 def rollback(stack: Stack, place: str) -> str:

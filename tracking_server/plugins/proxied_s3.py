@@ -4,12 +4,12 @@ MLflow's own S3 store lets the server hand out signed addresses of the object st
 then fetch every file from there. In a stack whose object store only the server reaches, each
 download would hang for minutes. This store offers no such addresses, so clients ask the server.
 
-It also opens no other place: a registered model may name any s3:// address as its source, and the
-server would read it for whoever asks, past the permissions of the experiment that it belongs to.
+It also opens no other place: who may write a trace may name any as the place of its files, and the
+server would read it for whoever asks: its own disk, or what belongs to others in the bucket.
 """
 
 import os
-from typing import Any
+from typing import Any, NoReturn
 
 from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
@@ -23,7 +23,7 @@ class ProxiedS3(ArtifactRepository):
 
     def __init__(self, artifact_uri: str, *args: Any, **kwargs: Any) -> None:
         if artifact_uri.rstrip("/") != os.environ["MLFLOW_ARTIFACTS_DESTINATION"]:
-            raise MlflowException(f"{artifact_uri} is closed", error_code=PERMISSION_DENIED)
+            closed(artifact_uri)
         super().__init__(artifact_uri, *args, **kwargs)
         self._store = S3ArtifactRepository(artifact_uri)
 
@@ -48,3 +48,8 @@ class ProxiedS3(ArtifactRepository):
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         self._store._download_file(remote_file_path, local_path)
+
+
+def closed(artifact_uri: str, *args: Any, **kwargs: Any) -> NoReturn:
+    """In place of a store that is not to be opened."""
+    raise MlflowException(f"{artifact_uri} is closed", error_code=PERMISSION_DENIED)
