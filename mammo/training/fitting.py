@@ -17,7 +17,7 @@ from mammo.training.checkpoints import WholeFiles, read_checkpoint
 from mammo.training.devices import choose_device, fast_matrices, lightning_precision
 from mammo.training.epochs import Clip, EpochEnd, KeepSigterm, Measure, Seeds
 from mammo.training.finite import FiniteLoss
-from mammo.training.processes import ALONE, Team, strategy_of
+from mammo.training.processes import ALONE, Team, all_here, strategy_of
 from mammo.training.sharing import in_parts, its_share
 from mammo.training.uploading import Uploads
 
@@ -125,7 +125,7 @@ def fit(
         shares = in_parts(train, team.rank, team.size, accumulate)
         for batches in (shares, val):  # what is copied from pinned memory lets the host go on
             batches.pin_memory = chosen.type == "cuda"
-        with _exit_codes():
+        with _exit_codes(), all_here(team):
             judged = its_share(val, team.rank, team.size)
             trainer.fit(module, shares, judged, ckpt_path=resume, weights_only=True)
     # A resumed run that had nothing left to do never reached the swap of averaged weights.
