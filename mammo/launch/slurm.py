@@ -46,7 +46,8 @@ class Slurm:
         words = ["sbatch", "--test-only", f"--nodes={nodes}", *options, "--wrap=true"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ConfigError(f"launcher slurm: {_refusal(done.stderr)}; change the profile")
+            mine = "nodes or the profile" if nodes > 1 else "the profile"
+            raise ConfigError(f"launcher slurm: {_refusal(done.stderr)}; change {mine}")
 
     def start(
         self,
