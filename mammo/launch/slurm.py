@@ -42,7 +42,10 @@ class Slurm:
                 "node that submits jobs, or use launcher local"
             )
         _submitit()
-        options = [f"--{name}={value}" for name, value in self.profile.slurm.asked().items()]
+        options = [
+            f"--{name}" if value is True else f"--{name}={value}"
+            for name, value in self.profile.slurm.asked().items()
+        ]
         words = ["sbatch", "--test-only", f"--nodes={nodes}", *options, "--wrap=true"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
