@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
+from typing import TextIO
 
 from mammo import errors
 from mammo.errors import ConfigError, MammoError
@@ -192,7 +193,7 @@ def lead() -> None:
     os.dup2(2, 1)  # what a library prints is no word of ours
     number = int(os.environ["SLURM_PROCID"]) + 1
     given = Connection(0, writable=False)
-    print(json.dumps({}), file=told, flush=True)
+    _say(told, {})
     try:
         work, first = given.recv()
         threading.Thread(target=_end_with, args=(given,), daemon=True).start()
@@ -207,8 +208,13 @@ def lead() -> None:
         name = type(error).__name__
         where = f"on machine {number + 1}:\n{traceback.format_exc()}"
         text = str(error) if known else f"{name}: {error}"
-        print(json.dumps({"kind": name, "text": text, "where": where}), file=told, flush=True)
+        _say(told, {"kind": name, "text": text, "where": where})
         os._exit(1)  # no clean-up that waits for the others
+
+
+def _say(told: TextIO, word: Mapping[str, str]) -> None:
+    told.write(json.dumps(word) + "\n")
+    told.flush()
 
 
 def _end_with(given: Connection) -> None:
