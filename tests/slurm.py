@@ -88,6 +88,7 @@ class Slurm:
         while not re.search(r"JobState=(RUNNING|COMPLETED) .*Restarts=[1-9]", self._about(job)):
             assert time.monotonic() < deadline, self._about(job)
             if "JobState=PENDING" in self._about(job):
+                time.sleep(2)  # a node would take what starts in the second of its end for the end
                 self.ask("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
             time.sleep(0.2)
 

@@ -83,6 +83,15 @@ def fails_first(rank):
         raise ConfigError("the first one has had enough")
 
 
+def hears_sigterm_itself(rank):
+    if rank == 0 and signal.getsignal(signal.SIGTERM) is not ours:
+        raise ConfigError("another answers")
+
+
+def ours(number, frame):
+    """An answer to a signal."""
+
+
 def waits(folder, rank):
     (folder / f"{rank}.pid").write_text(str(os.getpid()))
     time.sleep(60)
@@ -106,6 +115,15 @@ def test_what_ends_the_first_process_ends_the_others_and_leaves_nothing_behind(t
         all_train(tmp_path, fails_first)
     assert not torch.distributed.is_initialized()
     assert dict(os.environ) == before
+
+
+def test_the_answer_to_sigterm_stays_that_of_the_process(tmp_path):
+    """Lightning's own, a broadcast from within the signal, waits for ever now and then."""
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        all_train(tmp_path, hears_sigterm_itself)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_the_others_do_not_outlive_a_killed_parent(tmp_path):

@@ -44,7 +44,7 @@ def _lr(
     tracked: Run, material: Material, plan: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> float:
     """Sweep on one device, which takes the shares of all one after the other."""
-    parts = settings["devices"] * settings["accumulate"]
+    parts = settings["nodes"] * settings["devices"] * settings["accumulate"]
     batches, _ = material.batches(settings["batch_size"], settings["seed"])
     rates, losses = sweep(
         family(settings["generator"]).learner(plan, material, settings),
@@ -68,7 +68,7 @@ def _batch_size(
 
     The maker of gan takes its step in every batch that is tried, not first after critic_steps.
     """
-    parts = settings["devices"] * settings["accumulate"]
+    parts = settings["nodes"] * settings["devices"] * settings["accumulate"]
     settings = {**settings, "critic_steps": 1}
 
     def make() -> Any:

@@ -24,7 +24,8 @@ from mammo.loggers import logged_by
 from mammo.run import Reference, Run, SilentRun
 from mammo.training import Averaging, Fitted, fit
 from mammo.training.devices import check_devices
-from mammo.training.processes import Team, together
+from mammo.training.nodes import across
+from mammo.training.processes import Team
 from mammo.training.sharing import check_parts
 
 MEASUREMENTS = 20  # of a kernel distance that is monitored but not asked for at any interval
@@ -45,7 +46,8 @@ class Trained:
 def train(tracked: Run, settings: Mapping[str, Any]) -> Trained:
     """Train the generator that `settings` of train_generator describe, or on from where it was.
 
-    With several `devices` the other processes start when all that one has to find out is found.
+    The other processes of several `devices` or `nodes` start when all that one has to find out is
+    found.
     """
     check_devices(settings["device"], settings["devices"])
     material = _gather(tracked, settings)
@@ -57,7 +59,7 @@ def train(tracked: Run, settings: Mapping[str, Any]) -> Trained:
     settings = settled(tracked, material, plan, settings)
     sampler: Any = material.batches(settings["batch_size"], settings["seed"])[0].sampler
     batch = min(settings["batch_size"], len(sampler))
-    check_parts(batch, settings["devices"], settings["accumulate"])
+    check_parts(batch, settings["nodes"] * settings["devices"], settings["accumulate"])
     for rows, context in ((material.train, "training"), (material.val, "validation")):
         tracked.input(material.data.name, material.data.digest, len(rows), context)
     learner = learner_of(material, plan, settings)
@@ -66,7 +68,7 @@ def train(tracked: Run, settings: Mapping[str, Any]) -> Trained:
     )
     with (
         logged_by(settings["logger"], tracked, settings) as logged,
-        together(settings["devices"], others) as team,
+        across(settings["nodes"], settings["devices"], others) as team,
     ):
         return _trained(logged, material, plan, learner, settings, team)
 
@@ -124,6 +126,7 @@ def _join(
     team: Team,
 ) -> None:
     """Train along in a process of its own, with what the first one has found out."""
+    check_devices(settings["device"], settings["devices"])  # of another machine, it may be
     tracked = SilentRun(id, folder, work, inputs)
     material = _gather(tracked, settings)
     _trained(tracked, material, plan, learner_of(material, plan, settings), settings, team)

@@ -38,7 +38,7 @@ def check_launcher(settings: Mapping[str, Any]) -> None:
     if name == "slurm":
         from mammo.launch.slurm import Slurm
 
-        Slurm(profile).check()
+        Slurm(profile).check(int(settings.get("nodes", 1)))
 
 
 def open_launcher(name: str, profile: Profile, folder: Path) -> Launcher:

@@ -37,6 +37,7 @@ class Command:
 
     words: list[str]
     log: Path
+    nodes: int = 1  # machines of its job; it runs on the first
 
     def __post_init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,7 +119,7 @@ class Command:
         from importlib import import_module
 
         self.stop()
-        again = Command(self.words, self.log)
+        again = Command(self.words, self.log, self.nodes)
         return import_module("submitit.helpers").DelayedSubmission(again)
 
     def end(self) -> End | None:
@@ -142,7 +143,7 @@ class Command:
         return self.log.with_suffix(".end")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"words": self.words, "log": self.log, "_process": None}
+        return {"words": self.words, "log": self.log, "nodes": self.nodes, "_process": None}
 
 
 class Launched(Protocol):
@@ -176,6 +177,6 @@ class Launcher(Protocol):
         """`commands` that an earlier process started as `jobs`; None where no job is left."""
 
 
-def commands_of(words: Sequence[Sequence[str]], folder: Path) -> list[Command]:
+def commands_of(words: Sequence[Sequence[str]], folder: Path, *, nodes: int = 1) -> list[Command]:
     """A command for each of `words`, numbered, with its log in `folder`."""
-    return [Command(list(each), folder / f"{n:04d}.log") for n, each in enumerate(words)]
+    return [Command(list(each), folder / f"{n:04d}.log", nodes) for n, each in enumerate(words)]

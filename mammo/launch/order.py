@@ -65,10 +65,18 @@ class Order:
         partial.replace(place / f"{name}.json")
 
     def commands(self) -> tuple[list[Command], Command]:
-        """The command of each part, and that of the gathering."""
-        words = [sys.executable, "-m", "mammo", "part", str(self.folder)]
-        parts = commands_of([[*words, str(n)] for n in range(self.parts)], _place(self.folder))
-        return parts, Command([*words, GATHER], _place(self.folder) / f"{GATHER}.log")
+        """The command of each part, and that of the gathering.
+
+        Those that train do so on as many machines as the step asks for.
+        """
+        words, place = (
+            [sys.executable, "-m", "mammo", "part", str(self.folder)],
+            _place(self.folder),
+        )
+        nodes = int(self.settings.get("nodes", 1))
+        parts = commands_of([[*words, str(n)] for n in range(self.parts)], place, nodes=nodes)
+        gather = Command([*words, GATHER], place / f"{GATHER}.log", 1 if parts else nodes)
+        return parts, gather
 
     def do_parts(self, launcher: Launcher) -> None:
         """Have the parts done, and wait; an error where one was not."""

@@ -29,25 +29,38 @@ class SlurmSettings:
     requeues: int = 10  # how often a job whose time is over is put back into the queue
     save_s: int = 90  # before the end of its time that a job is told to save
     setup: tuple[str, ...] = ()  # shell lines before each job, as "module load cuda"
-    further: Mapping[str, Any] = field(default_factory=dict)  # of sbatch, as mail-user
+    further: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of sbatch, as mail-user; true: a flag
 
     def asked(self) -> dict[str, Any]:
         """The options of sbatch by their long name."""
         memory = f"{round(self.memory_gb * 1024)}M" if self.memory_gb else ""
-        named = {
-            "partition": self.partition,
-            "account": self.account,
-            "qos": self.qos,
-            "constraint": self.constraint,
-            "exclude": self.exclude,
-            "gres": self.gres,
-            "gpus-per-node": self.gpus,
-            "cpus-per-task": self.cpus,
-            "mem": memory,
-            "time": self.minutes,
-            **self.further,
-        }
+        named = {name: getattr(self, setting) for name, setting in _SETTING_OF.items()}
+        named |= {"mem": memory, **self.further}
         return {name: value for name, value in named.items() if value}
+
+
+# where an option of sbatch is set; those of an empty text are the launcher's own
+_SETTING_OF = {
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "constraint": "constraint",
+    "exclude": "exclude",
+    "gres": "gres",
+    "gpus-per-node": "gpus",
+    "cpus-per-task": "cpus",
+    "mem": "memory_gb",
+    "time": "minutes",
+}
+_TAKEN = _SETTING_OF | {
+    **dict.fromkeys(("array", "dependency", "job-name", "ntasks", "ntasks-per-node"), ""),
+    **dict.fromkeys(("output", "error", "open-mode", "requeue", "no-requeue", "wrap"), ""),
+    "signal": "save_s",
+    "nodes": "",
+    "gpus": "gpus",
+}
 
 
 @dataclass(frozen=True)
@@ -132,7 +145,7 @@ def _as(standard: Any, value: Any, what: str) -> Any:
     if isinstance(standard, tuple) and isinstance(value, list):
         return tuple(os.path.expandvars(str(each)) for each in value)
     if isinstance(standard, Mapping) and isinstance(value, Mapping):
-        return {str(key): os.path.expandvars(str(each)) for key, each in value.items()}
+        return {str(key): _filled(each, f"{what}.{key}") for key, each in value.items()}
     if isinstance(standard, str) and isinstance(value, str | int):
         return os.path.expandvars(str(value))
     if isinstance(standard, int | float) and type(value) in (int, type(standard)) and value >= 0:
@@ -142,7 +155,19 @@ def _as(standard: Any, value: Any, what: str) -> Any:
     raise ConfigError(f"{what} is {value!r}; it must be {wanted}")
 
 
+def _filled(value: Any, what: str) -> Any:
+    """A value of a mapping with the variables in it filled in; a true or false stays."""
+    if not isinstance(value, str | int | float):
+        raise ConfigError(f"{what} is {value!r}; it must be a text, a number, true or false")
+    return value if isinstance(value, bool) else os.path.expandvars(str(value))
+
+
 def _check(slurm: SlurmSettings, path: Path) -> None:
+    for option in slurm.further:
+        if option in _TAKEN:
+            mine = _TAKEN[option]
+            remedy = f"use slurm.{mine}" if mine else "the launcher sets it itself; leave it out"
+            raise ConfigError(f"cluster {path}: slurm.further.{option}: {remedy}")
     for name in ("cpus", "minutes"):
         if not getattr(slurm, name):
             raise ConfigError(f"cluster {path}: slurm.{name} is 0; give 1 or more")

@@ -30,8 +30,11 @@ class Slurm:
     profile: Profile
     folder: Path = Path()
 
-    def check(self) -> None:
-        """ConfigError where Slurm or submitit is missing, or Slurm refuses the profile's jobs."""
+    def check(self, nodes: int = 1) -> None:
+        """ConfigError where Slurm or submitit is missing, or Slurm refuses the profile's jobs.
+
+        Those that take most are on `nodes` machines.
+        """
         missing = [name for name in ("sbatch", "squeue", "srun") if not shutil.which(name)]
         if missing:
             raise ConfigError(
@@ -39,11 +42,15 @@ class Slurm:
                 "node that submits jobs, or use launcher local"
             )
         _submitit()
-        options = [f"--{name}={value}" for name, value in self.profile.slurm.asked().items()]
-        words = ["sbatch", "--test-only", *options, "--wrap=true"]
+        options = [
+            f"--{name}" if value is True else f"--{name}={value}"
+            for name, value in self.profile.slurm.asked().items()
+        ]
+        words = ["sbatch", "--test-only", f"--nodes={nodes}", *options, "--wrap=true"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ConfigError(f"launcher slurm: {_refusal(done.stderr)}; change the profile")
+            mine = "nodes or the profile" if nodes > 1 else "the profile"
+            raise ConfigError(f"launcher slurm: {_refusal(done.stderr)}; change {mine}")
 
     def start(
         self,
@@ -54,6 +61,7 @@ class Slurm:
         after: Launched | None = None,
     ) -> "SlurmLaunched":
         asked, submitit = self.profile.slurm, _submitit()
+        nodes = max(command.nodes for command in commands)
         for command in commands:
             command.forget()
         further = asked.asked()
@@ -64,6 +72,9 @@ class Slurm:
         executor.update_parameters(
             job_name=f"mammo-{name}",
             wckey=None,
+            nodes=nodes,
+            # a command runs on the first machine, and starts on the others what it needs there
+            srun_args=["--nodes=1", "--ntasks=1"] if nodes > 1 else None,
             time=further.pop("time"),
             signal_delay_s=asked.save_s,
             array_parallelism=at_once or asked.at_once or len(commands),

@@ -90,6 +90,10 @@ def check(settings: Mapping[str, Any]) -> None:
         _refuse_in_turn(settings)
     chosen.check(settings)
     check_logger(settings["logger"])
+    if settings["nodes"] > 1 and settings.get("launcher", "local") == "local":
+        from mammo.training.nodes import check_nodes
+
+        check_nodes(settings["nodes"])
     if _measures_kid(settings):
         check_extractor(settings["extractor"])
     if settings["find_lr"] and settings["lr"]:
@@ -211,6 +215,7 @@ def run(
     val_fraction: Fraction = 0.15,
     sample_every: Count = 10,
     devices: PositiveInt = 1,
+    nodes: PositiveInt = 1,
     precision: PrecisionName = "auto",
     channels_last: bool = False,
     compile: bool = False,
@@ -278,7 +283,8 @@ def run(
         fold: none for a hold-out, or the number of the fold that must not be seen
         val_fraction: share of the other folds' patients that validate, when fold is a number
         sample_every: epochs between logged samples; 0 for none
-        devices: GPUs, or processes on a CPU, that share each batch
+        devices: GPUs, or processes on a CPU, of each machine that share each batch
+        nodes: machines of a Slurm job that share each batch
         precision: auto is bf16 where the device computes in it, else 32
         channels_last: memory order that convolutions on a GPU prefer
         compile: compile the network first (minutes; pays off on a GPU)

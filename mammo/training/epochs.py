@@ -2,8 +2,6 @@
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -78,25 +76,6 @@ class Clip(Callback):
     ) -> None:
         parameters = [each for group in optimizer.param_groups for each in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, self._most)
-
-
-class KeepSigterm(Callback):
-    """Puts back the answer to SIGTERM that Lightning replaces by one between the processes.
-
-    That one broadcasts from within the signal, and waits for ever where the others compute.
-    """
-
-    def __init__(self) -> None:
-        self._answer = signal.getsignal(signal.SIGTERM)
-
-    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            ours = _exit_143 if self._answer == signal.SIG_DFL else self._answer
-            signal.signal(signal.SIGTERM, ours)
-
-
-def _exit_143(number: int, frame: object) -> None:
-    raise SystemExit(143)
 
 
 class EpochEnd(Checkpoint):

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from mammo.run import Run
 from mammo.training.checkpoints import WholeFiles, read_checkpoint
 from mammo.training.devices import choose_device, fast_matrices, lightning_precision
-from mammo.training.epochs import Clip, EpochEnd, KeepSigterm, Measure, Seeds
+from mammo.training.epochs import Clip, EpochEnd, Measure, Seeds
 from mammo.training.finite import FiniteLoss
-from mammo.training.processes import ALONE, Team, strategy_of
+from mammo.training.processes import ALONE, Team, all_here, strategy_of
 from mammo.training.sharing import in_parts, its_share
 from mammo.training.uploading import Uploads
 
@@ -101,7 +101,6 @@ def fit(
     )
     uploads = Uploads(tracked, place, minutes=upload_minutes, about=about or {})
     clip = [Clip(gradient_clip)] if gradient_clip and not by_hand else []
-    signals = [KeepSigterm()] if team.size > 1 else []
     finite = FiniteLoss(place, accumulate=accumulate)
     with quiet(), fast_matrices(chosen):
         trainer = Trainer(
@@ -109,8 +108,7 @@ def fit(
             precision=lightning_precision(precision, chosen),
             max_epochs=epochs,
             callbacks=[
-                *(*signals, Seeds(seed, team.rank), *clip, finite, *callbacks),
-                *(epochs_end, uploads),
+                *(Seeds(seed, team.rank), *clip, finite, *callbacks, epochs_end, uploads),
             ],
             plugins=[WholeFiles()],
             accumulate_grad_batches=accumulate,
@@ -121,11 +119,13 @@ def fit(
             enable_model_summary=False,
             default_root_dir=place,
         )
+        if team.size > 1:
+            _keep_sigterm(trainer)
         resume = epochs_end.last if epochs_end.last.exists() else None
         shares = in_parts(train, team.rank, team.size, accumulate)
         for batches in (shares, val):  # what is copied from pinned memory lets the host go on
             batches.pin_memory = chosen.type == "cuda"
-        with _exit_codes():
+        with _exit_codes(), all_here(team):
             judged = its_share(val, team.rank, team.size)
             trainer.fit(module, shares, judged, ckpt_path=resume, weights_only=True)
     # A resumed run that had nothing left to do never reached the swap of averaged weights.
@@ -140,6 +140,15 @@ def fit(
         epochs_end.seconds,
         chosen,
     )
+
+
+def _keep_sigterm(trainer: Trainer) -> None:
+    """Leave the answer to SIGTERM as it is.
+
+    Lightning's own, among several processes, broadcasts from within the signal, and waits for ever
+    where it falls between two steps of the others' computation.
+    """
+    vars(trainer._signal_connector)["register_signal_handlers"] = lambda: None
 
 
 @contextmanager

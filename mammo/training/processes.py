@@ -1,4 +1,4 @@
-"""Processes on one machine that train one model together, and end when their parent does."""
+"""Processes of a machine that train one model together, and end when their parent does."""
 
 import logging
 import os
@@ -6,14 +6,15 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
@@ -21,6 +22,8 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from mammo.errors import ConfigError, MammoError
 
+LOOPBACK = "127.0.0.1"
+_POLL_S = 0.05
 # what Lightning and torch.distributed write into the environment
 _VARIABLES = (
     *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"),
@@ -28,16 +31,40 @@ _VARIABLES = (
 )
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Team:
-    """Processes that share each batch: this one is `rank` of `size`; they meet at `port`."""
+    """Processes that share each batch: this one is `rank` of `size`, and `here` are on its machine.
+
+    They meet at `port` of the first one's machine, which this one reaches at `address`, when all
+    have come to its `gate`, another port.
+    """
 
     rank: int = 0
     size: int = 1
+    here: int = 1
     port: int = 0
+    gate: int = 0
+    address: str = LOOPBACK
+    lost: Callable[[], bool] = _never  # whether another that this one has started has failed
 
 
 ALONE = Team()
+
+
+class Member(Protocol):
+    """What tells that one of the others has ended, and how: a multiprocessing.Process does."""
+
+    @property
+    def sentinel(self) -> int: ...
+
+    @property
+    def exitcode(self) -> int | None: ...
+
+    def join(self) -> None: ...
 
 
 def strategy_of(team: Team, device: torch.device, *, unused_parameters: bool) -> dict[str, Any]:
@@ -49,37 +76,73 @@ def strategy_of(team: Team, device: torch.device, *, unused_parameters: bool) ->
         number = 1 if device.type == "cpu" else [device.index or 0]
         return {"accelerator": device.type, "devices": number}
     strategy = DDPStrategy(
-        cluster_environment=_OneMachine(team), find_unused_parameters=unused_parameters
+        cluster_environment=_Started(team), find_unused_parameters=unused_parameters
     )
-    return {"accelerator": device.type, "devices": team.size, "strategy": strategy}
+    return {
+        "accelerator": device.type,
+        "devices": team.here,
+        "num_nodes": team.size // team.here,
+        "strategy": strategy,
+    }
+
+
+def team_of(here: int, machines: int) -> Team:
+    """The first of `here` processes on each of so many machines."""
+    port, gate = _free_ports(2)
+    return Team(size=here * machines, here=here, port=port, gate=gate)
 
 
 @contextmanager
-def together(size: int, work: Callable[[Team], None]) -> Iterator[Team]:
+def all_here(team: Team) -> Iterator[None]:
+    """Wait until all of `team` are here.
+
+    The first meeting of torch.distributed would wait half an hour for who has failed on the way,
+    and hear no signal.
+    """
+    if team.size == 1 or torch.distributed.is_initialized():
+        yield
+        return
+    make: Any = vars(torch.distributed)["TCPStore"]  # which its types leave out
+    store = make(team.address, team.gate, is_master=team.rank == 0, wait_for_workers=False)
+    store.set(str(team.rank), "here")
+    while not store.check([str(rank) for rank in range(team.size)]):
+        if team.lost():
+            raise RuntimeError("another process of the team has ended")
+        time.sleep(_POLL_S)
+    yield
+    del store  # not before: the first process serves it
+
+
+@contextmanager
+def together(
+    size: int, work: Callable[[Team], None], *, first: Team | None = None
+) -> Iterator[Team]:
     """Run `work(team)` in `size` - 1 processes beside the block, which is rank 0 of the team.
+
+    Of a team on several machines the block is `first`, and the others follow it in rank.
 
     What one of them raises is raised here. They ignore signals, which reach all of a terminal:
     the parent decides, and however it ends they end with it. `work` is pickled.
     """
-    if size == 1:
+    first = first or team_of(size, 1)
+    if first.size == 1:
         yield ALONE
         return
-    port = _free_port()
     context = get_context("spawn")
     said, theirs = context.Pipe(duplex=False)  # one pipe: the first word in it is the cause
     lock, over = context.Lock(), threading.Event()
     members: list[BaseProcess] = []
-    for rank in range(1, size):
-        task = (work, Team(rank, size, port), theirs, lock)
+    for place in range(1, size):
+        task = (work, replace(first, rank=first.rank + place, lost=_never), theirs, lock)
         members.append(context.Process(target=_member, args=task, daemon=True))
-    with _environment_kept():
+    with _environment_kept(lone=first.size == size):
         try:
             for member in members:
                 member.start()
             theirs.close()
-            watch = threading.Thread(target=_abort_with_any, args=(members, over), daemon=True)
+            watch = threading.Thread(target=abort_with_any, args=(members, over), daemon=True)
             watch.start()
-            yield Team(0, size, port)
+            yield replace(first, lost=lambda: _has_failed(members) or first.lost())
             for member in members:
                 member.join()
             _raise_what_failed(said, members)
@@ -145,7 +208,7 @@ def _raise_what_failed(said: Connection, members: list[BaseProcess]) -> None:
         )
 
 
-def _abort_with_any(members: list[BaseProcess], over: threading.Event) -> None:
+def abort_with_any(members: Sequence[Member], over: threading.Event) -> None:
     """NCCL waits for a process that has died; gloo notices by itself."""
     left = list(members)
     while left:
@@ -158,19 +221,24 @@ def _abort_with_any(members: list[BaseProcess], over: threading.Event) -> None:
                 torch.distributed.distributed_c10d._abort_process_group()
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+def _has_failed(members: Sequence[Member]) -> bool:
+    return any(member.exitcode for member in members)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in found:
+            each.bind((LOOPBACK, 0))
+        return [int(each.getsockname()[1]) for each in found]
 
 
 @contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Put back what the libraries set for one team; its processes meet on this machine alone."""
+def _environment_kept(*, lone: bool) -> Iterator[None]:
+    """Put back what the libraries set for one team, which meets on a `lone` machine or on more."""
     before = {name: os.environ.get(name) for name in _VARIABLES}
     threads = torch.get_num_threads()
-    if sys.platform == "linux":
+    if lone and sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
         yield
@@ -182,7 +250,7 @@ def _environment_kept() -> Iterator[None]:
                 os.environ[name] = value
 
 
-class _OneMachine(ClusterEnvironment):
+class _Started(ClusterEnvironment):
     """Tells Lightning who this process is; it starts none."""
 
     def __init__(self, team: Team) -> None:
@@ -195,7 +263,7 @@ class _OneMachine(ClusterEnvironment):
 
     @property
     def main_address(self) -> str:
-        return "127.0.0.1"
+        return self._team.address
 
     @property
     def main_port(self) -> int:
@@ -218,7 +286,7 @@ class _OneMachine(ClusterEnvironment):
         """It does not change."""
 
     def local_rank(self) -> int:
-        return self._team.rank
+        return self._team.rank % self._team.here
 
     def node_rank(self) -> int:
-        return 0
+        return self._team.rank // self._team.here

@@ -58,7 +58,7 @@ def check_parts(batch: int, size: int, parts: int) -> None:
     """Refuse a batch of `batch` images that `size` processes with `parts` each cannot share."""
     if batch % (size * parts):
         raise ConfigError(
-            f"a batch of {batch} images cannot be shared evenly by devices {size} times accumulate "
+            f"a batch of {batch} images cannot be shared evenly by {size} devices times accumulate "
             f"{parts}; make batch_size (or the number of training images, where that is smaller) "
             f"a multiple of {size * parts}"
         )

@@ -107,7 +107,7 @@ def test_three_processes_judge_four_images_as_one_does(place):
 
 
 def test_a_batch_that_cannot_be_shared_is_one_line(place):
-    with pytest.raises(ConfigError, match=r"batch of 6 images .* devices 2 times accumulate 2"):
+    with pytest.raises(ConfigError, match=r"batch of 6 images .* 2 devices times accumulate 2"):
         place.run("uneven", devices=2, accumulate=2)
 
 
