@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "evaluation": FOUNDATION | {"data", "models"},
     "doctor": FOUNDATION | {"data", "evaluation"},
     "promotion": FOUNDATION | {"data", "models", "evaluation", "generators", "lineage"},
-    "tuning": FOUNDATION,
+    "search": FOUNDATION,
     "launch": FOUNDATION,
     "commands": FOUNDATION
     | LIBRARY
@@ -38,7 +38,7 @@ MAY_IMPORT = {
     | DRIVER,
     "steps": FOUNDATION
     | LIBRARY
-    | {"generators", "classifiers", "evaluation", "promotion", "tuning", "launch"},
+    | {"generators", "classifiers", "evaluation", "promotion", "search", "launch"},
 }
 # Their work is to print: commands that answer on stdout.
 MAY_PRINT = {

@@ -5,24 +5,33 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from mammo.classifiers.recipe import seeds_of
 from mammo.classifiers.weights import weights_digest
 from mammo.errors import ConfigError, MammoError
 from mammo.run import Pruned, Result, Run
-from mammo.settings import Count, PositiveInt, one_of
-from mammo.tuning import (
-    PRUNERS,
-    SEARCHES,
-    anchors,
-    counts,
-    figures,
+from mammo.search.engines import PRUNERS, SEARCHES, check_engines
+from mammo.search.figures import figures
+from mammo.search.objective import Objective, read_folds, read_objective
+from mammo.search.outcome import counts, spread, write_outcome
+from mammo.search.plan import Plan
+from mammo.search.reading import FIXED, check_space, read_space
+from mammo.search.space import TRAINING, TRIAL_STEPS, Space
+from mammo.search.storage import default_storage, open_storage
+from mammo.search.study import (
+    Progress,
+    Proposal,
+    complete,
+    fail,
+    found_study,
     left_behind,
-    open_study,
-    read_space,
-    spread,
-    suggest,
+    next_trial,
+    prune,
 )
+from mammo.settings import Count, PositiveInt, one_of
 
 if TYPE_CHECKING:
     import optuna
@@ -34,38 +43,43 @@ else:
     PrunerName = one_of(PRUNERS)
 
 LOG = logging.getLogger("mammo")
-INPUTS = {"data": "dataset", "synthetic": "dataset"}
+INPUTS = {"data": "dataset", "synthetic": "dataset", "generator": "model"}
 SEVERAL = ("synthetic",)
-NESTED = {"train_classifier": "train_classifier"}
-WIRED = {"train_classifier": ("data", "synthetic")}
-METRICS = ("val/auc", "val/pr_auc", "val/balanced_accuracy", "val/f1", "val/loss")
+NESTED = {step: step for step in TRIAL_STEPS}
+WIRED = {
+    "train_generator": ("data", "fold"),
+    "sample": ("generator",),
+    "train_classifier": ("data", "synthetic"),
+}
+# Settings that do not change what a training computes, and may differ from start to start.
+_APART = ("device", "workers", "jobs", "upload_minutes", "logger")
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    space = read_space(str(settings["space"]), synthetic=bool(settings["synthetic"]))
-    steps = settings.get("train_classifier", {})
-    unknown = sorted(set(space) - set(steps)) if steps else []
-    if unknown:
-        raise ConfigError(f"space: {unknown[0]!r} is no setting of train_classifier")
-    if "real_percentage" in space and not settings["synthetic"]:
-        raise ConfigError("space has real_percentage but synthetic is empty; give a dataset to mix")
-    if settings["metric"] not in METRICS:
-        known = ", ".join(METRICS)
+    """Refuse a space, goals and engines that do not go together."""
+    base = {step: settings.get(step, {}) for step in TRIAL_STEPS}
+    space = _space(settings)
+    objective = _objective(settings, folds=read_folds(settings["folds"], ()))
+    check_engines(settings["search"], settings["pruner"], space, objective)
+    _check_images(settings, space)
+    training = base[TRAINING]
+    if training.get("folds", "none") != "none" or training.get("seeds", ""):
         raise ConfigError(
-            f"metric {settings['metric']!r} cannot be searched; choose one of {known}"
+            "train_classifier.folds and .seeds: give tune's folds and seeds, over which each "
+            "trial is averaged"
         )
-    if steps.get("folds", "none") == "all" or "," in str(steps.get("seeds", "")):
-        raise ConfigError(
-            "train_classifier.folds and .seeds: a trial is one training; give one fold, one seed"
-        )
+    wired = {"data": settings["data"], "synthetic": "given" if _mixes(settings, space) else ""}
+    base[TRAINING] = {**training, **wired}
+    if training:
+        check_space(space, _modules(), base)
     if settings.get("workers", 1) != 1:
         raise ConfigError(f"workers {settings['workers']} is not available; use 1")
 
 
 def source_digest(settings: Mapping[str, Any]) -> str:
     """Digest of the space and the weights' file: other contents under one path are another run."""
-    space = json.dumps(read_space(str(settings["space"]), synthetic=True), sort_keys=True)
-    weights = settings.get("train_classifier", {}).get("weights", "none")
+    space = json.dumps(_space({**settings, "synthetic": "any"}).described(), sort_keys=True)
+    weights = settings.get(TRAINING, {}).get("weights", "none")
     return hashlib.sha256((space + weights_digest(weights)).encode()).hexdigest()
 
 
@@ -74,14 +88,20 @@ def run(
     *,
     data: str,
     synthetic: str = "",
+    generator: str = "",
     n_trials: PositiveInt = 20,
     space: str = "",
     study_name: str = "",
     storage: str = "",
     workers: PositiveInt = 1,
     metric: str = "val/auc",
+    objectives: str = "",
+    folds: str = "none",
+    seeds: str = "",
     search: SearchName = "tpe",
     pruner: PrunerName = "median",
+    finalists: Count = 0,
+    finalist_seeds: PositiveInt = 3,
     timeout_s: Count = 0,
     seed: int = 0,
     device: str = "auto",
@@ -92,80 +112,74 @@ def run(
     Args:
         data: dataset of real images.
         synthetic: synthetic datasets to mix in, with commas between.
+        generator: trained generator of which each trial draws its synthetic images instead.
         n_trials: number of trials of the study, those of earlier starts included.
         space: YAML of what varies; empty for real_percentage, loss and sampler.
         study_name: name of the study; an existing one is continued.
         storage: Optuna's storage URL; empty for a file in the work folder.
         workers: processes that take trials.
         metric: validation metric to optimise; test images are never opened.
+        objectives: further goals, as synthetic_share,gpu_hours; name:up or name:down turns one.
+        folds: none for the hold-out, all, or numbers as 0,1: a trial is the mean over them.
+        seeds: of each trial's trainings, as 0,1,2; empty for seed alone.
         search: who proposes the next trial.
         pruner: who stops an unpromising one.
+        finalists: best settings that are trained again on fresh seeds; 0 for none.
+        finalist_seeds: fresh seeds of each.
         timeout_s: no new trial after so many seconds; 0 for no limit.
-        seed: seed of the search and of every training.
+        seed: seed of the search and, without seeds, of every training.
         device: of every training: auto (train_classifier.device), cpu, cuda or cuda:<number>.
     """
-    base = {**step_settings.get("train_classifier", {}), "data": data, "synthetic": synthetic}
-    dimensions = read_space(space, synthetic=bool(synthetic))
-    study = open_study(
+    settings = {name: value for name, value in locals().items() if name != "tracked"}
+    plan = _plan(tracked, settings)
+    study = found_study(
         study_name or tracked.folder.name,
-        storage or f"sqlite:///{tracked.work / 'studies.db'}",
-        search=search,
-        pruner=pruner,
-        seed=seed,
-        maximise=metric != "val/loss",
+        open_storage(storage or default_storage(tracked.work)),
+        plan,
     )
-    for anchor in anchors(dimensions, base) if not study.trials else []:
-        study.enqueue_trial(anchor)
-    base["seed"] = seed
+    apart = {**step_settings.get(TRAINING, {}), "data": data, "synthetic": synthetic}
     if device != "auto":
-        base["device"] = device
-    for trial in left_behind(study, tracked.folder.name):
-        _one_trial(tracked, study, trial, dimensions, base, metric)
+        apart["device"] = device
+    for proposal in left_behind(study, plan, tracked.folder.name):
+        _one_trial(tracked, study, plan, proposal, apart)
     deadline = time.monotonic() + (timeout_s or float("inf"))
-    while sum(counts(study).values()) < n_trials and time.monotonic() < deadline:
-        trial = study.ask()
-        trial.set_user_attr("owner", tracked.folder.name)
-        _one_trial(tracked, study, trial, dimensions, base, metric)
+    while time.monotonic() < deadline:
+        found = next_trial(study, plan, n_trials=n_trials, owner=tracked.folder.name)
+        if found is None:
+            break
+        _one_trial(tracked, study, plan, found, apart)
         _report_progress(tracked, study, metric)
-    return _conclude(tracked, study, dimensions, base, metric)
+    return _conclude(tracked, study, plan, apart)
 
 
 def _one_trial(
     tracked: Run,
     study: "optuna.Study",
-    trial: "optuna.Trial",
-    dimensions: Mapping[str, Any],
-    base: Mapping[str, Any],
-    metric: str,
+    plan: Plan,
+    proposal: Proposal,
+    apart: Mapping[str, Any],
 ) -> None:
-    """Train once with proposed settings and tell the study how it ended."""
-    import optuna
-
-    chosen = suggest(trial, dimensions)
-    reported = set(study.trials[trial.number].intermediate_values)
-
-    def listen(values: Mapping[str, float], step: int | None) -> None:
-        if metric in values and step is not None and step not in reported:
-            trial.report(float(values[metric]), step)
-            if trial.should_prune():
-                raise Pruned(f"{metric} {values[metric]:.4f} at epoch {step}")
-
-    given = {**base, **chosen}
-    name = f"trial_{trial.number}"
+    """Do the trainings of a trial and tell the study how it ended."""
+    progress = Progress(plan, proposal)
+    name = f"trial_{proposal.number}"
+    measured: list[Mapping[str, float]] = []
     try:
-        result = tracked.launch("train_classifier", given, name=name, listener=listen)
+        for unit in proposal.units:
+            given = {**apart, **plan.config(proposal.chosen, unit)[TRAINING]}
+            called = name if len(proposal.units) == 1 else f"{name}_{unit.name}"
+            result = tracked.launch(TRAINING, given, name=called, listener=progress.epoch)
+            measured.append(result.metrics)
+            progress.training(result.metrics)
     except Pruned as reason:
-        LOG.info("tune: trial %d pruned: %s", trial.number, reason)
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        LOG.info("tune: trial %d pruned: %s", proposal.number, reason)
+        prune(study, proposal.trial)
     except MammoError as error:
-        LOG.warning("tune: trial %d failed: %s", trial.number, error)
-        trial.set_user_attr("error", str(error))
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        LOG.warning("tune: trial %d failed: %s", proposal.number, error)
+        fail(study, proposal.trial, str(error))
     else:
-        value = result.metrics[f"best/{metric}"]
-        trial.set_user_attr("model", result.outputs.get("model", ""))
-        study.tell(trial, value)
-        LOG.info("tune: trial %d %s: %s %.4f", trial.number, chosen, metric, value)
+        values = complete(study, plan, proposal, measured)
+        told = f"{plan.objective.metric} {values[0]:.4f}"
+        LOG.info("tune: trial %d %s: %s", proposal.number, dict(proposal.chosen), told)
 
 
 def _report_progress(tracked: Run, study: "optuna.Study", metric: str) -> None:
@@ -177,16 +191,8 @@ def _report_progress(tracked: Run, study: "optuna.Study", metric: str) -> None:
     tracked.metrics(progress, step=done)
 
 
-def _conclude(
-    tracked: Run,
-    study: "optuna.Study",
-    dimensions: Mapping[str, Any],
-    base: Mapping[str, Any],
-    metric: str,
-) -> Result:
+def _conclude(tracked: Run, study: "optuna.Study", plan: Plan, apart: Mapping[str, Any]) -> Result:
     """Figures, table and best settings of the study as artifacts of the parent."""
-    import yaml
-
     total = counts(study)
     if not total["trials/complete"]:
         reasons = [
@@ -198,13 +204,89 @@ def _conclude(
         tracked.figure(name, figure)
     frame = study.trials_dataframe(attrs=("number", "value", "state", "duration", "params"))
     tracked.table("trials", frame)
-    folder = tracked.folder / "study"
-    folder.mkdir(exist_ok=True)
-    best = {**base, **{name: study.best_params[name] for name in dimensions}}
-    (folder / "best.yaml").write_text(yaml.safe_dump(dict(best), sort_keys=False))
-    about = {"study_name": study.study_name, "metric": metric, "space": dict(dimensions)}
-    (folder / "study.json").write_text(json.dumps({**about, "best": study.best_params}, indent=2))
-    tracked.artifacts(folder, "study")
-    metrics = {f"best/{metric}": float(study.best_value), **total}
+    write_outcome(tracked.folder / "study", study, plan, apart)
+    tracked.artifacts(tracked.folder / "study", "study")
+    metrics = {f"best/{plan.objective.metric}": float(study.best_value), **total}
     outputs = {"study": tracked.uri("study"), "best": tracked.uri("study/best.yaml")}
     return Result(outputs, metrics)
+
+
+def _plan(tracked: Run, settings: Mapping[str, Any]) -> Plan:
+    """What is searched, on what; the same for every process that works on it."""
+    space = _space(settings)
+    steps = settings["step_settings"]
+    own = {step: steps.get(step, {}) for step in _steps_run(settings, space)}
+    return Plan(
+        space=space,
+        objective=_objective(settings, folds=read_folds(settings["folds"], _folds(tracked))),
+        inputs={
+            name: ",".join(each.digest for each in references)
+            for name, references in tracked.inputs.items()
+        },
+        settings={
+            step: {
+                name: value
+                for name, value in given.items()
+                if name not in _APART and FIXED.get(f"{step}.{name}") is None
+            }
+            for step, given in own.items()
+        },
+        search=settings["search"],
+        pruner=settings["pruner"],
+        seed=settings["seed"],
+    )
+
+
+def _folds(tracked: Run) -> tuple[str, ...]:
+    """The numbers of the dataset's folds."""
+    if "data" not in tracked.inputs:
+        return ()
+    from mammo.data.dataset import Dataset
+    from mammo.data.splits import fold_numbers
+
+    return tuple(map(str, fold_numbers(Dataset(tracked.inputs["data"][0].path))))
+
+
+def _objective(settings: Mapping[str, Any], folds: tuple[str, ...]) -> Objective:
+    seeds = seeds_of(settings["seeds"], settings["seed"])
+    return read_objective(settings["metric"], settings["objectives"], folds=folds, seeds=seeds)
+
+
+def _space(settings: Mapping[str, Any]) -> Space:
+    mixed = bool(settings["synthetic"] or settings.get("generator"))
+    return read_space(str(settings["space"]), synthetic=mixed, modules=_modules())
+
+
+def _mixes(settings: Mapping[str, Any], space: Space) -> bool:
+    """Whether the trials have synthetic images: given ones, or their own."""
+    return bool(settings["synthetic"] or set(_steps_run(settings, space)) - {TRAINING})
+
+
+def _steps_run(settings: Mapping[str, Any], space: Space) -> tuple[str, ...]:
+    """The steps of a trial in their order."""
+    if "train_generator" in space.steps:
+        return TRIAL_STEPS
+    return TRIAL_STEPS[1:] if settings["generator"] else (TRAINING,)
+
+
+def _check_images(settings: Mapping[str, Any], space: Space) -> None:
+    """Refuse a space whose trials would have no synthetic images, or two sorts of them."""
+    own = [each for each in TRIAL_STEPS[:-1] if each in space.steps]
+    generator, synthetic = settings["generator"], settings["synthetic"]
+    if synthetic and (generator or own):
+        what = f"generator {generator}" if generator else f"{own[0]} in space"
+        raise ConfigError(f"synthetic {synthetic} and {what}: give the one or the other")
+    if own == ["sample"] and not generator:
+        raise ConfigError("space has settings of sample but generator is empty; give a trained one")
+    if generator and "train_generator" in own:
+        raise ConfigError(
+            f"generator {generator}: space has settings of train_generator, so that each trial "
+            "trains its own; leave generator out"
+        )
+    if "real_percentage" in space and not _mixes(settings, space):
+        raise ConfigError("space has real_percentage but synthetic is empty; give a dataset to mix")
+
+
+def _modules() -> dict[str, ModuleType]:
+    """The steps that a trial may run."""
+    return {step: import_module(f"mammo.steps.{step}") for step in TRIAL_STEPS}

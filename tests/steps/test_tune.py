@@ -1,5 +1,6 @@
 """The search: anchors first, true states, a study that goes on where it stopped."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import yaml
 from mammo.errors import ConfigError, DataError
 from mammo.run import Listener, MemoryRun, Result
 from mammo.steps import tune
-from mammo.tuning import anchors, read_space
 
 BASE = {"real_percentage": 1.0, "loss": "ce", "sampler": "random", "epochs": 3}
 
@@ -116,36 +116,17 @@ def test_a_named_study_is_continued_with_more_trials(tmp_path: Path) -> None:
     assert result.metrics["trials/complete"] == 6
 
 
-def test_without_synthetic_images_there_is_nothing_to_mix(tmp_path: Path) -> None:
-    assert set(read_space("", synthetic=False)) == {"loss", "sampler"}
-    assert anchors(read_space("", synthetic=False), BASE) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("loss: focal", "give a list or low and high"),
-        ("lr: {low: 1, high: 0}", "low < high"),
-        ("lr: {low: 0, high: 1, lag: true}", "low < high"),
-        ("- loss", "is not a mapping"),
-    ],
-)
-def test_a_wrong_space_is_refused(text: str, expected: str, tmp_path: Path) -> None:
-    (tmp_path / "space.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=expected):
-        read_space(str(tmp_path / "space.yaml"), synthetic=True)
-
-
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
         ({"metric": "test/auc"}, "metric 'test/auc' cannot be searched"),
-        ({"train_classifier": {"lr": 0.1}}, "'loss' is no setting of train_classifier"),
-        ({"train_classifier": {**BASE, "folds": "all"}}, "a trial is one training"),
+        ({"synthetic": "s", "train_classifier": {"folds": "all"}}, "give tune's folds and seeds"),
+        ({"synthetic": "s", "generator": "g"}, "synthetic s and generator g: give the one or"),
     ],
 )
 def test_a_search_over_what_is_not_there_is_refused(setting: dict[str, Any], expected: str) -> None:
-    settings = {"space": "", "synthetic": "", "metric": "val/auc", "workers": 1, **setting}
+    known = inspect.signature(tune.run).parameters
+    settings = {name: each.default for name, each in known.items()} | {"data": "d", **setting}
     with pytest.raises(ConfigError, match=expected):
         tune.check(settings)
 
