@@ -3,9 +3,8 @@
 import logging
 import math
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,6 @@ CHOSEN = "chosen"  # its configuration
 AGAIN = "again"  # how often the configuration was proposed before
 OWN = "own_values"  # of its own trainings; the trial's value is the mean over the repeats
 ERROR = "error"
-OWNER = "owner"  # who runs it, so that it can go on after a kill
 PATIENCE_S = 30.0  # for another process that is making the study
 
 
@@ -93,46 +91,10 @@ def plan_of(study: "optuna.Study") -> Plan:
     return Plan.loads(text)
 
 
-def next_trial(
-    study: "optuna.Study", plan: Plan, *, n_trials: int, owner: str = ""
-) -> Proposal | None:
-    """Take the next trial; None where `n_trials` are taken already."""
-    if len(taken(study)) >= n_trials:
-        return None
-    with _quiet():
-        trial = study.ask()
-    if owner:
-        trial.set_user_attr(OWNER, owner)
-    return proposal_of(study, plan, trial)
-
-
 def proposal_of(study: "optuna.Study", plan: Plan, trial: "optuna.Trial") -> Proposal:
     """The configuration of a trial that was asked for, or that is gone on with."""
     chosen = plan.space.suggest(trial)
     return Proposal(trial, chosen, plan.objective.units(_claim(study, trial, chosen)))
-
-
-def left_behind(study: "optuna.Study", plan: Plan, owner: str) -> list[Proposal]:
-    """Trials of `owner` that a dead process left running, to be gone on with."""
-    import optuna
-
-    running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-    return [
-        proposal_of(study, plan, optuna.trial.Trial(study, each._trial_id))
-        for each in running
-        if each.user_attrs.get(OWNER) == owner
-    ]
-
-
-def taken(study: "optuna.Study") -> "list[FrozenTrial]":
-    """Trials that were started and count, which is all but those that wait or were retried."""
-    from optuna.trial import TrialState
-
-    trials = study.get_trials(deepcopy=False)
-    retried = {number for each in trials for number in each.system_attrs.get("retry_history", [])}
-    return [
-        each for each in trials if each.state != TrialState.WAITING and each.number not in retried
-    ]
 
 
 def complete(
@@ -277,11 +239,3 @@ def _claim(study: "optuna.Study", trial: "optuna.Trial", chosen: Mapping[str, Va
         mine = max(others.values(), default=-1) + 1
         mine += sum(number < trial.number for number in rivals)
         trial.set_user_attr(AGAIN, mine)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna warns that it does not beat the heart of trials that are asked for; workers do."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used")
-        yield

@@ -2,35 +2,30 @@
 
 import hashlib
 import json
-import logging
-import time
 from collections.abc import Mapping
+from functools import cache, partial
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mammo.classifiers.recipe import seeds_of
 from mammo.classifiers.weights import weights_digest
-from mammo.errors import ConfigError, MammoError
-from mammo.run import Pruned, Result, Run
+from mammo.errors import ConfigError
+from mammo.run import Result, Run
 from mammo.search.engines import PRUNERS, SEARCHES, check_engines
 from mammo.search.figures import figures
+from mammo.search.history import history
 from mammo.search.objective import Objective, read_folds, read_objective
-from mammo.search.outcome import counts, spread, write_outcome
+from mammo.search.outcome import counts, write_outcome
 from mammo.search.plan import Plan
+from mammo.search.queue import Queue
 from mammo.search.reading import FIXED, check_space, read_space
 from mammo.search.space import TRAINING, TRIAL_STEPS, Space
-from mammo.search.storage import default_storage, open_storage
-from mammo.search.study import (
-    Progress,
-    Proposal,
-    complete,
-    fail,
-    found_study,
-    left_behind,
-    next_trial,
-    prune,
-)
+from mammo.search.start import Start
+from mammo.search.storage import check_room, default_storage, open_storage
+from mammo.search.study import found_study, join_study
+from mammo.search.trial import TrialProcess
+from mammo.search.worker import Worker
 from mammo.settings import Count, PositiveInt, one_of
 
 if TYPE_CHECKING:
@@ -42,7 +37,7 @@ else:
     SearchName = one_of(SEARCHES)
     PrunerName = one_of(PRUNERS)
 
-LOG = logging.getLogger("mammo")
+SPARE_PARTS = True  # what workers left undone, the step itself does
 INPUTS = {"data": "dataset", "synthetic": "dataset", "generator": "model"}
 SEVERAL = ("synthetic",)
 NESTED = {step: step for step in TRIAL_STEPS}
@@ -57,7 +52,8 @@ _APART = ("device", "workers", "jobs", "upload_minutes", "logger")
 
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse a space, goals and engines that do not go together."""
-    base = {step: settings.get(step, {}) for step in TRIAL_STEPS}
+    seed = settings["seed"]
+    base = {step: {**settings.get(step, {}), "seed": seed} for step in TRIAL_STEPS}
     space = _space(settings)
     objective = _objective(settings, folds=read_folds(settings["folds"], ()))
     check_engines(settings["search"], settings["pruner"], space, objective)
@@ -70,10 +66,10 @@ def check(settings: Mapping[str, Any]) -> None:
         )
     wired = {"data": settings["data"], "synthetic": "given" if _mixes(settings, space) else ""}
     base[TRAINING] = {**training, **wired}
-    if training:
+    if TRAINING in settings:
         check_space(space, _modules(), base)
-    if settings.get("workers", 1) != 1:
-        raise ConfigError(f"workers {settings['workers']} is not available; use 1")
+    if settings["storage"]:
+        check_room(_storage(str(settings["storage"])), int(settings["workers"]))
 
 
 def source_digest(settings: Mapping[str, Any]) -> str:
@@ -102,6 +98,7 @@ def run(
     pruner: PrunerName = "median",
     finalists: Count = 0,
     finalist_seeds: PositiveInt = 3,
+    halve_batch: bool = False,
     timeout_s: Count = 0,
     seed: int = 0,
     device: str = "auto",
@@ -117,7 +114,7 @@ def run(
         space: YAML of what varies; empty for real_percentage, loss and sampler.
         study_name: name of the study; an existing one is continued.
         storage: Optuna's storage URL; empty for a file in the work folder.
-        workers: processes that take trials.
+        workers: processes that take trials, a GPU or a share of the cores for each.
         metric: validation metric to optimise; test images are never opened.
         objectives: further goals, as synthetic_share,gpu_hours; name:up or name:down turns one.
         folds: none for the hold-out, all, or numbers as 0,1: a trial is the mean over them.
@@ -126,69 +123,109 @@ def run(
         pruner: who stops an unpromising one.
         finalists: best settings that are trained again on fresh seeds; 0 for none.
         finalist_seeds: fresh seeds of each.
+        halve_batch: train a trial with half the batch where memory runs out, down to one image.
         timeout_s: no new trial after so many seconds; 0 for no limit.
         seed: seed of the search and, without seeds, of every training.
         device: of every training: auto (train_classifier.device), cpu, cuda or cuda:<number>.
     """
     settings = {name: value for name, value in locals().items() if name != "tracked"}
+    study, plan = _found(tracked, settings)
+    tell = partial(_tell, tracked, study, plan)
+    Worker(study, plan, Start.read(study), TrialProcess(), told=tell).work(to_the_end=True)
+    tell()
+    return _conclude(tracked, study, plan, _apart(settings)[TRAINING])
+
+
+def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
+    """The workers, who find the study as they need it; a single one on this machine is the step."""
+    study, _ = _found(tracked, _with_steps(settings))
+    _start(tracked, _with_steps(settings)).write(study)
+    workers = int(settings["workers"])
+    return workers if settings["launcher"] != "local" or workers > 1 else 0
+
+
+def part(tracked: Run, number: int, of: int, **settings: Any) -> None:
+    """Be worker `number`."""
+    storage = _storage(_address(tracked, settings))
+    study, plan = join_study(_name(tracked, settings), storage, worker=number + 1, workers=of)
+    Worker(study, plan, Start.read(study), TrialProcess()).work()
+
+
+def watch(tracked: Run, settings: Mapping[str, Any]) -> None:
+    """Log how the search goes on while the workers do it."""
+    storage = _storage(_address(tracked, settings))
+    study, plan = join_study(_name(tracked, settings), storage)
+    _tell(tracked, study, plan)
+
+
+def _found(tracked: Run, settings: Mapping[str, Any]) -> tuple["optuna.Study", Plan]:
+    """The study with all its trials, and with a start, be it an earlier one of this run."""
     plan = _plan(tracked, settings)
-    study = found_study(
-        study_name or tracked.folder.name,
-        open_storage(storage or default_storage(tracked.work)),
-        plan,
-    )
-    apart = {**step_settings.get(TRAINING, {}), "data": data, "synthetic": synthetic}
-    if device != "auto":
-        apart["device"] = device
-    for proposal in left_behind(study, plan, tracked.folder.name):
-        _one_trial(tracked, study, plan, proposal, apart)
-    deadline = time.monotonic() + (timeout_s or float("inf"))
-    while time.monotonic() < deadline:
-        found = next_trial(study, plan, n_trials=n_trials, owner=tracked.folder.name)
-        if found is None:
-            break
-        _one_trial(tracked, study, plan, found, apart)
-        _report_progress(tracked, study, metric)
-    return _conclude(tracked, study, plan, apart)
-
-
-def _one_trial(
-    tracked: Run,
-    study: "optuna.Study",
-    plan: Plan,
-    proposal: Proposal,
-    apart: Mapping[str, Any],
-) -> None:
-    """Do the trainings of a trial and tell the study how it ended."""
-    progress = Progress(plan, proposal)
-    name = f"trial_{proposal.number}"
-    measured: list[Mapping[str, float]] = []
+    storage = _storage(_address(tracked, settings))
+    study = found_study(_name(tracked, settings), storage, plan, workers=int(settings["workers"]))
+    Queue(study).fill(int(settings["n_trials"]))
     try:
-        for unit in proposal.units:
-            given = {**apart, **plan.config(proposal.chosen, unit)[TRAINING]}
-            called = name if len(proposal.units) == 1 else f"{name}_{unit.name}"
-            result = tracked.launch(TRAINING, given, name=called, listener=progress.epoch)
-            measured.append(result.metrics)
-            progress.training(result.metrics)
-    except Pruned as reason:
-        LOG.info("tune: trial %d pruned: %s", proposal.number, reason)
-        prune(study, proposal.trial)
-    except MammoError as error:
-        LOG.warning("tune: trial %d failed: %s", proposal.number, error)
-        fail(study, proposal.trial, str(error))
-    else:
-        values = complete(study, plan, proposal, measured)
-        told = f"{plan.objective.metric} {values[0]:.4f}"
-        LOG.info("tune: trial %d %s: %s", proposal.number, dict(proposal.chosen), told)
+        mine = Start.read(study).run_id == tracked.id
+    except ConfigError:
+        mine = False
+    if not mine:
+        _start(tracked, settings).write(study)
+    tracked.tags({"mammo.study": study.study_name})
+    return study, plan
 
 
-def _report_progress(tracked: Run, study: "optuna.Study", metric: str) -> None:
-    progress = counts(study)
-    done = int(sum(progress.values()))
-    if progress["trials/complete"]:
-        progress[f"best/{metric}"] = study.best_value
-        progress |= spread(study, metric)
-    tracked.metrics(progress, step=done)
+def _start(tracked: Run, settings: Mapping[str, Any]) -> Start:
+    return Start(
+        tracked.id,
+        str(tracked.folder),
+        str(tracked.work),
+        _apart(settings),
+        timeout_s=float(settings["timeout_s"]),
+        halve_batch=bool(settings["halve_batch"]),
+        offline=bool(settings.get("offline", False)),
+        reuse=bool(settings.get("reuse", True)),
+    )
+
+
+def _apart(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings of each step, with what it works on and with."""
+    data, device = settings["data"], settings["device"]
+    wired = {
+        "train_generator": {"data": data},
+        "sample": {"generator": settings["generator"]},
+        TRAINING: {"data": data, "synthetic": settings["synthetic"]},
+    }
+    chosen = {} if device == "auto" else {"device": device}
+    steps = settings["step_settings"]
+    return {step: {**steps.get(step, {}), **own, **chosen} for step, own in wired.items()}
+
+
+def _with_steps(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the command line gives them, as `run` takes them."""
+    return {**settings, "step_settings": {step: settings.get(step, {}) for step in TRIAL_STEPS}}
+
+
+def _name(tracked: Run, settings: Mapping[str, Any]) -> str:
+    return str(settings["study_name"] or tracked.folder.name)
+
+
+def _address(tracked: Run, settings: Mapping[str, Any]) -> str:
+    return str(settings["storage"] or default_storage(tracked.work))
+
+
+@cache
+def _storage(url: str) -> "optuna.storages.BaseStorage":
+    """The storage, opened once in a process."""
+    return open_storage(url)
+
+
+def _tell(tracked: Run, study: "optuna.Study", plan: Plan) -> None:
+    """Log what is known after each end of a trial, as far as it is not logged yet."""
+    path = tracked.folder / "told"  # how many ends are
+    since = int(path.read_text()) if path.is_file() else 0
+    for number, known in history(study, plan.objective, since=since):
+        tracked.metrics(known, step=number)
+        path.write_text(str(number))
 
 
 def _conclude(tracked: Run, study: "optuna.Study", plan: Plan, apart: Mapping[str, Any]) -> Result:

@@ -6,9 +6,10 @@ from mammo.tracking.ownership import Taken
 from mammo.tracking.registry import Registry, withdrawn
 from mammo.tracking.store import Tracking, connected, store_in_plain_words
 from mammo.tracking.telling import accompanied, conclude
-from mammo.tracking.tracked import Share, TrackedRun
+from mammo.tracking.tracked import Branch, Share, TrackedRun
 
 __all__ = [
+    "Branch",
     "Registry",
     "Share",
     "Taken",
