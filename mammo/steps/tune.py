@@ -27,8 +27,7 @@ from mammo.search.study import (
     complete,
     fail,
     found_study,
-    left_behind,
-    next_trial,
+    propose,
     prune,
 )
 from mammo.settings import Count, PositiveInt, one_of
@@ -136,20 +135,32 @@ def run(
         study_name or tracked.folder.name,
         open_storage(storage or default_storage(tracked.work)),
         plan,
+        n_trials=n_trials,
     )
     apart = {**step_settings.get(TRAINING, {}), "data": data, "synthetic": synthetic}
     if device != "auto":
         apart["device"] = device
-    for proposal in left_behind(study, plan, tracked.folder.name):
-        _one_trial(tracked, study, plan, proposal, apart)
+    for trial in _left_behind(study, tracked.folder.name):
+        _one_trial(tracked, study, plan, propose(study, plan, trial), apart)
     deadline = time.monotonic() + (timeout_s or float("inf"))
-    while time.monotonic() < deadline:
-        found = next_trial(study, plan, n_trials=n_trials, owner=tracked.folder.name)
-        if found is None:
-            break
-        _one_trial(tracked, study, plan, found, apart)
+    while sum(counts(study).values()) < n_trials and time.monotonic() < deadline:
+        trial = study.ask()
+        trial.set_user_attr("owner", tracked.folder.name)
+        _one_trial(tracked, study, plan, propose(study, plan, trial), apart)
         _report_progress(tracked, study, metric)
     return _conclude(tracked, study, plan, apart)
+
+
+def _left_behind(study: "optuna.Study", owner: str) -> list["optuna.Trial"]:
+    """Trials of `owner` that a dead process left running, to be gone on with."""
+    import optuna
+
+    running = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+    return [
+        optuna.trial.Trial(study, trial._trial_id)
+        for trial in running
+        if trial.user_attrs.get("owner") == owner
+    ]
 
 
 def _one_trial(
