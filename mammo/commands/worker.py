@@ -9,6 +9,7 @@ from pathlib import Path
 from mammo import driver
 from mammo.commands import call
 from mammo.errors import ConfigError
+from mammo.search.queue import worker_id
 from mammo.search.start import Start
 from mammo.search.storage import default_storage, open_storage
 from mammo.search.study import join_study
@@ -32,7 +33,7 @@ def worker(*, study: str = "", storage: str = "", work_dir: str = "", trials: in
     if not study:
         raise ConfigError("study is empty; give the study_name of the search, see mammo status")
     kept = open_storage(address_of(storage, work_dir))
-    found, plan = join_study(study, kept, worker=os.getpid(), workers=2)
+    found, plan = join_study(study, kept, worker=worker_id())
     start = Start.read(found)
     _join_run(start)
     done = Worker(found, plan, start, TrialProcess(), most=trials).work()

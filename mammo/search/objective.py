@@ -57,7 +57,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Objective:
-    """The goals, the first of which is the metric, and the trainings that they are averaged over."""
+    """The goals, the metric first, and the trainings that they are averaged over."""
 
     goals: tuple[Goal, ...]
     folds: tuple[str, ...] = ("none",)

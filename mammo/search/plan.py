@@ -1,13 +1,15 @@
 """The plan of a study: everything that a worker has to know, kept in the study itself."""
 
 import json
+import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mammo.errors import ConfigError
 from mammo.search.objective import Objective, Unit
-from mammo.search.space import TRAINING, Space, Value
+from mammo.search.space import TRAINING, Dimension, Space
+from mammo.seeds import derive
 
 ANCHORS = (1.0, 0.5, 0.0, 0.25)  # of real_percentage: baselines that every search contains
 
@@ -23,7 +25,7 @@ class Plan:
     search: str = "tpe"
     pruner: str = "median"
     seed: int = 0
-    given: Mapping[str, Any] = field(default_factory=dict)  # for the workers: addresses, limits
+    only: tuple[Mapping[str, Any], ...] = ()  # configurations to run; empty for what is proposed
 
     def identity(self) -> dict[str, Any]:
         """What trials of one study have in common; the rest may differ from start to start."""
@@ -39,13 +41,9 @@ class Plan:
         mine, theirs = _flat(self.identity()), _flat(other.identity())
         for key in [*theirs, *mine]:
             if mine.get(key) != theirs.get(key):
-                said = {
-                    kind: "nothing" if key not in of else of[key]
-                    for kind, of in (("has", theirs), ("asks for", mine))
-                }
                 raise ConfigError(
-                    f"study {name} has {_told(key)} {said['has']}, this search asks for "
-                    f"{said['asks for']}; give another study_name"
+                    f"study {name} has {_told(key)} {theirs.get(key, 'none')}, this search has "
+                    f"{mine.get(key, 'none')}; give another study_name, or the same settings"
                 )
 
     def config(self, chosen: Mapping[str, Any], unit: Unit) -> dict[str, dict[str, Any]]:
@@ -55,32 +53,48 @@ class Plan:
         for own in found.values():
             own["seed"] = unit.seed
         found[TRAINING] |= {"folds": unit.fold, "seeds": ""}
+        if unit.fold != "none":  # what scores a fold is not what chooses on it
+            found[TRAINING]["score_fold"] = False
         if "train_generator" in found:
             found["train_generator"]["fold"] = unit.fold
         return found
 
-    def anchors(self) -> list[dict[str, Value]]:
-        """Trials that come first: each real_percentage of ANCHORS with the settings as given."""
-        if "real_percentage" not in self.space:
-            return []
-        shares = self.space["real_percentage"]
-        known = shares.grid()
-        found = []
-        for share in ANCHORS:
-            inside = shares.low <= share <= shares.high if known is None else share in known
-            if inside:
-                given = {
-                    each.name: self.settings[each.of_step][each.setting] for each in self.space
-                }
-                found.append(self.space.canonical({**given, "real_percentage": share}))
+    @property
+    def listed(self) -> bool:
+        """Whether the study has no configurations but those that it begins with."""
+        return bool(self.only) or self.search == "grid"
+
+    def first(self) -> list[dict[str, Any]]:
+        """The configurations that a study begins with: anchors; of a grid its other points too."""
+        if self.only:
+            return [dict(each) for each in self.only]
+        found = self._anchors()
+        if self.search == "grid":
+            points = list(self.space.configurations(lambda each: each.grid() or ()))
+            random.Random(derive(self.seed, "grid")).shuffle(points)
+            return [each for each in found if each in points] + [
+                each for each in points if each not in found
+            ]
         return found
+
+    def _anchors(self) -> list[dict[str, Any]]:
+        """The settings as given, with each real_percentage of ANCHORS where that varies."""
+        given = {each.name: each.near(self._given(each)) for each in self.space}
+        if "real_percentage" not in self.space:
+            return [self.space.canonical(given)]
+        shares = self.space["real_percentage"]
+        inside = [share for share in ANCHORS if shares.near(share) == share]
+        return [self.space.canonical({**given, "real_percentage": share}) for share in inside]
+
+    def _given(self, dimension: Dimension) -> Any:
+        return self.settings[dimension.of_step][dimension.setting]
 
     def dumps(self) -> str:
         said = self.identity() | {
             "search": self.search,
             "pruner": self.pruner,
             "seed": self.seed,
-            "given": dict(self.given),
+            "only": [dict(each) for each in self.only],
         }
         return json.dumps(said)
 
@@ -90,6 +104,7 @@ class Plan:
         return cls(
             space=Space.of(said.pop("space")),
             objective=Objective.of(said.pop("objective")),
+            only=tuple(said.pop("only")),
             **said,
         )
 

@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -33,16 +33,14 @@ class Queue:
         self._storage = study._storage
         self._database: Any = getattr(self._storage, "_backend", self._storage)
 
-    def fill(self, count: int, first: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Have `count` trials in all; those of a new study begin with the settings in `first`."""
+    def fill(self, count: int) -> None:
+        """Have `count` trials in all."""
         import optuna
 
+        # with no settings at all, which a search over a grid would take for its own
         waiting = optuna.create_trial(state=optuna.trial.TrialState.WAITING)
-        for number in range(len(self.study.get_trials(deepcopy=False)), count):
-            if number < len(first):
-                self.study.enqueue_trial(dict(first[number]))
-            else:  # with no settings at all, which a search over a grid would take for its own
-                self.study.add_trial(waiting)
+        for _ in range(len(self.study.get_trials(deepcopy=False)), count):
+            self.study.add_trial(waiting)
 
     def take(self, worker: str) -> "optuna.Trial | None":
         """A trial that waited, and that nobody else has; None where none waits."""

@@ -30,6 +30,7 @@ FIXED = {
     "train_classifier.val_fraction": _OF_VALIDATION,
     "train_classifier.aggregate": "trials would be measured by different yardsticks",
     "train_classifier.overfit": "it is a check and no result",
+    "train_classifier.score_fold": "a search reads no fold that is scored",
     "train_generator.data": _OF_TUNE,
     "train_generator.fold": "it is that of the classifier",
     "sample.generator": "it is tune's generator, or the one that the trial trains",
@@ -87,16 +88,7 @@ def _combinations(space: Space) -> Iterator[dict[str, Value]]:
         while True:
             yield space.canonical({each.name: draw.choice(each.ends()) for each in space})
 
-    def further(chosen: dict[str, Value], left: list[Dimension]) -> Iterator[dict[str, Value]]:
-        if not left:
-            yield chosen
-        elif not left[0].active(chosen):
-            yield from further(chosen, left[1:])
-        else:
-            for value in left[0].ends():
-                yield from further({**chosen, left[0].name: value}, left[1:])
-
-    yield from further({}, list(space))
+    yield from space.configurations(Dimension.ends)
 
 
 def _content(path: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The search space: which settings of which steps vary, over what, and under which condition."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,15 @@ class Dimension:
         count = int((self.high - self.low) / self.step + 1e-9) + 1
         values = [self.low + number * self.step for number in range(count)]
         return tuple(int(each) if self.whole else round(each, 12) for each in values)
+
+    def near(self, value: Any) -> Value:
+        """`value` where the dimension has it, else one that it has: the first, or the nearest."""
+        if self.choices:
+            return value if value in self.choices else self.choices[0]
+        known = self.grid()
+        if known is not None:
+            return min(known, key=lambda each: abs(float(each) - float(value)))
+        return min(max(float(value), self.low), self.high)
 
     def ends(self) -> tuple[Value, ...]:
         """The values that a step is asked about: every choice, or both ends of a range."""
@@ -135,6 +144,22 @@ class Space:
             if each.name in values and each.active(chosen):
                 chosen[each.name] = values[each.name]
         return chosen
+
+    def configurations(
+        self, values: Callable[[Dimension], Sequence[Value]]
+    ) -> Iterator[dict[str, Value]]:
+        """Every configuration in which each dimension has one of its `values`."""
+
+        def further(chosen: dict[str, Value], left: tuple[Dimension, ...]) -> Any:
+            if not left:
+                yield chosen
+            elif not left[0].active(chosen):
+                yield from further(chosen, left[1:])
+            else:
+                for value in values(left[0]):
+                    yield from further({**chosen, left[0].name: value}, left[1:])
+
+        yield from further({}, self.dimensions)
 
     def by_step(self, chosen: Mapping[str, Any]) -> dict[str, dict[str, Value]]:
         """A configuration as settings of steps: {"train_classifier": {"lr": 0.1}}."""

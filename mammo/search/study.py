@@ -48,11 +48,11 @@ def found_study(
     storage: "optuna.storages.BaseStorage",
     plan: Plan,
     *,
-    worker: int = 0,
-    workers: int = 1,
+    n_trials: int,
+    worker: object = 0,
     patience_s: float = PATIENCE_S,
 ) -> "optuna.Study":
-    """Make the study, its anchors waiting in it, or join the one that is there.
+    """Make the study, with `n_trials` trials that wait, or join the one that is there.
 
     Of several processes that do so at once, one makes it. One of the same name with another plan
     is refused.
@@ -63,14 +63,14 @@ def found_study(
         study = optuna.create_study(
             study_name=name, storage=storage, directions=plan.objective.directions
         )
-        _furnish(study, plan)
-    study = _awaited(name, storage, plan, patience_s)
+        _furnish(study, plan, n_trials)
+    study = _awaited(name, storage, plan, n_trials, patience_s)
     plan.refuse_other(plan_of(study), name)
-    return _equipped(study, plan, worker, workers)
+    return _equipped(study, plan, worker)
 
 
 def join_study(
-    name: str, storage: "optuna.storages.BaseStorage", *, worker: int = 0, workers: int = 1
+    name: str, storage: "optuna.storages.BaseStorage", *, worker: object = 0
 ) -> tuple["optuna.Study", Plan]:
     """The study called `name`, for a worker that knows nothing else of it."""
     import optuna
@@ -81,7 +81,7 @@ def join_study(
         known = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
         raise ConfigError(f"no study is called {name}; the storage has {known}") from None
     plan = plan_of(study)
-    return _equipped(study, plan, worker, workers), plan
+    return _equipped(study, plan, worker), plan
 
 
 def plan_of(study: "optuna.Study") -> Plan:
@@ -91,8 +91,8 @@ def plan_of(study: "optuna.Study") -> Plan:
     return Plan.loads(text)
 
 
-def proposal_of(study: "optuna.Study", plan: Plan, trial: "optuna.Trial") -> Proposal:
-    """The configuration of a trial that was asked for, or that is gone on with."""
+def propose(study: "optuna.Study", plan: Plan, trial: "optuna.Trial") -> Proposal:
+    """The configuration of a trial that was taken, or that is gone on with after a kill."""
     chosen = plan.space.suggest(trial)
     return Proposal(trial, chosen, plan.objective.units(_claim(study, trial, chosen)))
 
@@ -179,17 +179,31 @@ class Progress:
         return reported
 
 
-def _furnish(study: "optuna.Study", plan: Plan) -> None:
-    """Leave the first trials and, last, the plan in a new study: it is ready."""
-    waiting = [each.system_attrs.get("fixed_params") for each in study.get_trials(deepcopy=False)]
-    for anchor in plan.anchors():
-        if anchor not in waiting:
-            study.enqueue_trial(anchor)
+def _furnish(study: "optuna.Study", plan: Plan, n_trials: int) -> None:
+    """Leave the trials and, last, the plan in a new study: it is ready.
+
+    All trials wait from the start and are only taken, so that as many end as were asked for. Who
+    goes on after one that died over it adds what is missing.
+    """
+    import optuna
+
+    first = plan.first()
+    most = min(n_trials, len(first)) if plan.listed else n_trials
+    waiting = optuna.create_trial(state=optuna.trial.TrialState.WAITING)
+    for number in range(len(study.get_trials(deepcopy=False)), most):
+        if number < len(first):
+            study.enqueue_trial(first[number])
+        else:
+            study.add_trial(waiting)
     study.set_user_attr(PLAN, plan.dumps())
 
 
 def _awaited(
-    name: str, storage: "optuna.storages.BaseStorage", plan: Plan, patience_s: float
+    name: str,
+    storage: "optuna.storages.BaseStorage",
+    plan: Plan,
+    n_trials: int,
+    patience_s: float,
 ) -> "optuna.Study":
     """The study, once who makes it is done; who died over it is stood in for."""
     import optuna
@@ -202,16 +216,16 @@ def _awaited(
     if PLAN not in study.user_attrs:
         if any(each.state != TrialState.WAITING for each in study.get_trials(deepcopy=False)):
             plan_of(study)  # of another program: refused
-        _furnish(study, plan)
+        _furnish(study, plan, n_trials)
     return study
 
 
-def _equipped(study: "optuna.Study", plan: Plan, worker: int, workers: int) -> "optuna.Study":
-    told = len(study.get_trials(deepcopy=False))
-    study.sampler = make_sampler(
-        plan.search, plan.space, seed=plan.seed, worker=worker, workers=workers, told=told
-    )
-    study.pruner = make_pruner(plan.pruner, plan.objective)
+def _equipped(study: "optuna.Study", plan: Plan, worker: object) -> "optuna.Study":
+    from optuna.trial import TrialState
+
+    told = sum(each.state != TrialState.WAITING for each in study.get_trials(deepcopy=False))
+    study.sampler = make_sampler(plan.search, plan.space, seed=plan.seed, worker=worker, told=told)
+    study.pruner = make_pruner(plan.pruner)
     return study
 
 

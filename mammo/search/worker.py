@@ -14,7 +14,7 @@ from mammo.search.objective import HOURS
 from mammo.search.plan import Plan
 from mammo.search.queue import BEAT_S, Queue, uninterrupted, worker_id
 from mammo.search.start import Start
-from mammo.search.study import Progress, Proposal, complete, fail, proposal_of, prune
+from mammo.search.study import Progress, Proposal, complete, fail, propose, prune
 from mammo.search.trial import Message, Trials
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class Worker:
                 else:
                     break
         finally:
-            self.trials.close()
             self._number = -1
             self._say(over=True)
+            self.trials.close()
         return self._done
 
     def _carry_out(self, trial: "optuna.Trial") -> None:
@@ -76,7 +76,7 @@ class Worker:
         spent = float(trial.user_attrs.get(SPENT, 0.0))
         try:
             self._say()
-            proposal = proposal_of(self.study, self.plan, trial)
+            proposal = propose(self.study, self.plan, trial)
             LOG.info("tune: trial %d: %s", trial.number, dict(proposal.chosen))
             ending = self._attended(proposal)
         except BaseException:

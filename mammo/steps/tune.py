@@ -147,7 +147,7 @@ def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
 def part(tracked: Run, number: int, of: int, **settings: Any) -> None:
     """Be worker `number`."""
     storage = _storage(_address(tracked, settings))
-    study, plan = join_study(_name(tracked, settings), storage, worker=number + 1, workers=of)
+    study, plan = join_study(_name(tracked, settings), storage, worker=number + 1)
     Worker(study, plan, Start.read(study), TrialProcess()).work()
 
 
@@ -161,9 +161,9 @@ def watch(tracked: Run, settings: Mapping[str, Any]) -> None:
 def _found(tracked: Run, settings: Mapping[str, Any]) -> tuple["optuna.Study", Plan]:
     """The study with all its trials, and with a start, be it an earlier one of this run."""
     plan = _plan(tracked, settings)
-    storage = _storage(_address(tracked, settings))
-    study = found_study(_name(tracked, settings), storage, plan, workers=int(settings["workers"]))
-    Queue(study).fill(int(settings["n_trials"]))
+    storage, count = _storage(_address(tracked, settings)), int(settings["n_trials"])
+    study = found_study(_name(tracked, settings), storage, plan, n_trials=count)
+    Queue(study).fill(min(count, len(plan.first())) if plan.listed else count)
     try:
         mine = Start.read(study).run_id == tracked.id
     except ConfigError:
