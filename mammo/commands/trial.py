@@ -25,7 +25,20 @@ from mammo.commands import call
 from mammo.errors import MammoError
 from mammo.run import Pruned, Result, Run, Stopped
 
-PRELOADED = ("mammo.classifiers.experiment", "mammo.tracking", "lightning.pytorch")
+# imported once for all trials: what each would spend its first seconds on
+PRELOADED = (
+    "mammo.classifiers.experiment",
+    "mammo.classifiers.train",
+    "mammo.steps.train_classifier",
+    "mammo.tracking",
+    "lightning.pytorch.loggers",
+    "matplotlib.pyplot",
+    "pandas",
+    "sklearn.metrics",
+    "timm.models",
+    "torchmetrics",
+    "torch.utils.data",
+)
 GENERATOR, SAMPLE, TRAINING = "train_generator", "sample", "train_classifier"
 PATIENCE_S = 60.0  # that a trial has to save its state when its worker is gone
 _POLL_S = 0.1
@@ -39,8 +52,7 @@ def trial() -> int:
     """Train the trials that a worker sends on stdin, one after the other, until it is gone."""
     talk = Talk(os.dup(0), os.dup(1))
     os.dup2(2, 1)  # what a library prints is no message
-    for name in PRELOADED:
-        import_module(name)
+    _prepare()
     told: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: told.append(number))
@@ -51,7 +63,17 @@ def trial() -> int:
             _leave(work)
         talk.say(process=child)
         talk.say(end=_end(child, talk, told))
-    return 0
+    os._exit(0)  # nothing is open here, and what was imported takes its time to go
+
+
+def _prepare() -> None:
+    """Do once what is the same for all trials, and starts no thread and opens nothing."""
+    for name in PRELOADED:
+        import_module(name)
+    from mammo.tracking import preload
+
+    preload()
+    driver.code_digest()
 
 
 class Talk:
@@ -202,7 +224,10 @@ def _training(
     steps, metric = training["settings"], order["metric"]
     given = dict(steps[TRAINING])
 
+    seen: dict[str, float] = {}
+
     def listen(values: Mapping[str, float], step: int | None) -> None:
+        seen.update({name: float(value) for name, value in values.items()})
         if metric in values and step is not None:
             value = float(values[metric])
             if not talk.ask(epoch={metric: value}, step=step):
@@ -218,7 +243,7 @@ def _training(
         given["synthetic"] = drawn.outputs["dataset"]
     doing.append(TRAINING)
     result = run.launch(TRAINING, given, name=name, listener=listen)
-    if not talk.ask(training=dict(result.metrics)):
+    if not talk.ask(training={**seen, **result.metrics}):
         raise Pruned(f"{metric} after {name}")
     return result
 
