@@ -13,10 +13,10 @@ from mammo.classifiers.recipe import seeds_of
 from mammo.classifiers.weights import weights_digest
 from mammo.errors import ConfigError, MammoError
 from mammo.run import Pruned, Result, Run
+from mammo.search.conclusion import conclude
 from mammo.search.engines import PRUNERS, SEARCHES, check_engines
-from mammo.search.figures import figures
 from mammo.search.objective import Objective, read_folds, read_objective
-from mammo.search.outcome import counts, spread, write_outcome
+from mammo.search.outcome import counts, progress
 from mammo.search.plan import Plan
 from mammo.search.reading import FIXED, check_space, read_space
 from mammo.search.space import TRAINING, TRIAL_STEPS, Space
@@ -147,8 +147,9 @@ def run(
         trial = study.ask()
         trial.set_user_attr("owner", tracked.folder.name)
         _one_trial(tracked, study, plan, propose(study, plan, trial), apart)
-        _report_progress(tracked, study, metric)
-    return _conclude(tracked, study, plan, apart)
+        found = progress(study, plan.objective)
+        tracked.metrics(found, step=int(sum(counts(study).values())))
+    return conclude(tracked, study, plan, wired={TRAINING: {"data": data, "synthetic": synthetic}})
 
 
 def _left_behind(study: "optuna.Study", owner: str) -> list["optuna.Trial"]:
@@ -191,35 +192,6 @@ def _one_trial(
         values = complete(study, plan, proposal, measured)
         told = f"{plan.objective.metric} {values[0]:.4f}"
         LOG.info("tune: trial %d %s: %s", proposal.number, dict(proposal.chosen), told)
-
-
-def _report_progress(tracked: Run, study: "optuna.Study", metric: str) -> None:
-    progress = counts(study)
-    done = int(sum(progress.values()))
-    if progress["trials/complete"]:
-        progress[f"best/{metric}"] = study.best_value
-        progress |= spread(study, metric)
-    tracked.metrics(progress, step=done)
-
-
-def _conclude(tracked: Run, study: "optuna.Study", plan: Plan, apart: Mapping[str, Any]) -> Result:
-    """Figures, table and best settings of the study as artifacts of the parent."""
-    total = counts(study)
-    if not total["trials/complete"]:
-        reasons = [
-            trial.user_attrs["error"] for trial in study.trials if "error" in trial.user_attrs
-        ]
-        why = reasons[-1] if reasons else "every trial was pruned or none had time"
-        raise ConfigError(f"no trial of study {study.study_name} was completed: {why}")
-    for name, figure in figures(study).items():
-        tracked.figure(name, figure)
-    frame = study.trials_dataframe(attrs=("number", "value", "state", "duration", "params"))
-    tracked.table("trials", frame)
-    write_outcome(tracked.folder / "study", study, plan, apart)
-    tracked.artifacts(tracked.folder / "study", "study")
-    metrics = {f"best/{plan.objective.metric}": float(study.best_value), **total}
-    outputs = {"study": tracked.uri("study"), "best": tracked.uri("study/best.yaml")}
-    return Result(outputs, metrics)
 
 
 def _plan(tracked: Run, settings: Mapping[str, Any]) -> Plan:
