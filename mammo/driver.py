@@ -350,7 +350,7 @@ def carry_out(
     finite = {name: value for name, value in result.metrics.items() if isfinite(value)}
     result = replace(result, metrics=finite)
     tracked.tags(_result_tags(result))
-    conclude(tracked, step, settings, result.metrics)
+    conclude(tracked, step, settings, result.metrics, said=result.note)
     return result
 
 

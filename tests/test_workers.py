@@ -86,8 +86,8 @@ def test_workers_at_once_have_each_trial_done_by_one_of_them(tmp_path: Path) -> 
     opened = [study(tmp_path, 12, number=number) for number in range(4)]
     at_once(4, lambda n: worker(opened[n], done[n]).work() and None)
     assert states(opened[0]) == ["COMPLETE"] * 12
-    numbers = [order["number"] for each in done for order in each.orders]
-    assert sorted(numbers) == list(range(12))
+    names = [order["name"] for each in done for order in each.orders]
+    assert sorted(names) == sorted(f"trial_{number}" for number in range(12))
     values = [trial.value for trial in opened[0].trials]
     assert values == [trial.params["lr"] for trial in opened[0].trials]
     assert values[0] == 0.5 and len(set(values)) == 12  # the settings as given come first
@@ -135,7 +135,8 @@ def test_a_dead_workers_trial_is_taken_at_once_by_one_worker(tmp_path: Path) -> 
     opened = [study(tmp_path, 3) for _ in done]
     at_once(3, lambda n: worker(opened[n], done[n]).work(to_the_end=True) and None)
     assert states(found) == ["COMPLETE"] * 3
-    assert sorted(order["number"] for each in done for order in each.orders) == [0, 1, 2]
+    names = [order["name"] for each in done for order in each.orders]
+    assert sorted(names) == ["trial_0", "trial_1", "trial_2"]
     assert found.trials[0].user_attrs[workers.RUN] == "run in MLflow"
     assert found.trials[0].user_attrs[queues.DIED] == 1
 

@@ -176,7 +176,7 @@ def _tracked(talk: Talk, order: Mapping[str, Any], doing: list[str]) -> dict[str
     """Train a trial in child runs of the study's; returns what it hands on."""
     from mammo.tracking import Branch, Tracking, store_in_plain_words
 
-    name, work = f"trial_{order['number']}", Path(order["work"])
+    name, work = order["name"], Path(order["work"])
     with store_in_plain_words(), Tracking(work, offline=order["offline"]) as tracking:
         launcher = partial(
             driver.launch,

@@ -1,6 +1,9 @@
 """Who proposes the next trial, and who stops an unpromising one: Optuna's samplers and pruners."""
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -52,13 +55,25 @@ def make_sampler(
     same `seed`, so that they do not propose the same point.
     """
     own = derive(seed, "search", worker, told) % 2**32
-    sampler: optuna.samplers.BaseSampler = SEARCHES[search](space, seed % 2**32, own)
+    with _experimental():
+        sampler: optuna.samplers.BaseSampler = SEARCHES[search](space, seed % 2**32, own)
     return sampler
 
 
 def make_pruner(pruner: str) -> "optuna.pruners.BasePruner":
-    made: optuna.pruners.BasePruner = PRUNERS[pruner]()
+    with _experimental():
+        made: optuna.pruners.BasePruner = PRUNERS[pruner]()
     return made
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    """Optuna warns of parts that it calls experimental, for years by now."""
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
 
 @SEARCHES.register("tpe")

@@ -26,6 +26,7 @@ PLAN = "mammo.plan"  # user attribute of a study, written when it is ready
 CHOSEN = "chosen"  # its configuration
 AGAIN = "again"  # how often the configuration was proposed before
 OWN = "own_values"  # of its own trainings; the trial's value is the mean over the repeats
+UNITS = "trainings"  # the metric of each of its trainings
 ERROR = "error"
 PATIENCE_S = 30.0  # for another process that is making the study
 
@@ -109,7 +110,9 @@ def complete(
     if not all(map(math.isfinite, own)):
         fail(study, proposal.trial, f"{plan.objective.metric} is {own[0]}")
         return own
+    goal = plan.objective.goals[0]
     proposal.trial.set_user_attr(OWN, own)
+    proposal.trial.set_user_attr(UNITS, [goal.of(each) for each in measured])
     earlier = [each.user_attrs[OWN] for each in repeats(study, proposal.chosen)]
     values = [mean(each) for each in zip(own, *earlier, strict=True)]
     study.tell(proposal.trial, values)

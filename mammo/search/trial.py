@@ -2,7 +2,7 @@
 
 Messages are lines of JSON. The worker sends an order, and an answer to each report:
 
-    {"number": 7, "trainings": [{"name": ..., "settings": {step: {...}}}], ...}
+    {"name": "trial_7", "trainings": [{"name": ..., "settings": {step: {...}}}], ...}
     {"go": true}, or false for a trial that is to end early
 
 The process sends, in this order:

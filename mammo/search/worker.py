@@ -153,7 +153,7 @@ class Worker:
             settings = {step: {**apart.get(step, {}), **own} for step, own in steps.items()}
             trainings.append({"name": unit.name, "settings": settings})
         return {
-            "number": proposal.number,
+            "name": f"{'finalist' if self.plan.only else 'trial'}_{proposal.number}",
             "chosen": dict(proposal.chosen),
             "metric": self.plan.objective.metric,
             "trainings": trainings,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
 from types import ModuleType
@@ -12,18 +13,19 @@ from mammo.classifiers.recipe import seeds_of
 from mammo.classifiers.weights import weights_digest
 from mammo.errors import ConfigError
 from mammo.run import Result, Run
+from mammo.search.conclusion import conclude
 from mammo.search.engines import PRUNERS, SEARCHES, check_engines
-from mammo.search.figures import figures
+from mammo.search.finalists import Rerun, finalist_name, finalist_plan, reruns
 from mammo.search.history import history
 from mammo.search.objective import Objective, read_folds, read_objective
-from mammo.search.outcome import counts, write_outcome
+from mammo.search.outcome import candidates
 from mammo.search.plan import Plan
 from mammo.search.queue import Queue
 from mammo.search.reading import FIXED, check_space, read_space
 from mammo.search.space import TRAINING, TRIAL_STEPS, Space
 from mammo.search.start import Start
 from mammo.search.storage import check_room, default_storage, open_storage
-from mammo.search.study import found_study, join_study
+from mammo.search.study import found_study, join_study, plan_of
 from mammo.search.trial import TrialProcess
 from mammo.search.worker import Worker
 from mammo.settings import Count, PositiveInt, one_of
@@ -133,7 +135,8 @@ def run(
     tell = partial(_tell, tracked, study, plan)
     Worker(study, plan, Start.read(study), TrialProcess(), told=tell).work(to_the_end=True)
     tell()
-    return _conclude(tracked, study, plan, _apart(settings)[TRAINING])
+    again = _finalists(study, plan, settings)
+    return conclude(tracked, study, plan, wired=_wired(settings), reruns=again)
 
 
 def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
@@ -148,7 +151,10 @@ def part(tracked: Run, number: int, of: int, **settings: Any) -> None:
     """Be worker `number`."""
     storage = _storage(_address(tracked, settings))
     study, plan = join_study(_name(tracked, settings), storage, worker=number + 1)
-    Worker(study, plan, Start.read(study), TrialProcess()).work()
+    more = bool(settings["finalists"])  # to do for all, once the last trial is over
+    Worker(study, plan, Start.read(study), TrialProcess()).work(to_the_end=more)
+    if not (Queue(study).waiting() or Queue(study).running()):
+        _finalists(study, plan, settings, worker=number + 1)
 
 
 def watch(tracked: Run, settings: Mapping[str, Any]) -> None:
@@ -174,6 +180,22 @@ def _found(tracked: Run, settings: Mapping[str, Any]) -> tuple["optuna.Study", P
     return study, plan
 
 
+def _finalists(
+    study: "optuna.Study", plan: Plan, settings: Mapping[str, Any], *, worker: int = 0
+) -> list[Rerun]:
+    """Train the best settings again with fresh seeds, in a study that all workers share."""
+    count = int(settings["finalists"])
+    if not (count and candidates(study)):
+        return []
+    asked = finalist_plan(study, plan, finalists=count, seeds=int(settings["finalist_seeds"]))
+    name, storage = finalist_name(study.study_name), study._storage
+    again = found_study(name, storage, asked, n_trials=len(asked.only), worker=worker)
+    start = replace(Start.read(study), timeout_s=0.0)  # that time was the search's
+    start.write(again)
+    Worker(again, plan_of(again), start, TrialProcess()).work(to_the_end=not worker)
+    return reruns(study, plan, again, plan_of(again))
+
+
 def _start(tracked: Run, settings: Mapping[str, Any]) -> Start:
     return Start(
         tracked.id,
@@ -189,15 +211,19 @@ def _start(tracked: Run, settings: Mapping[str, Any]) -> Start:
 
 def _apart(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Settings of each step, with what it works on and with."""
-    data, device = settings["data"], settings["device"]
-    wired = {
-        "train_generator": {"data": data},
-        "sample": {"generator": settings["generator"]},
-        TRAINING: {"data": data, "synthetic": settings["synthetic"]},
-    }
+    device, steps = settings["device"], settings["step_settings"]
     chosen = {} if device == "auto" else {"device": device}
-    steps = settings["step_settings"]
+    wired = _wired(settings)
     return {step: {**steps.get(step, {}), **own, **chosen} for step, own in wired.items()}
+
+
+def _wired(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each step works on."""
+    return {
+        "train_generator": {"data": settings["data"]},
+        "sample": {"generator": settings["generator"]},
+        TRAINING: {"data": settings["data"], "synthetic": settings["synthetic"]},
+    }
 
 
 def _with_steps(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,26 +252,6 @@ def _tell(tracked: Run, study: "optuna.Study", plan: Plan) -> None:
     for number, known in history(study, plan.objective, since=since):
         tracked.metrics(known, step=number)
         path.write_text(str(number))
-
-
-def _conclude(tracked: Run, study: "optuna.Study", plan: Plan, apart: Mapping[str, Any]) -> Result:
-    """Figures, table and best settings of the study as artifacts of the parent."""
-    total = counts(study)
-    if not total["trials/complete"]:
-        reasons = [
-            trial.user_attrs["error"] for trial in study.trials if "error" in trial.user_attrs
-        ]
-        why = reasons[-1] if reasons else "every trial was pruned or none had time"
-        raise ConfigError(f"no trial of study {study.study_name} was completed: {why}")
-    for name, figure in figures(study).items():
-        tracked.figure(name, figure)
-    frame = study.trials_dataframe(attrs=("number", "value", "state", "duration", "params"))
-    tracked.table("trials", frame)
-    write_outcome(tracked.folder / "study", study, plan, apart)
-    tracked.artifacts(tracked.folder / "study", "study")
-    metrics = {f"best/{plan.objective.metric}": float(study.best_value), **total}
-    outputs = {"study": tracked.uri("study"), "best": tracked.uri("study/best.yaml")}
-    return Result(outputs, metrics)
 
 
 def _plan(tracked: Run, settings: Mapping[str, Any]) -> Plan:

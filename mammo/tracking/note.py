@@ -44,10 +44,12 @@ def note(
     experiment_id: str,
     run_id: str,
     family: Sequence[Child] = (),
+    said: str = "",
 ) -> str:
-    """Markdown of a run that is done; with a `family`, the table of its children first."""
+    """Markdown of a run that is done: what the step `said` itself, its metrics, its children."""
     before = [f"**{step}**{_subject(settings, inputs)}", *_warnings(settings, inputs, metrics)]
     before += [verdict(metrics)] if "delta/auc" in metrics else []
+    before += [said] if said else []
     before.append(_table(metrics))
     after = f"Run again:\n\n```sh\n{command(step, settings, defaults)}\n```"
     for rows in ROWS:  # as many children as there is room for

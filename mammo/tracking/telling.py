@@ -43,7 +43,12 @@ def told(
 
 
 def conclude(
-    run: "TrackedRun", step: str, settings: Mapping[str, Any], metrics: Mapping[str, float]
+    run: "TrackedRun",
+    step: str,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    *,
+    said: str = "",
 ) -> None:
     """Write the note of a run that is done; of one with children say where to compare them."""
     known_at = run.tracking.outbox.server_id  # a child that an outage kept waiting has one of ours
@@ -58,6 +63,7 @@ def conclude(
         experiment_id=place,
         run_id=run.id,
         family=family,
+        said=said,
     )
     run.tags({NOTE: text})
     known = [each.run_id for each in alike(family)]
