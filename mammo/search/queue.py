@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,18 +48,8 @@ class Queue:
 
         self.study._thread_local.cached_all_trials = None  # the search is to see what is new
         for found in self.waiting():
-            number = found._trial_id
-            with suppress(optuna.exceptions.UpdateFinishedTrialError), uninterrupted():
-                # before it runs, so that who looks for the trials of dead workers finds whose it is
-                self.beat(number)
-                self._storage.set_trial_user_attr(number, WORKER, worker)
-                state = optuna.trial.TrialState.RUNNING
-                if not self._storage.set_trial_state_values(number, state=state):
-                    continue
-                trial = optuna.Trial(self.study, number)
-                if trial._cached_frozen_trial.user_attrs.get(WORKER) != worker:  # of who came late
-                    trial.set_user_attr(WORKER, worker)
-                return trial
+            if self._taken(found._trial_id, worker):
+                return optuna.Trial(self.study, found._trial_id)
         return None
 
     def beat(self, trial_id: int) -> None:
@@ -73,10 +63,9 @@ class Queue:
 
     def give_back(self, trial_id: int, worker: str) -> None:
         """Let another worker go on with a trial, at once."""
-        import optuna
-
-        if self.is_held(trial_id, worker):
-            self._storage.set_trial_state_values(trial_id, state=optuna.trial.TrialState.WAITING)
+        with self._locked(trial_id) as trial:
+            if trial.state == "RUNNING" and trial.said.get(WORKER) == worker:
+                trial.become("WAITING")
 
     def recover(self) -> list[int]:
         """Put the trials of dead workers back; returns the numbers of those this call put back."""
@@ -93,38 +82,93 @@ class Queue:
 
         return list(self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState[state],)))
 
-    def _recovered(self, trial_id: int) -> bool:
-        """Whether the worker of a trial was dead, and the trial is put back.
+    def _taken(self, trial_id: int, worker: str) -> bool:
+        """Whether the trial waited, and is now that of `worker`."""
+        with self._locked(trial_id) as trial:
+            if trial.state != "WAITING":
+                return False
+            trial.become("RUNNING")
+            trial.say(WORKER, worker)
+            trial.beat()
+            return True
 
-        The lock on its heartbeat keeps others out, those too who are about to begin with it.
-        """
-        import sqlalchemy
-        from optuna.storages._rdb import models
-        from optuna.trial import TrialState
+    def _recovered(self, trial_id: int) -> bool:
+        """Whether the worker of a trial was dead, and the trial is put back."""
+        with self._locked(trial_id) as trial:
+            worker = str(trial.said.get(WORKER, ""))
+            if trial.state != "RUNNING" or not (trial.silent_s > STALE_S or is_gone(worker)):
+                return False
+            deaths = int(trial.said.get(DIED, 0)) + 1
+            trial.say(DIED, deaths)
+            if deaths < DEATHS:
+                trial.become("WAITING")
+            else:
+                trial.say(ERROR, f"{deaths} workers died over it")
+                trial.become("FAIL")
+            return True
+
+    @contextmanager
+    def _locked(self, trial_id: int) -> Iterator["_Row"]:
+        """A trial in the database, which nobody else changes meanwhile."""
+        from optuna.storages._rdb.models import TrialModel
         from sqlalchemy.orm import Session
 
         with uninterrupted(), Session(self._database.engine) as session, session.begin():
-            heart = models.TrialHeartbeatModel.where_trial_id(trial_id, session, for_update=True)
-            trial = models.TrialModel.find_or_raise_by_id(trial_id, session)
-            if heart is None or trial.state != TrialState.RUNNING:
-                return False
-            now = session.execute(sqlalchemy.func.now()).scalar_one().replace(tzinfo=None)
-            said = {each.key: json.loads(each.value_json) for each in trial.user_attributes}
-            silent_s = (now - heart.heartbeat).total_seconds()
-            if not (silent_s > STALE_S or is_gone(str(said.get(WORKER, "")))):
-                return False
-            said[DIED] = int(said.get(DIED, 0)) + 1
-            trial.state = TrialState.WAITING
-            if said[DIED] >= DEATHS:
-                said[ERROR] = f"{said[DIED]} workers died over it"
-                trial.state, trial.datetime_complete = TrialState.FAIL, datetime.now()
-            for name in (DIED, *([ERROR] if trial.state == TrialState.FAIL else [])):
-                found = models.TrialUserAttributeModel.find_by_trial_and_key(trial, name, session)
-                if found is None:
-                    found = models.TrialUserAttributeModel(trial_id=trial_id, key=name)
-                    session.add(found)
-                found.value_json = json.dumps(said[name])
-            return True
+            yield _Row(session, TrialModel.find_or_raise_by_id(trial_id, session, for_update=True))
+
+
+class _Row:
+    """A trial within a transaction, by Optuna's own tables."""
+
+    def __init__(self, session: Any, row: Any) -> None:
+        self._session, self._row = session, row
+        self.state = str(row.state.name)
+        self.said = {each.key: json.loads(each.value_json) for each in row.user_attributes}
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last heartbeat, by the clock of the database."""
+        heart = self._heart()
+        return (self._now() - heart.heartbeat).total_seconds() if heart else 0.0
+
+    def become(self, state: str) -> None:
+        from optuna.trial import TrialState
+
+        self._row.state = TrialState[state]
+        if state == "RUNNING":
+            self._row.datetime_start = datetime.now()
+        if TrialState[state].is_finished():
+            self._row.datetime_complete = datetime.now()
+
+    def say(self, name: str, value: object) -> None:
+        """Set an attribute."""
+        from optuna.storages._rdb.models import TrialUserAttributeModel as Attribute
+
+        found = next((each for each in self._row.user_attributes if each.key == name), None)
+        if found is None:
+            found = Attribute(trial_id=self._row.trial_id, key=name)
+            self._session.add(found)
+        found.value_json = json.dumps(value)
+
+    def beat(self) -> None:
+        from optuna.storages._rdb.models import TrialHeartbeatModel
+
+        heart = self._heart()
+        if heart is None:
+            self._session.add(TrialHeartbeatModel(trial_id=self._row.trial_id))
+        else:
+            heart.heartbeat = self._now()
+
+    def _heart(self) -> Any:
+        from optuna.storages._rdb.models import TrialHeartbeatModel
+
+        return TrialHeartbeatModel.where_trial_id(self._row.trial_id, self._session)
+
+    def _now(self) -> datetime:
+        import sqlalchemy
+
+        now: datetime = self._session.execute(sqlalchemy.func.now()).scalar_one()
+        return now.replace(tzinfo=None)  # as Optuna keeps heartbeats
 
 
 def worker_id() -> str:

@@ -56,7 +56,7 @@ def test_the_best_settings_are_a_config_of_train_classifier(tmp_path: Path) -> N
         name: top[name] for name in ("real_percentage", "loss", "sampler", "epochs")
     }
     assert result.metrics["best/val/auc"] == hill(top, None).metrics["best/val/auc"]
-    assert run.figures == ["optimisation_history", "importance", "parallel_coordinate"]
+    assert {"optimisation_history", "importance", "parallel_coordinate"} <= set(run.figures)
 
 
 @pytest.mark.doors
@@ -109,9 +109,9 @@ def test_the_parent_has_the_history_of_the_search(tmp_path: Path) -> None:
     run, done, _ = search(tmp_path)
     own = [hill(given, None).metrics["best/val/auc"] for given in done.given]
     said = [(step, value) for name, value, step in run.history if name == "best/val/auc"]
-    assert said == [(n + 1, max(own[: n + 1])) for n in range(6)]
+    assert said[:6] == [(n + 1, max(own[: n + 1])) for n in range(6)]
     counted = [(step, value) for name, value, step in run.history if name == "trials/complete"]
-    assert counted == [(n + 1, n + 1) for n in range(6)]
+    assert counted[:6] == [(n + 1, n + 1) for n in range(6)]
 
 
 @pytest.mark.doors
