@@ -58,7 +58,7 @@ def check(settings: Mapping[str, Any]) -> None:
     """Refuse a space, goals and engines that do not go together."""
     base = {step: settings.get(step, {}) for step in TRIAL_STEPS}
     space = _space(settings)
-    objective = _objective(settings, folds=read_folds(settings["folds"], ()))
+    objective = _objective(settings, folds=read_folds(settings["folds"], None))
     check_engines(settings["search"], settings["pruner"], space, objective)
     _check_images(settings, space)
     training = base[TRAINING]
