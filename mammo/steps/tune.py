@@ -197,11 +197,13 @@ def _one_trial(
 def _plan(tracked: Run, settings: Mapping[str, Any]) -> Plan:
     """What is searched, on what; the same for every process that works on it."""
     space = _space(settings)
+    objective = _objective(settings, folds=read_folds(settings["folds"], _folds(tracked)))
+    check_engines(settings["search"], settings["pruner"], space, objective)
     steps = settings["step_settings"]
     own = {step: steps.get(step, {}) for step in _steps_run(settings, space)}
     return Plan(
         space=space,
-        objective=_objective(settings, folds=read_folds(settings["folds"], _folds(tracked))),
+        objective=objective,
         inputs={
             name: ",".join(each.digest for each in references)
             for name, references in tracked.inputs.items()
