@@ -186,7 +186,7 @@ def test_more_workers_than_the_server_has_room_for_are_refused(
         check_room(storage, free + 1)
     postgres.query(f"alter role {database.user} connection limit 4")
     check_room(storage, 4)
-    with pytest.raises(ConfigError, match="workers 5: .* allows its role 4 connections"):
+    with pytest.raises(ConfigError, match=r"workers 5: .* allows its role 4 connections"):
         check_room(storage, 5)
     check_room(open_storage(default_storage(tmp_path)), 1000)  # a file has no such limit
 
