@@ -70,7 +70,7 @@ def check(settings: Mapping[str, Any]) -> None:
     wired = {"data": settings["data"], "synthetic": "given" if _mixes(settings, space) else ""}
     base[TRAINING] = {**training, **wired}
     if training:
-        check_space(space, _modules(), base)
+        check_space(space, _modules(), {step: base[step] for step in _steps_run(settings, space)})
     if settings.get("workers", 1) != 1:
         raise ConfigError(f"workers {settings['workers']} is not available; use 1")
 
