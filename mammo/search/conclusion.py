@@ -13,6 +13,7 @@ from mammo.search.note import note
 from mammo.search.outcome import candidates, counts, errors, front, ranked, trials_table
 from mammo.search.plan import Plan
 from mammo.search.space import TRAINING
+from mammo.search.study import repeats
 
 if TYPE_CHECKING:
     import optuna
@@ -71,7 +72,8 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for step, settings in configs(plan, winner).items():
         name = "best.yaml" if step == TRAINING else f"best_{step}.yaml"
-        text = yaml.safe_dump({**wired.get(step, {}), **settings}, sort_keys=False)
+        references = {**wired.get(step, {}), **_made_by(study, winner, step)}
+        text = yaml.safe_dump({**references, **settings, **references}, sort_keys=False)
         (folder / name).write_text(text)
     tried = candidates(study)
     about = {
@@ -93,6 +95,13 @@ def write(
         ],
     }
     (folder / "study.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _made_by(study: "optuna.Study", winner: Mapping[str, Any], step: str) -> dict[str, str]:
+    """The references to what the winner's own trial made for `step`: images, or a generator."""
+    name = {TRAINING: "synthetic", "sample": "generator"}.get(step, "")
+    trial = next(iter(repeats(study, winner)))
+    return {name: trial.user_attrs[name]} if name in trial.user_attrs else {}
 
 
 def configs(plan: Plan, winner: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -39,7 +39,8 @@ def check_engines(search: str, pruner: str, space: Space, objective: Objective) 
             f"pruner {pruner!r} judges one objective, not {', '.join(several)}; use pruner none"
         )
     units = len(objective.units())
-    if pruner == "wilcoxon" and units < PAIRS:
+    known = objective.folds != ("all",)  # where the dataset has not been opened yet
+    if pruner == "wilcoxon" and known and units < PAIRS:
         raise ConfigError(
             f"pruner 'wilcoxon' compares trials training by training and needs {PAIRS} folds x "
             f"seeds, there are {units}; use median, or more folds or seeds"

@@ -118,11 +118,24 @@ def read_objective(
     return Objective(tuple(goals.values()), tuple(folds), tuple(seeds))
 
 
-def read_folds(text: str, known: Sequence[str]) -> tuple[str, ...]:
-    """The folds in "none", "all" (those `known` of the dataset) or "0,1"."""
+def read_folds(text: str, known: Sequence[str] | None) -> tuple[str, ...]:
+    """The folds in "none", "all" or "0,1", of the `known` ones of the dataset (None: not known)."""
     if text == "all":
-        return tuple(known)
+        if known is not None and not known:
+            raise ConfigError(
+                "folds 'all' is asked of a dataset that has no folds; preprocess it again with "
+                "--k_folds 5, or use folds none"
+            )
+        return tuple(known or ("all",))
     folds = tuple(each.strip() for each in text.split(","))
-    if folds != ("none",) and not all(each.isdecimal() for each in folds):
+    if folds == ("none",):
+        return folds
+    if not all(each.isdecimal() for each in folds):
         raise ConfigError(f"folds {text!r} should be none, all or numbers of folds, as 0,1")
+    for fold in folds:
+        if folds.count(fold) > 1:
+            raise ConfigError(f"folds {text!r} names fold {fold} twice; give each once")
+        if known is not None and fold not in known:
+            has = ", ".join(known) or "none"
+            raise ConfigError(f"folds {text!r} names fold {fold}, the dataset has {has}")
     return folds

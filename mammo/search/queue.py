@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
 
 BEAT_S = 20.0  # between two heartbeats of a trial that is worked on
 STALE_S = 90.0  # a trial whose heart was silent for so long has lost its worker
+_TRIED = 8  # trials that wait and are tried before a new look
 DEATHS = 3  # workers that a trial may take with it before it is to blame
 WORKER, DIED, ERROR = "worker", "workers_died", "error"  # attributes of a trial
 
@@ -47,9 +47,10 @@ class Queue:
         import optuna
 
         self.study._thread_local.cached_all_trials = None  # the search is to see what is new
-        for found in self.waiting():
-            if self._taken(found._trial_id, worker):
-                return optuna.Trial(self.study, found._trial_id)
+        while waiting := self._in("WAITING", most=_TRIED):
+            for trial_id in waiting:
+                if self._taken(trial_id, worker):
+                    return optuna.Trial(self.study, trial_id)
         return None
 
     def beat(self, trial_id: int) -> None:
@@ -58,8 +59,15 @@ class Queue:
 
     def is_held(self, trial_id: int, worker: str) -> bool:
         """Whether the trial is still that of `worker`, and nobody took him for dead."""
-        found = self._database.get_trial(trial_id)
-        return bool(found.state.name == "RUNNING" and found.user_attrs.get(WORKER) == worker)
+        import sqlalchemy
+        from optuna.storages._rdb.models import TrialModel
+        from optuna.storages._rdb.models import TrialUserAttributeModel as Attribute
+
+        asked = sqlalchemy.select(TrialModel.state, Attribute.value_json).join(Attribute)
+        asked = asked.where(TrialModel.trial_id == trial_id, Attribute.key == WORKER)
+        with self._database.engine.connect() as connection:
+            found = connection.execute(asked).one_or_none()
+        return bool(found and found[0].name == "RUNNING" and json.loads(found[1]) == worker)
 
     def give_back(self, trial_id: int, worker: str) -> None:
         """Let another worker go on with a trial, at once."""
@@ -69,18 +77,29 @@ class Queue:
 
     def recover(self) -> list[int]:
         """Put the trials of dead workers back; returns the numbers of those this call put back."""
-        return [each.number for each in self.running() if self._recovered(each._trial_id)]
+        found = [each for each in self._in("RUNNING") if self._recovered(each)]
+        return [self._database.get_trial(each).number for each in found]
 
-    def running(self) -> list["FrozenTrial"]:
-        return self._in("RUNNING")
+    @property
+    def is_over(self) -> bool:
+        """Whether no trial is left to be ended."""
+        return not (self.goes_on or self._in("WAITING", most=1))
 
-    def waiting(self) -> list["FrozenTrial"]:
-        return self._in("WAITING")
+    @property
+    def goes_on(self) -> bool:
+        """Whether somebody works on a trial."""
+        return bool(self._in("RUNNING", most=1))
 
-    def _in(self, state: str) -> list["FrozenTrial"]:
-        import optuna
+    def _in(self, state: str, *, most: int | None = None) -> list[int]:
+        """Ids of trials in a state, the first ones first; Optuna itself would read all of them."""
+        import sqlalchemy
+        from optuna.storages._rdb.models import TrialModel
+        from optuna.trial import TrialState
 
-        return list(self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState[state],)))
+        asked = sqlalchemy.select(TrialModel.trial_id).order_by(TrialModel.trial_id).limit(most)
+        asked = asked.where(TrialModel.study_id == self.study._study_id)
+        with self._database.engine.connect() as connection:
+            return list(connection.scalars(asked.where(TrialModel.state == TrialState[state])))
 
     def _taken(self, trial_id: int, worker: str) -> bool:
         """Whether the trial waited, and is now that of `worker`."""

@@ -3,6 +3,7 @@
 import inspect
 import math
 import random
+import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -69,16 +70,35 @@ def check_space(
     `settings` are those of each step without a proposal. Ranges are asked about at both ends.
     """
     for chosen in islice(_combinations(space), COMBINATIONS):
-        for step, own in space.by_step(chosen).items():
+        varied = space.by_step(chosen)
+        for step in settings:
+            own = varied.get(step, {})
             try:
-                modules[step].check({**settings.get(step, {}), **own})
+                modules[step].check({**_defaults(modules[step]), **settings[step], **own})
             except MammoError as error:
-                named = {name: value for name, value in own.items() if name in str(error)} or own
-                told = ", ".join(f"{name} {value}" for name, value in named.items())
-                raise ConfigError(
-                    f"space: {step} refuses a trial with {told}: {error}; "
-                    "leave it out, or give it a condition (when)"
-                ) from None
+                raise ConfigError(_refusal(step, own, str(error))) from None
+
+
+def _refusal(step: str, own: Mapping[str, Any], error: str) -> str:
+    """What a step says to settings of its `own` that the search would give it."""
+    to_blame = [name for name in own if re.search(rf"\b{name}\b", error)]
+    if not to_blame:
+        return f"{step}: {error}"
+    told = ", ".join(f"{name} {own[name]}" for name in to_blame)
+    return (
+        f"space: {step} refuses a trial with {told}: {error}; leave it out, or give it a "
+        "condition (when)"
+    )
+
+
+def _defaults(module: ModuleType) -> dict[str, Any]:
+    """Defaults of a step; a reference that must be given is, once a trial runs."""
+    known = inspect.signature(module.run).parameters.values()
+    return {
+        each.name: "given" if each.default is each.empty else each.default
+        for each in known
+        if each.kind is each.KEYWORD_ONLY
+    }
 
 
 def _combinations(space: Space) -> Iterator[dict[str, Value]]:

@@ -58,7 +58,7 @@ class Worker:
                 if trial is not None:
                     self._carry_out(trial)
                     self.told()
-                elif to_the_end and self._queue.running():
+                elif to_the_end and self._queue.goes_on:
                     self.told()
                     time.sleep(_LAST_S)
                 else:

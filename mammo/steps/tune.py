@@ -57,7 +57,7 @@ def check(settings: Mapping[str, Any]) -> None:
     seed = settings["seed"]
     base = {step: {**settings.get(step, {}), "seed": seed} for step in TRIAL_STEPS}
     space = _space(settings)
-    objective = _objective(settings, folds=read_folds(settings["folds"], ()))
+    objective = _objective(settings, folds=read_folds(settings["folds"], None))
     check_engines(settings["search"], settings["pruner"], space, objective)
     _check_images(settings, space)
     training = base[TRAINING]
@@ -69,7 +69,7 @@ def check(settings: Mapping[str, Any]) -> None:
     wired = {"data": settings["data"], "synthetic": "given" if _mixes(settings, space) else ""}
     base[TRAINING] = {**training, **wired}
     if TRAINING in settings:
-        check_space(space, _modules(), base)
+        check_space(space, _modules(), {step: base[step] for step in _steps_run(settings, space)})
     if settings["storage"]:
         check_room(_storage(str(settings["storage"])), int(settings["workers"]))
 
@@ -153,7 +153,7 @@ def part(tracked: Run, number: int, of: int, **settings: Any) -> None:
     study, plan = join_study(_name(tracked, settings), storage, worker=number + 1)
     more = bool(settings["finalists"])  # to do for all, once the last trial is over
     Worker(study, plan, Start.read(study), TrialProcess()).work(to_the_end=more)
-    if not (Queue(study).waiting() or Queue(study).running()):
+    if Queue(study).is_over:
         _finalists(study, plan, settings, worker=number + 1)
 
 
@@ -257,11 +257,13 @@ def _tell(tracked: Run, study: "optuna.Study", plan: Plan) -> None:
 def _plan(tracked: Run, settings: Mapping[str, Any]) -> Plan:
     """What is searched, on what; the same for every process that works on it."""
     space = _space(settings)
+    objective = _objective(settings, folds=read_folds(settings["folds"], _folds(tracked)))
+    check_engines(settings["search"], settings["pruner"], space, objective)
     steps = settings["step_settings"]
     own = {step: steps.get(step, {}) for step in _steps_run(settings, space)}
     return Plan(
         space=space,
-        objective=_objective(settings, folds=read_folds(settings["folds"], _folds(tracked))),
+        objective=objective,
         inputs={
             name: ",".join(each.digest for each in references)
             for name, references in tracked.inputs.items()

@@ -14,6 +14,8 @@ from mammo.errors import ConfigError
 from mammo.search.reading import check_space, read_space
 from mammo.search.space import Dimension, Space, parents_first
 
+TRAINING = {"train_classifier": SETTINGS["train_classifier"]}
+
 
 def test_the_default_space_mixes_where_there_is_something_to_mix() -> None:
     found = read_space("", synthetic=True, modules=MODULES)
@@ -128,7 +130,13 @@ def test_a_choice_that_the_step_refuses_is_told_before(
     said: Any, expected: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
-        check_space(space(said, tmp_path), MODULES, SETTINGS)
+        check_space(space(said, tmp_path), MODULES, TRAINING)
+
+
+def test_what_is_wrong_without_the_space_is_not_laid_at_its_door(tmp_path: Path) -> None:
+    said = space({"sample.steps": [10, 20]}, tmp_path)
+    with pytest.raises(ConfigError, match=r"^sample: count 0 and counts '': give one of them"):
+        check_space(said, MODULES, SETTINGS)
 
 
 def test_with_its_condition_the_step_takes_it(tmp_path: Path) -> None:
@@ -138,7 +146,7 @@ def test_with_its_condition_the_step_takes_it(tmp_path: Path) -> None:
     }
     found = space(said, tmp_path)
     assert [each.name for each in found] == ["loss", "focal_gamma"]
-    check_space(found, MODULES, SETTINGS)
+    check_space(found, MODULES, TRAINING)
     assert list(found.configurations(lambda each: each.choices)) == [
         {"loss": "ce"},
         {"loss": "focal", "focal_gamma": 1.0},
