@@ -142,7 +142,7 @@ def efficiency(uri: str, figure: str) -> None:
 
 
 def _together(uri: str, count: int) -> float:
-    """Seconds from the first beginning of a trial to the last end, by workers that are all there."""
+    """Seconds from the first beginning of a trial to the last end, once all workers are there."""
     name = f"{count} workers"
     study = found_study(name, open_storage(uri), PLAN, n_trials=count * EACH)
     words = [sys.executable, __file__, "worker", "--uri", uri, "--name", name]

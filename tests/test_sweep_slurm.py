@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,10 @@ class Sweep:
         return worker
 
     def _in_training(self) -> tuple[WorkerSeen, Any] | None:
-        saved = {
-            json.loads((each.parents[1] / "run.json").read_text())["run_id"]
-            for each in (self.folder / "home").glob("runs/*/checkpoints/last.ckpt")
-        }
+        saved = set[str]()
+        for each in (self.folder / "home").glob("runs/*/checkpoints/last.ckpt"):
+            with suppress(FileNotFoundError):  # its training has ended meanwhile
+                saved.add(json.loads((each.parents[1] / "run.json").read_text())["run_id"])
         for worker in self.workers():
             (trial,) = [each for each in self.study.trials if each.number == worker.trial]
             new = trial.number not in self.hit and worker.pid not in self.pids
@@ -102,7 +102,9 @@ def hurried(slurm: Slurm) -> Iterator[None]:
             waits = slurm.ask("squeue", "-h", "-t", "PENDING", "-o", "%A %r", check=False)
             for line in waits.splitlines():
                 job, _, reason = line.partition(" ")
-                if reason == "BeginTime":
+                if "held" in reason:  # its node was not ready again
+                    slurm.ask("scontrol", "release", job, check=False)
+                elif reason == "BeginTime":
                     slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
 
     thread = threading.Thread(target=hurry)

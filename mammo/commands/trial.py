@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from math import isfinite
@@ -83,7 +84,8 @@ class Talk:
         self._heard, self._said = heard, said
 
     def say(self, **message: Any) -> None:
-        os.write(self._said, json.dumps(message).encode() + b"\n")
+        with suppress(BrokenPipeError):  # the worker is gone, which is noticed elsewhere
+            os.write(self._said, json.dumps(message).encode() + b"\n")
 
     def hear(self) -> dict[str, Any] | None:
         """The next line, byte by byte: what follows may be another process's. None at the end."""

@@ -61,6 +61,8 @@ class Order:
         place = _place(self.folder)
         place.mkdir(parents=True, exist_ok=True)
         partial = place / f"{name}.partial"
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600)  # an address among the settings may hold a password
         partial.write_text(text + "\n")
         partial.replace(place / f"{name}.json")
 

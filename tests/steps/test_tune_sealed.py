@@ -7,6 +7,7 @@ from typing import Any
 import classifier_data
 import numpy as np
 import pytest
+import trials
 
 from mammo.data.dataset import Dataset
 from mammo.driver import defaults
@@ -30,7 +31,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     return rows
 
 
-def search(folder: Path, data: Dataset, **settings: Any) -> tuple[MemoryRun, Result]:
+def search(
+    folder: Path, data: Dataset, **settings: Any
+) -> tuple[MemoryRun, trials.InThread, Result]:
     """The whole step, its trainings real."""
     (folder / "space.yaml").write_text(SPACE)
     run = classifier_data.tracked(folder, data)
@@ -45,19 +48,22 @@ def search(folder: Path, data: Dataset, **settings: Any) -> tuple[MemoryRun, Res
         }, data="data")  # fmt: skip
         return result
 
-    run.answers["train_classifier"] = train
+    carried_out = trials.InThread(train)
     base = {**defaults(train_classifier), **classifier_data.TINY}
     given = {**defaults(tune), "space": str(folder / "space.yaml"), "search": "grid",
              "pruner": "none", "n_trials": 2, **settings}  # fmt: skip
     tune.check({**given, "data": "data", "train_classifier": base})
-    return run, tune.run(run, data="data", step_settings={"train_classifier": base}, **given)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "TrialProcess", lambda: carried_out)
+        result = tune.run(run, data="data", step_settings={"train_classifier": base}, **given)
+    return run, carried_out, result
 
 
 @pytest.mark.doors
 def test_the_test_images_of_a_hold_out_are_not_opened(tmp_path: Path, read: set[int]) -> None:
     data = classifier_data.write(tmp_path / "data")
     read.clear()
-    _, result = search(tmp_path, data)
+    _, _, result = search(tmp_path, data)
     split = data.manifest["split"].to_numpy()
     assert result.metrics["trials/complete"] == 2
     assert read == set(np.flatnonzero(split != "test"))
@@ -69,18 +75,18 @@ def test_nor_are_those_of_the_fold_that_is_scored(tmp_path: Path, read: set[int]
     """Its inner validation patients choose; the fold itself is for who trains the winner."""
     data = classifier_data.write(tmp_path / "data", folds=3)
     read.clear()
-    run, result = search(tmp_path, data, folds="1")
+    _, done, result = search(tmp_path, data, folds="1")
     fold = data.manifest["fold"].to_numpy()
     assert result.metrics["trials/complete"] == 2
     assert read == set(np.flatnonzero(fold != 1))
-    assert {given["score_fold"] for _, given in run.launched} == {False}
+    assert {given["score_fold"] for given in done.given} == {False}
 
 
 @pytest.mark.doors
 def test_a_trial_over_two_folds_is_their_mean(tmp_path: Path) -> None:
     data = classifier_data.write(tmp_path / "data", folds=3)
-    run, result = search(tmp_path, data, folds="0,2", n_trials=1)
-    assert [given["folds"] for _, given in run.launched] == ["0", "2"]
+    run, done, result = search(tmp_path, data, folds="0,2", n_trials=1)
+    assert [given["folds"] for given in done.given] == ["0", "2"]
     table = run.tables["trials"]
     singles = [
         train_alone(tmp_path / f"alone{fold}", data, fold).metrics["best/val/auc"]
