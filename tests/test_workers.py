@@ -10,7 +10,7 @@ import optuna
 import pytest
 import trials
 
-from mammo.errors import DataError
+from mammo.errors import ConfigError, DataError
 from mammo.run import Listener, Result, Stopped
 from mammo.search import queue as queues
 from mammo.search import worker as workers
@@ -265,3 +265,44 @@ def test_a_failed_training_fails_its_trial_alone(tmp_path: Path) -> None:
     worker(found, trials.InThread(fails)).work()
     assert states(found) == ["FAIL", "COMPLETE"]
     assert found.trials[0].user_attrs["error"] == "no image of class benign"
+
+
+def test_a_storage_that_is_away_for_a_while_costs_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes away while a trial reports, and when the worker tries again."""
+    from sqlalchemy.exc import OperationalError
+
+    found, failures = study(tmp_path, 2), [True, True]
+    for name in ("is_held", "give_back"):
+        real = getattr(Queue, name)
+
+        def broken(self: Queue, trial_id: int, worker: str, real: Any = real) -> Any:
+            if failures:
+                failures.pop()
+                raise OperationalError("", {}, Exception("connection refused"))
+            return real(self, trial_id, worker)
+
+        monkeypatch.setattr(Queue, name, broken)
+    monkeypatch.setattr(workers, "_LAST_S", 0.01)
+    done = trials.InThread(auc)
+    assert worker(found, done).work() == 2
+    assert states(found) == ["COMPLETE", "COMPLETE"]
+    assert [order["name"] for order in done.orders] == ["trial_0", "trial_0", "trial_1"]
+
+
+def test_a_storage_that_stays_away_ends_the_worker_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    def broken(*_: Any) -> Any:
+        raise OperationalError("", {}, Exception("connection refused"))
+
+    found = study(tmp_path, 1)
+    for name in ("is_held", "give_back"):
+        monkeypatch.setattr(Queue, name, broken)
+    monkeypatch.setattr(workers, "_LAST_S", 0.01)
+    monkeypatch.setattr(workers, "_AWAY_S", 0.0)
+    with pytest.raises(ConfigError, match=r"storage of study test does not answer \(connection"):
+        worker(found, trials.InThread(auc)).work()

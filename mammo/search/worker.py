@@ -6,9 +6,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mammo.errors import ConfigError
 from mammo.run import Pruned, Stopped
 from mammo.search.objective import HOURS
 from mammo.search.plan import Plan
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("mammo")
 RUN, SPENT, BATCH = "run_id", "hours", "batch_size"  # attributes of a trial
 _POLL_S = 1.0  # between looks at the clock while a trial goes on
+_AWAY_S = 300.0  # that a storage may be away
 _LAST_S = 1.0  # between looks at the trials that others work on
 
 
@@ -42,6 +45,7 @@ class Worker:
         self._queue = Queue(self.study)
         self._done = 0  # trials that ended here
         self._number = -1  # of the trial that goes on
+        self._held = -1  # its id
         self._beat = 0.0
         self._deadline = self.start.deadline(self.study)
 
@@ -53,21 +57,52 @@ class Worker:
         self._say()
         try:
             while not self._is_over():
-                self._queue.recover()
-                trial = self._queue.take(self.name)
-                if trial is not None:
-                    self._carry_out(trial)
-                    self.told()
-                elif to_the_end and self._queue.goes_on:
-                    self.told()
-                    time.sleep(_LAST_S)
-                else:
-                    break
+                try:
+                    if not self._step(to_the_end=to_the_end):
+                        break
+                except storage_errors() as error:
+                    self._wait_for_storage(error)
         finally:
             self._number = -1
-            self._say(over=True)
+            with suppress(*storage_errors()):
+                self._say(over=True)
             self.trials.close()
         return self._done
+
+    def _step(self, *, to_the_end: bool) -> bool:
+        """Do a trial, or wait a little; False where nothing is left to do."""
+        self._queue.recover()
+        trial = self._queue.take(self.name)
+        if trial is not None:
+            self._held = trial._trial_id
+            self._carry_out(trial)
+            self._held = -1
+            self.told()
+            return True
+        if not (to_the_end and self._queue.goes_on):
+            return False
+        self.told()
+        time.sleep(_LAST_S)
+        return True
+
+    def _wait_for_storage(self, error: Exception) -> None:
+        """Wait until the storage answers again; the trial that was cut off waits to go on."""
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        LOG.warning("tune: the storage of the study does not answer: %s", reason)
+        deadline = time.monotonic() + _AWAY_S
+        while True:
+            time.sleep(_LAST_S)
+            try:
+                if self._held >= 0:
+                    self._queue.give_back(self._held, self.name)
+                    self._held = -1
+                return
+            except storage_errors():
+                if time.monotonic() > deadline:
+                    raise ConfigError(
+                        f"the storage of study {self.study.study_name} does not answer ({reason}); "
+                        "start it and the same command again"
+                    ) from None
 
     def _carry_out(self, trial: "optuna.Trial") -> None:
         """Have one trial done; who is told to stop gives it back."""
@@ -232,6 +267,14 @@ class _Ending:
             reason = self.failed or self.crash
             LOG.warning("tune: trial %d failed: %s", number, reason)
             fail(study, proposal.trial, reason)
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What is raised while a database is away."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+
+    return StorageInternalError, OperationalError, InterfaceError, TimeoutError
 
 
 def _goes_on(progress: Progress, message: Message) -> bool:
