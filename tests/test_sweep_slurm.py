@@ -117,6 +117,16 @@ def hurried(slurm: Slurm) -> Iterator[None]:
 
 
 @contextmanager
+def stopped(slurm: Slurm, node: str) -> Iterator[None]:
+    """Take a node away."""
+    slurm.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    try:
+        yield
+    finally:
+        slurm.ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
+
+
+@contextmanager
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Sweep]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     data = write(tmp_path / "datasets")
@@ -144,7 +154,7 @@ def test_a_sweep_ends_each_trial_once_whatever_happens_to_its_workers(
 ) -> None:
     with hurried(slurm), sweep(tmp_path, monkeypatch, n_trials=24, workers=4) as going:
         together = going.until("four workers", lambda: len(w := going.workers()) == 4 and w)
-        jobs = slurm.ask("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%A %N").splitlines()
+        jobs = slurm.ask("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%i %N").splitlines()
         nodes = dict(line.split() for line in jobs)
         places = sorted((nodes[each.job], each.gpus) for each in together)
         assert places == [("n1", "0"), ("n1", "1"), ("n2", "0"), ("n2", "1")]
@@ -153,11 +163,14 @@ def test_a_sweep_ends_each_trial_once_whatever_happens_to_its_workers(
         # as Slurm tells a job whose time is nearly over
         slurm.ask("scancel", "--signal=USR2", going.in_training().job)
         slurm.ask("scancel", going.in_training().job)
-        node = slurm.ask("squeue", "-h", "-j", going.in_training().job, "-o", "%N")
-        slurm.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
-        slurm.ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
-        going.in_training()
-        slurm.ask("sbatch", "-p", "urgent", "-N2", "-c2", "-o", "/dev/null", "--wrap=true")
+        lost = going.in_training()
+        node = slurm.ask("squeue", "-h", "-j", lost.job, "-o", "%N")
+        with stopped(slurm, node):
+            going.until("an end on the node", lambda: not Path(f"/proc/{lost.pid}").exists())
+            going.until("an empty node", lambda: not slurm.ask("squeue", "-h", "-w", node))
+        pushed = going.in_training()
+        node = slurm.ask("squeue", "-h", "-j", pushed.job, "-o", "%N")
+        slurm.ask(*("sbatch", "-p", "urgent", "-w", node, "-c2", "-o", "/dev/null", "--wrap=true"))
 
         assert going.process.wait(timeout=600) == 0, (tmp_path / "tune.log").read_text()[-3000:]
     line = json.loads((tmp_path / "out").read_text().splitlines()[-1])

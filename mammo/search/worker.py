@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from mammo.errors import ConfigError
 from mammo.run import Pruned, Stopped
-from mammo.search.objective import HOURS
+from mammo.search.ending import Ending
 from mammo.search.plan import Plan
 from mammo.search.queue import BEAT_S, Queue, uninterrupted, worker_id
 from mammo.search.start import Start
-from mammo.search.study import Progress, Proposal, complete, fail, propose, prune
+from mammo.search.study import Progress, Proposal, propose
 from mammo.search.trial import Message, Trials
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ class Worker:
             ending.tell(self.study, self.plan, proposal, spent + (time.monotonic() - began) / 3600)
         self._done += 1
 
-    def _attended(self, proposal: Proposal) -> "_Ending":
+    def _attended(self, proposal: Proposal) -> "Ending":
         """Have a trial done until it ends for good; once more where memory ran out."""
         order = self._order(proposal)
         while True:
@@ -141,8 +140,8 @@ class Worker:
             LOG.warning("tune: trial %d again with batch_size %d", proposal.number, size)
             proposal.trial.set_user_attr(BATCH, size)
 
-    def _once(self, proposal: Proposal, order: Mapping[str, Any]) -> "_Ending":
-        progress, ending = Progress(self.plan, proposal), _Ending()
+    def _once(self, proposal: Proposal, order: Mapping[str, Any]) -> "Ending":
+        progress, ending = Progress(self.plan, proposal), Ending()
         self.trials.start(order)
         while True:
             message = self.trials.receive(_POLL_S)
@@ -163,7 +162,7 @@ class Worker:
             elif not ending.take(message):
                 self.trials.answer(go=_goes_on(progress, message))
 
-    def _bury(self, ending: "_Ending") -> None:
+    def _bury(self, ending: "Ending") -> None:
         """Have the runs ended of a trial whose process could not do so."""
         if ending.crash and ending.runs:
             said = {"bury": ending.runs, "error": ending.crash}
@@ -210,7 +209,7 @@ class Worker:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-            "job": os.environ.get("SLURM_JOB_ID", ""),
+            "job": _job(),
             "beat": time.time(),
             "trial": self._number,
             "done": self._done,
@@ -219,54 +218,10 @@ class Worker:
         self.study.set_user_attr(f"mammo.worker.{self.name}", about)
 
 
-@dataclass
-class _Ending:
-    """How a trial ended, as far as it has been told."""
-
-    measured: list[dict[str, float]] = field(default_factory=list)
-    done: bool = False
-    outputs: Mapping[str, str] = field(default_factory=dict)
-    pruned: str = ""
-    failed: str = ""
-    memory: str = ""  # the step whose memory ran out
-    stopped: int = 0
-    code: int = 0
-    runs: list[str] = field(default_factory=list)  # in MLflow, the trial's own first
-
-    @property
-    def crash(self) -> str:
-        """How its process ended without saying what came of it; empty where it did."""
-        told = self.done or self.pruned or self.failed or self.stopped
-        return "" if told else _crash(self.code)
-
-    def take(self, message: Message) -> bool:
-        """Keep what a message says of the end; False for a report that wants an answer."""
-        if "training" in message:
-            self.measured.append(message["training"])
-        for name in ("pruned", "failed", "memory", "stopped"):
-            setattr(self, name, message.get(name, getattr(self, name)))
-        if "done" in message:
-            self.done, self.outputs = True, message["done"]
-        return not message.keys() & {"training", "epoch"}
-
-    def tell(self, study: "optuna.Study", plan: Plan, proposal: Proposal, hours: float) -> None:
-        """Tell the study."""
-        number = proposal.number
-        if self.pruned:
-            LOG.info("tune: trial %d pruned: %s", number, self.pruned)
-            prune(study, proposal.trial)
-        elif self.done:
-            for name, uri in self.outputs.items():
-                proposal.trial.set_user_attr(name, uri)
-            shared = hours / len(self.measured)
-            values = complete(
-                study, plan, proposal, [{**each, HOURS: shared} for each in self.measured]
-            )
-            LOG.info("tune: trial %d: %s %.4f", number, plan.objective.metric, values[0])
-        else:
-            reason = self.failed or self.crash
-            LOG.warning("tune: trial %d failed: %s", number, reason)
-            fail(study, proposal.trial, reason)
+def _job() -> str:
+    """The job of Slurm that this is, empty for none."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
@@ -297,14 +252,3 @@ def _halved(order: Mapping[str, Any], step: str) -> bool:
             return False
         settings["batch_size"] = int(settings["batch_size"]) // 2
     return True
-
-
-def _crash(code: int) -> str:
-    if code >= 0:
-        return f"its process ended without a word (exit code {code})"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = "; was the machine out of memory?" if -code == signal.SIGKILL else ""
-    return f"its process was ended by {name}{hint}"
