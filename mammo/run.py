@@ -29,6 +29,7 @@ class Result:
     outputs: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     digest: str = ""  # of the main output
+    note: str = ""  # markdown for the run's page, above what every run says
 
 
 Listener = Callable[[Mapping[str, float], "int | None"], None]

@@ -224,7 +224,8 @@ class Experiment:
             for path in write_mix(mixed, tracked.folder):
                 tracked.artifacts(path)
             tracked.metrics(counts(mixed.mix))
-        material = Material(data, rows.train, rows.val, rows.scored, str(fold))
+        scored = rows.scored if self.settings["score_fold"] else rows.scored[:0]
+        material = Material(data, rows.train, rows.val, scored, str(fold))
         if self.weights.model is not None:
             check_ground(self.weights.model, material)
         return overfitting(material, self.recipe.overfit, seed)

@@ -36,6 +36,7 @@ def check_settings(settings: Settings, defaults: Settings) -> None:
             "or a file, or finetune full"
         )
     _check_runs(settings, defaults)
+    _check_scoring(settings)
     _check_phases(settings, defaults)
     _check_epochs(settings, defaults)
     _check_shares(settings)
@@ -71,6 +72,15 @@ def _check_runs(settings: Settings, defaults: Settings) -> None:
             f"val_fraction {settings['val_fraction']:g} has no effect with folds none, whose "
             "validation patients the dataset names; preprocess it with that val_fraction, or "
             "choose folds"
+        )
+
+
+def _check_scoring(settings: Settings) -> None:
+    """Refuse to leave a fold unscored where there is none, or where all are pooled."""
+    if not settings["score_fold"] and not str(settings["folds"]).isdecimal():
+        raise ConfigError(
+            f"score_fold false with folds {settings['folds']!r}: only a single fold can be left "
+            "unscored; give the number of a fold"
         )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ class Order:
         place = _place(self.folder)
         place.mkdir(parents=True, exist_ok=True)
         partial = place / f"{name}.partial"
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600)  # an address among the settings may hold a password
         partial.write_text(text + "\n")
         partial.replace(place / f"{name}.json")
 
@@ -78,11 +80,10 @@ class Order:
         gather = Command([*words, GATHER], place / f"{GATHER}.log", 1 if parts else nodes)
         return parts, gather
 
-    def do_parts(self, launcher: Launcher) -> None:
-        """Have the parts done, and wait; an error where one was not."""
+    def do_parts(self, launcher: Launcher, *, meanwhile: Callable[[], None]) -> None:
+        """Have the parts done, and wait; `meanwhile` is called now and then."""
         self.write()
-        launcher.start(self.commands()[0], name=self.step).wait()
-        self.refuse_undone()
+        launcher.start(self.commands()[0], name=self.step).wait(meanwhile)
 
     def start(self, launcher: Launcher, *, at_once: int = 0) -> "Going":
         """Have the parts and the gathering done."""

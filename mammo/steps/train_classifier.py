@@ -160,6 +160,7 @@ def run(
     seeds: str = "",
     jobs: PositiveInt = 1,
     val_fraction: Fraction = 0.15,
+    score_fold: bool = True,
     limit: Count = 0,
     overfit: Fraction = 0.0,
     aggregate: Aggregate = "mean",
@@ -250,6 +251,7 @@ def run(
         seeds: several seeds, as 0,1,2; empty for seed alone
         jobs: folds and seeds that train at once, in processes; GPUs are dealt out in turn
         val_fraction: share of the other folds' patients that validate a fold
+        score_fold: score the fold at the end; false leaves it unopened, for who still chooses
         limit: patients to train on, the class shares kept; 0 for all
         overfit: share of the training patients to learn by heart, a check and no result; 0 for off
         aggregate: a patient's score is the mean or the max of the images', or none judges images

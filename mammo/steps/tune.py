@@ -2,27 +2,33 @@
 
 import hashlib
 import json
-import logging
-import time
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache, partial
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from mammo.classifiers.recipe import seeds_of
 from mammo.classifiers.weights import weights_digest
-from mammo.errors import ConfigError, MammoError
-from mammo.run import Pruned, Result, Run
+from mammo.errors import ConfigError
+from mammo.run import Result, Run
+from mammo.search.conclusion import conclude
+from mammo.search.engines import PRUNERS, SEARCHES, check_engines
+from mammo.search.finalists import Rerun, finalist_name, finalist_plan, reruns
+from mammo.search.history import history
+from mammo.search.objective import Objective, read_folds, read_objective
+from mammo.search.outcome import candidates
+from mammo.search.plan import Plan
+from mammo.search.queue import Queue
+from mammo.search.reading import FIXED, check_space, read_space
+from mammo.search.space import TRAINING, TRIAL_STEPS, Space
+from mammo.search.start import Start
+from mammo.search.storage import check_room, default_storage, open_storage
+from mammo.search.study import found_study, join_study, plan_of
+from mammo.search.trial import TrialProcess
+from mammo.search.worker import Worker
 from mammo.settings import Count, PositiveInt, one_of
-from mammo.tuning import (
-    PRUNERS,
-    SEARCHES,
-    anchors,
-    counts,
-    figures,
-    left_behind,
-    open_study,
-    read_space,
-    spread,
-    suggest,
-)
 
 if TYPE_CHECKING:
     import optuna
@@ -33,39 +39,45 @@ else:
     SearchName = one_of(SEARCHES)
     PrunerName = one_of(PRUNERS)
 
-LOG = logging.getLogger("mammo")
-INPUTS = {"data": "dataset", "synthetic": "dataset"}
+SPARE_PARTS = True  # what workers left undone, the step itself does
+INPUTS = {"data": "dataset", "synthetic": "dataset", "generator": "model"}
 SEVERAL = ("synthetic",)
-NESTED = {"train_classifier": "train_classifier"}
-WIRED = {"train_classifier": ("data", "synthetic")}
-METRICS = ("val/auc", "val/pr_auc", "val/balanced_accuracy", "val/f1", "val/loss")
+NESTED = {step: step for step in TRIAL_STEPS}
+WIRED = {
+    "train_generator": ("data", "fold"),
+    "sample": ("generator",),
+    "train_classifier": ("data", "synthetic"),
+}
+# Settings that do not change what a training computes, and may differ from start to start.
+_APART = ("device", "workers", "jobs", "upload_minutes", "logger")
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    space = read_space(str(settings["space"]), synthetic=bool(settings["synthetic"]))
-    steps = settings.get("train_classifier", {})
-    unknown = sorted(set(space) - set(steps)) if steps else []
-    if unknown:
-        raise ConfigError(f"space: {unknown[0]!r} is no setting of train_classifier")
-    if "real_percentage" in space and not settings["synthetic"]:
-        raise ConfigError("space has real_percentage but synthetic is empty; give a dataset to mix")
-    if settings["metric"] not in METRICS:
-        known = ", ".join(METRICS)
+    """Refuse a space, goals and engines that do not go together."""
+    seed = settings["seed"]
+    base = {step: {**settings.get(step, {}), "seed": seed} for step in TRIAL_STEPS}
+    space = _space(settings)
+    objective = _objective(settings, folds=read_folds(settings["folds"], None))
+    check_engines(settings["search"], settings["pruner"], space, objective)
+    _check_images(settings, space)
+    training = base[TRAINING]
+    if training.get("folds", "none") != "none" or training.get("seeds", ""):
         raise ConfigError(
-            f"metric {settings['metric']!r} cannot be searched; choose one of {known}"
+            "train_classifier.folds and .seeds: give tune's folds and seeds, over which each "
+            "trial is averaged"
         )
-    if steps.get("folds", "none") == "all" or "," in str(steps.get("seeds", "")):
-        raise ConfigError(
-            "train_classifier.folds and .seeds: a trial is one training; give one fold, one seed"
-        )
-    if settings.get("workers", 1) != 1:
-        raise ConfigError(f"workers {settings['workers']} is not available; use 1")
+    wired = {"data": settings["data"], "synthetic": "given" if _mixes(settings, space) else ""}
+    base[TRAINING] = {**training, **wired}
+    if TRAINING in settings:
+        check_space(space, _modules(), {step: base[step] for step in _steps_run(settings, space)})
+    if settings["storage"]:
+        check_room(_storage(str(settings["storage"])), int(settings["workers"]))
 
 
 def source_digest(settings: Mapping[str, Any]) -> str:
     """Digest of the space and the weights' file: other contents under one path are another run."""
-    space = json.dumps(read_space(str(settings["space"]), synthetic=True), sort_keys=True)
-    weights = settings.get("train_classifier", {}).get("weights", "none")
+    space = json.dumps(_space({**settings, "synthetic": "any"}).described(), sort_keys=True)
+    weights = settings.get(TRAINING, {}).get("weights", "none")
     return hashlib.sha256((space + weights_digest(weights)).encode()).hexdigest()
 
 
@@ -74,14 +86,21 @@ def run(
     *,
     data: str,
     synthetic: str = "",
+    generator: str = "",
     n_trials: PositiveInt = 20,
     space: str = "",
     study_name: str = "",
     storage: str = "",
     workers: PositiveInt = 1,
     metric: str = "val/auc",
+    objectives: str = "",
+    folds: str = "none",
+    seeds: str = "",
     search: SearchName = "tpe",
     pruner: PrunerName = "median",
+    finalists: Count = 0,
+    finalist_seeds: PositiveInt = 3,
+    halve_batch: bool = False,
     timeout_s: Count = 0,
     seed: int = 0,
     device: str = "auto",
@@ -92,119 +111,227 @@ def run(
     Args:
         data: dataset of real images.
         synthetic: synthetic datasets to mix in, with commas between.
+        generator: trained generator of which each trial draws its synthetic images instead.
         n_trials: number of trials of the study, those of earlier starts included.
         space: YAML of what varies; empty for real_percentage, loss and sampler.
         study_name: name of the study; an existing one is continued.
         storage: Optuna's storage URL; empty for a file in the work folder.
-        workers: processes that take trials.
+        workers: processes that take trials, a GPU or a share of the cores for each.
         metric: validation metric to optimise; test images are never opened.
+        objectives: further goals, as synthetic_share,gpu_hours; name:up or name:down turns one.
+        folds: none for the hold-out, all, or numbers as 0,1: a trial is the mean over them.
+        seeds: of each trial's trainings, as 0,1,2; empty for seed alone.
         search: who proposes the next trial.
         pruner: who stops an unpromising one.
+        finalists: best settings that are trained again on fresh seeds; 0 for none.
+        finalist_seeds: fresh seeds of each.
+        halve_batch: train a trial with half the batch where memory runs out, down to one image.
         timeout_s: no new trial after so many seconds; 0 for no limit.
-        seed: seed of the search and of every training.
+        seed: seed of the search and, without seeds, of every training.
         device: of every training: auto (train_classifier.device), cpu, cuda or cuda:<number>.
     """
-    base = {**step_settings.get("train_classifier", {}), "data": data, "synthetic": synthetic}
-    dimensions = read_space(space, synthetic=bool(synthetic))
-    study = open_study(
-        study_name or tracked.folder.name,
-        storage or f"sqlite:///{tracked.work / 'studies.db'}",
-        search=search,
-        pruner=pruner,
-        seed=seed,
-        maximise=metric != "val/loss",
-    )
-    for anchor in anchors(dimensions, base) if not study.trials else []:
-        study.enqueue_trial(anchor)
-    base["seed"] = seed
-    if device != "auto":
-        base["device"] = device
-    for trial in left_behind(study, tracked.folder.name):
-        _one_trial(tracked, study, trial, dimensions, base, metric)
-    deadline = time.monotonic() + (timeout_s or float("inf"))
-    while sum(counts(study).values()) < n_trials and time.monotonic() < deadline:
-        trial = study.ask()
-        trial.set_user_attr("owner", tracked.folder.name)
-        _one_trial(tracked, study, trial, dimensions, base, metric)
-        _report_progress(tracked, study, metric)
-    return _conclude(tracked, study, dimensions, base, metric)
+    settings = {name: value for name, value in locals().items() if name != "tracked"}
+    study, plan = _found(tracked, settings)
+    tell = partial(_tell, tracked, study, plan)
+    Worker(study, plan, Start.read(study), TrialProcess(), told=tell).work(to_the_end=True)
+    tell()
+    again = _finalists(study, plan, settings)
+    return conclude(tracked, study, plan, wired=_wired(settings), reruns=again)
 
 
-def _one_trial(
-    tracked: Run,
-    study: "optuna.Study",
-    trial: "optuna.Trial",
-    dimensions: Mapping[str, Any],
-    base: Mapping[str, Any],
-    metric: str,
-) -> None:
-    """Train once with proposed settings and tell the study how it ended."""
-    import optuna
+def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
+    """The workers, who find the study as they need it; a single one on this machine is the step."""
+    study, _ = _found(tracked, _with_steps(settings))
+    _start(tracked, _with_steps(settings)).write(study)
+    workers = int(settings["workers"])
+    return workers if settings["launcher"] != "local" or workers > 1 else 0
 
-    chosen = suggest(trial, dimensions)
-    reported = set(study.trials[trial.number].intermediate_values)
 
-    def listen(values: Mapping[str, float], step: int | None) -> None:
-        if metric in values and step is not None and step not in reported:
-            trial.report(float(values[metric]), step)
-            if trial.should_prune():
-                raise Pruned(f"{metric} {values[metric]:.4f} at epoch {step}")
+def part(tracked: Run, number: int, of: int, **settings: Any) -> None:
+    """Be worker `number`."""
+    storage = _storage(_address(tracked, settings))
+    study, plan = join_study(_name(tracked, settings), storage, worker=number + 1)
+    more = bool(settings["finalists"])  # to do for all, once the last trial is over
+    Worker(study, plan, Start.read(study), TrialProcess()).work(to_the_end=more)
+    if Queue(study).is_over:
+        _finalists(study, plan, settings, worker=number + 1)
 
-    given = {**base, **chosen}
-    name = f"trial_{trial.number}"
+
+def watch(tracked: Run, settings: Mapping[str, Any]) -> None:
+    """Log how the search goes on while the workers do it."""
+    storage = _storage(_address(tracked, settings))
+    study, plan = join_study(_name(tracked, settings), storage)
+    _tell(tracked, study, plan)
+
+
+def _found(tracked: Run, settings: Mapping[str, Any]) -> tuple["optuna.Study", Plan]:
+    """The study with all its trials, and with a start, be it an earlier one of this run."""
+    plan = _plan(tracked, settings)
+    storage, count = _storage(_address(tracked, settings)), int(settings["n_trials"])
+    study = found_study(_name(tracked, settings), storage, plan, n_trials=count)
+    Queue(study).fill(min(count, len(plan.first())) if plan.listed else count)
     try:
-        result = tracked.launch("train_classifier", given, name=name, listener=listen)
-    except Pruned as reason:
-        LOG.info("tune: trial %d pruned: %s", trial.number, reason)
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    except MammoError as error:
-        LOG.warning("tune: trial %d failed: %s", trial.number, error)
-        trial.set_user_attr("error", str(error))
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    else:
-        value = result.metrics[f"best/{metric}"]
-        trial.set_user_attr("model", result.outputs.get("model", ""))
-        study.tell(trial, value)
-        LOG.info("tune: trial %d %s: %s %.4f", trial.number, chosen, metric, value)
+        mine = Start.read(study).run_id == tracked.id
+    except ConfigError:
+        mine = False
+    if not mine:
+        _start(tracked, settings).write(study)
+    tracked.tags({"mammo.study": study.study_name})
+    return study, plan
 
 
-def _report_progress(tracked: Run, study: "optuna.Study", metric: str) -> None:
-    progress = counts(study)
-    done = int(sum(progress.values()))
-    if progress["trials/complete"]:
-        progress[f"best/{metric}"] = study.best_value
-        progress |= spread(study, metric)
-    tracked.metrics(progress, step=done)
+def _finalists(
+    study: "optuna.Study", plan: Plan, settings: Mapping[str, Any], *, worker: int = 0
+) -> list[Rerun]:
+    """Train the best settings again with fresh seeds, in a study that all workers share."""
+    count = int(settings["finalists"])
+    if not (count and candidates(study)):
+        return []
+    asked = finalist_plan(study, plan, finalists=count, seeds=int(settings["finalist_seeds"]))
+    name, storage = finalist_name(study.study_name), study._storage
+    again = found_study(name, storage, asked, n_trials=len(asked.only), worker=worker)
+    start = replace(Start.read(study), timeout_s=0.0)  # that time was the search's
+    start.write(again)
+    Worker(again, plan_of(again), start, TrialProcess()).work(to_the_end=not worker)
+    return reruns(study, plan, again, plan_of(again))
 
 
-def _conclude(
-    tracked: Run,
-    study: "optuna.Study",
-    dimensions: Mapping[str, Any],
-    base: Mapping[str, Any],
-    metric: str,
-) -> Result:
-    """Figures, table and best settings of the study as artifacts of the parent."""
-    import yaml
+def _start(tracked: Run, settings: Mapping[str, Any]) -> Start:
+    return Start(
+        tracked.id,
+        str(tracked.folder),
+        str(tracked.work),
+        _apart(settings),
+        timeout_s=float(settings["timeout_s"]),
+        halve_batch=bool(settings["halve_batch"]),
+        offline=bool(settings.get("offline", False)),
+        reuse=bool(settings.get("reuse", True)),
+    )
 
-    total = counts(study)
-    if not total["trials/complete"]:
-        reasons = [
-            trial.user_attrs["error"] for trial in study.trials if "error" in trial.user_attrs
-        ]
-        why = reasons[-1] if reasons else "every trial was pruned or none had time"
-        raise ConfigError(f"no trial of study {study.study_name} was completed: {why}")
-    for name, figure in figures(study).items():
-        tracked.figure(name, figure)
-    frame = study.trials_dataframe(attrs=("number", "value", "state", "duration", "params"))
-    tracked.table("trials", frame)
-    folder = tracked.folder / "study"
-    folder.mkdir(exist_ok=True)
-    best = {**base, **{name: study.best_params[name] for name in dimensions}}
-    (folder / "best.yaml").write_text(yaml.safe_dump(dict(best), sort_keys=False))
-    about = {"study_name": study.study_name, "metric": metric, "space": dict(dimensions)}
-    (folder / "study.json").write_text(json.dumps({**about, "best": study.best_params}, indent=2))
-    tracked.artifacts(folder, "study")
-    metrics = {f"best/{metric}": float(study.best_value), **total}
-    outputs = {"study": tracked.uri("study"), "best": tracked.uri("study/best.yaml")}
-    return Result(outputs, metrics)
+
+def _apart(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings of each step, with what it works on and with."""
+    device, steps = settings["device"], settings["step_settings"]
+    chosen = {} if device == "auto" else {"device": device}
+    wired = _wired(settings)
+    return {step: {**steps.get(step, {}), **own, **chosen} for step, own in wired.items()}
+
+
+def _wired(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each step works on."""
+    return {
+        "train_generator": {"data": settings["data"]},
+        "sample": {"generator": settings["generator"]},
+        TRAINING: {"data": settings["data"], "synthetic": settings["synthetic"]},
+    }
+
+
+def _with_steps(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the command line gives them, as `run` takes them."""
+    return {**settings, "step_settings": {step: settings.get(step, {}) for step in TRIAL_STEPS}}
+
+
+def _name(tracked: Run, settings: Mapping[str, Any]) -> str:
+    return str(settings["study_name"] or tracked.folder.name)
+
+
+def _address(tracked: Run, settings: Mapping[str, Any]) -> str:
+    return str(settings["storage"] or default_storage(tracked.work))
+
+
+@cache
+def _storage(url: str) -> "optuna.storages.BaseStorage":
+    """The storage, opened once in a process."""
+    return open_storage(url)
+
+
+def _tell(tracked: Run, study: "optuna.Study", plan: Plan) -> None:
+    """Log what is known after each end of a trial, as far as it is not logged yet."""
+    path = tracked.folder / "told"  # how many ends are
+    since = int(path.read_text()) if path.is_file() else 0
+    for number, known in history(study, plan.objective, since=since):
+        tracked.metrics(known, step=number)
+        path.write_text(str(number))
+
+
+def _plan(tracked: Run, settings: Mapping[str, Any]) -> Plan:
+    """What is searched, on what; the same for every process that works on it."""
+    space = _space(settings)
+    objective = _objective(settings, folds=read_folds(settings["folds"], _folds(tracked)))
+    check_engines(settings["search"], settings["pruner"], space, objective)
+    steps = settings["step_settings"]
+    own = {step: steps.get(step, {}) for step in _steps_run(settings, space)}
+    return Plan(
+        space=space,
+        objective=objective,
+        inputs={
+            name: ",".join(each.digest for each in references)
+            for name, references in tracked.inputs.items()
+        },
+        settings={
+            step: {
+                name: value
+                for name, value in given.items()
+                if name not in _APART and FIXED.get(f"{step}.{name}") is None
+            }
+            for step, given in own.items()
+        },
+        search=settings["search"],
+        pruner=settings["pruner"],
+        seed=settings["seed"],
+    )
+
+
+def _folds(tracked: Run) -> tuple[str, ...]:
+    """The numbers of the dataset's folds."""
+    if "data" not in tracked.inputs:
+        return ()
+    from mammo.data.dataset import Dataset
+    from mammo.data.splits import fold_numbers
+
+    return tuple(map(str, fold_numbers(Dataset(tracked.inputs["data"][0].path))))
+
+
+def _objective(settings: Mapping[str, Any], folds: tuple[str, ...]) -> Objective:
+    seeds = seeds_of(settings["seeds"], settings["seed"])
+    return read_objective(settings["metric"], settings["objectives"], folds=folds, seeds=seeds)
+
+
+def _space(settings: Mapping[str, Any]) -> Space:
+    mixed = bool(settings["synthetic"] or settings.get("generator"))
+    return read_space(str(settings["space"]), synthetic=mixed, modules=_modules())
+
+
+def _mixes(settings: Mapping[str, Any], space: Space) -> bool:
+    """Whether the trials have synthetic images: given ones, or their own."""
+    return bool(settings["synthetic"] or set(_steps_run(settings, space)) - {TRAINING})
+
+
+def _steps_run(settings: Mapping[str, Any], space: Space) -> tuple[str, ...]:
+    """The steps of a trial in their order."""
+    if "train_generator" in space.steps:
+        return TRIAL_STEPS
+    return TRIAL_STEPS[1:] if settings["generator"] else (TRAINING,)
+
+
+def _check_images(settings: Mapping[str, Any], space: Space) -> None:
+    """Refuse a space whose trials would have no synthetic images, or two sorts of them."""
+    own = [each for each in TRIAL_STEPS[:-1] if each in space.steps]
+    generator, synthetic = settings["generator"], settings["synthetic"]
+    if synthetic and (generator or own):
+        what = f"generator {generator}" if generator else f"{own[0]} in space"
+        raise ConfigError(f"synthetic {synthetic} and {what}: give the one or the other")
+    if own == ["sample"] and not generator:
+        raise ConfigError("space has settings of sample but generator is empty; give a trained one")
+    if generator and "train_generator" in own:
+        raise ConfigError(
+            f"generator {generator}: space has settings of train_generator, so that each trial "
+            "trains its own; leave generator out"
+        )
+    if "real_percentage" in space and not _mixes(settings, space):
+        raise ConfigError("space has real_percentage but synthetic is empty; give a dataset to mix")
+
+
+def _modules() -> dict[str, ModuleType]:
+    """The steps that a trial may run."""
+    return {step: import_module(f"mammo.steps.{step}") for step in TRIAL_STEPS}

@@ -46,8 +46,9 @@ def note(
     family: Sequence[Child] = (),
     stopped: str = "",
     parent_id: str = "",
+    said: str = "",
 ) -> str:
-    """Markdown of a run; with a `family`, the table of its children first.
+    """Markdown of a run: what the step `said` itself, its metrics, its `family` of children.
 
     Of one that is not done `stopped` says where it is; `parent_id` is the run that alone can go on
     with it.
@@ -55,6 +56,7 @@ def note(
     before = [f"**{step}**{_subject(settings, inputs)}", stopped]
     before += _warnings(settings, inputs, metrics)
     before += [verdict(metrics)] if "delta/auc" in metrics else []
+    before += [said] if said else []
     before.append(_table(metrics))
     after = "The same command goes on with it:" if stopped else "Run again:"
     after = f"{after}\n\n```sh\n{command(step, settings, defaults)}\n```"

@@ -66,10 +66,15 @@ def told(
 
 
 def conclude(
-    run: "TrackedRun", step: str, settings: Mapping[str, Any], metrics: Mapping[str, float]
+    run: "TrackedRun",
+    step: str,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    *,
+    said: str = "",
 ) -> None:
     """Write the note of a run that is done; of one with children say where to compare them."""
-    run.tags({NOTE: _note(run, step, settings, metrics)})
+    run.tags({NOTE: _note(run, step, settings, metrics, said=said)})
     known, place = [each.run_id for each in alike(_family(run))], run.tracking.experiment_id
     if len(known) > 1:
         address = run.tracking.address
@@ -86,6 +91,7 @@ def _note(
     *,
     stopped: str = "",
     parent_id: str = "",
+    said: str = "",
 ) -> str:
     known_at = run.tracking.outbox.server_id
     return note(
@@ -99,6 +105,7 @@ def _note(
         family=_family(run),
         stopped=stopped,
         parent_id=known_at(parent_id) if parent_id else "",
+        said=said,
     )
 
 

@@ -1,0 +1,139 @@
+"""The best configurations trained again on fresh seeds: what they really give."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from mammo.search.objective import Objective
+from mammo.search.outcome import Candidate, candidates, front, ranked
+from mammo.search.plan import Plan
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+APART = 10_000  # from the search's seeds to the fresh ones: no repeat of a trial comes so far
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A configuration that a search found, and what it gave on fresh seeds."""
+
+    candidate: Candidate
+    values: tuple[float, ...]  # of the metric, one a fresh seed: each the mean over the folds
+    maximise: bool
+
+    @property
+    def mean(self) -> float:
+        return mean(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        """Over the fresh seeds; None of one."""
+        return stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def curse(self) -> float:
+        """How much too good the search made it look: searched value minus re-run mean.
+
+        Choosing the best of noisy values picks the lucky ones, so on average this is positive,
+        the more so the more were tried (winner's curse; Smith and Winkler 2006, "The optimizer's
+        curse", Management Science 52(3), equation 1). Where less is better the sign is turned, so
+        that positive is always too good. The validation patients are those of the search, so what
+        came of choosing on them is not in it.
+        """
+        gap = self.candidate.value - self.mean
+        return gap if self.maximise else -gap
+
+
+def finalist_name(study_name: str) -> str:
+    """Name of the study in which the finalists of a study are trained again."""
+    return f"{study_name}-finalists"
+
+
+def fresh_seeds(objective: Objective, count: int) -> tuple[int, ...]:
+    """Seeds that no trial of the search has."""
+    return tuple(max(objective.seeds) + APART + number for number in range(count))
+
+
+def finalist_plan(study: "optuna.Study", plan: Plan, *, finalists: int, seeds: int) -> Plan:
+    """The plan by which the best `finalists` are trained again, each on `seeds` fresh seeds.
+
+    They are a study of their own, that the same workers work on. Of several goals they are the
+    first ones of the Pareto front.
+    """
+    found = candidates(study)
+    single = len(plan.objective.goals) == 1
+    best = ranked(found, plan.objective) if single else front(found, plan.objective)
+    return replace(
+        plan,
+        objective=replace(plan.objective, seeds=fresh_seeds(plan.objective, seeds)),
+        pruner="none",
+        only=tuple(each.chosen for each in best[:finalists]),
+    )
+
+
+def reruns(
+    study: "optuna.Study", plan: Plan, again: "optuna.Study", again_plan: Plan
+) -> list[Rerun]:
+    """What the finalists gave in the study `again`, the best re-run mean first."""
+    from optuna.trial import TrialState
+
+    from mammo.search.study import CHOSEN, UNITS
+
+    goal = plan.objective.goals[0]
+    units = again_plan.objective.units()
+    searched = candidates(study)
+    found = []
+    for trial in again.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        candidate = next(
+            (each for each in searched if dict(each.chosen) == trial.user_attrs[CHOSEN]), None
+        )
+        if candidate is None:
+            continue
+        values: dict[int, list[float]] = {}
+        for unit, value in zip(units, trial.user_attrs[UNITS], strict=True):
+            values.setdefault(unit.seed, []).append(value)
+        found.append(Rerun(candidate, tuple(map(mean, values.values())), goal.maximise))
+    return sorted(found, key=lambda each: -each.mean if goal.maximise else each.mean)
+
+
+def winners_curse(found: Sequence[Rerun], metric: str) -> dict[str, float]:
+    """Metrics of the search's winner, trained again."""
+    winner = winner_of(found)
+    if winner is None:
+        return {}
+    said = {
+        f"winner/{metric}_searched": winner.candidate.value,
+        f"winner/{metric}_mean": winner.mean,
+        f"winner/{metric}_curse": winner.curse,
+    }
+    return said | ({f"winner/{metric}_sd": winner.sd} if winner.sd is not None else {})
+
+
+def winner_of(found: Sequence[Rerun]) -> Rerun | None:
+    """The one whose searched value was best; None where none was trained again."""
+    if not found:
+        return None
+    sign = 1 if found[0].maximise else -1
+    return max(found, key=lambda each: sign * each.candidate.value)
+
+
+def finalists_table(found: Sequence[Rerun], metric: str) -> "pd.DataFrame":
+    """One row a finalist."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = [
+        {
+            "trial": each.candidate.trials[0],
+            f"{metric} searched": each.candidate.value,
+            f"{metric} re-run": each.mean,
+            "sd": each.sd,
+            "searched - re-run": each.candidate.value - each.mean,
+            "fresh seeds": len(each.values),
+            **each.candidate.chosen,
+        }
+        for each in found
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,124 @@
+"""The plan of a study: everything that a worker has to know, kept in the study itself."""
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mammo.errors import ConfigError
+from mammo.search.objective import Objective, Unit
+from mammo.search.space import TRAINING, Dimension, Space
+from mammo.seeds import derive
+
+ANCHORS = (1.0, 0.5, 0.0, 0.25)  # of real_percentage: baselines that every search contains
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is searched, by what, on what; and how its workers do it."""
+
+    space: Space
+    objective: Objective
+    inputs: Mapping[str, str]  # digest of each dataset or model by its setting
+    settings: Mapping[str, Mapping[str, Any]]  # of each step that a trial runs, what varies aside
+    search: str = "tpe"
+    pruner: str = "median"
+    seed: int = 0
+    only: tuple[Mapping[str, Any], ...] = ()  # configurations to run; empty for what is proposed
+
+    def identity(self) -> dict[str, Any]:
+        """What trials of one study have in common; the rest may differ from start to start."""
+        return {
+            "space": self.space.described(),
+            "objective": self.objective.described(),
+            "inputs": dict(self.inputs),
+            "settings": {step: dict(own) for step, own in self.settings.items()},
+        }
+
+    def refuse_other(self, other: "Plan", name: str) -> None:
+        """Refuse to join the study `name` of plan `other`, and say what differs."""
+        mine, theirs = _flat(self.identity()), _flat(other.identity())
+        for key in [*theirs, *mine]:
+            if mine.get(key) != theirs.get(key):
+                raise ConfigError(
+                    f"study {name} has {_told(key)} {theirs.get(key, 'none')}, this search has "
+                    f"{mine.get(key, 'none')}; give another study_name, or the same settings"
+                )
+
+    def config(self, chosen: Mapping[str, Any], unit: Unit) -> dict[str, dict[str, Any]]:
+        """Settings of each step of a trial for one of its trainings."""
+        varied = self.space.by_step(chosen)
+        found = {step: {**own, **varied.get(step, {})} for step, own in self.settings.items()}
+        for own in found.values():
+            own["seed"] = unit.seed
+        found[TRAINING] |= {"folds": unit.fold, "seeds": ""}
+        if unit.fold != "none":  # what scores a fold is not what chooses on it
+            found[TRAINING]["score_fold"] = False
+        if "train_generator" in found:
+            found["train_generator"]["fold"] = unit.fold
+        return found
+
+    @property
+    def listed(self) -> bool:
+        """Whether the study has no configurations but those that it begins with."""
+        return bool(self.only) or self.search == "grid"
+
+    def first(self) -> list[dict[str, Any]]:
+        """The configurations that a study begins with: anchors; of a grid its other points too."""
+        if self.only:
+            return [dict(each) for each in self.only]
+        found = self._anchors()
+        if self.search == "grid":
+            points = list(self.space.configurations(lambda each: each.grid() or ()))
+            random.Random(derive(self.seed, "grid")).shuffle(points)
+            return [each for each in found if each in points] + [
+                each for each in points if each not in found
+            ]
+        return found
+
+    def _anchors(self) -> list[dict[str, Any]]:
+        """The settings as given, with each real_percentage of ANCHORS where that varies."""
+        given = {each.name: each.near(self._given(each)) for each in self.space}
+        if "real_percentage" not in self.space:
+            return [self.space.canonical(given)]
+        shares = self.space["real_percentage"]
+        inside = [share for share in ANCHORS if shares.near(share) == share]
+        return [self.space.canonical({**given, "real_percentage": share}) for share in inside]
+
+    def _given(self, dimension: Dimension) -> Any:
+        return self.settings[dimension.of_step][dimension.setting]
+
+    def dumps(self) -> str:
+        said = self.identity() | {
+            "search": self.search,
+            "pruner": self.pruner,
+            "seed": self.seed,
+            "only": [dict(each) for each in self.only],
+        }
+        return json.dumps(said)
+
+    @classmethod
+    def loads(cls, text: str) -> "Plan":
+        said = json.loads(text)
+        return cls(
+            space=Space.of(said.pop("space")),
+            objective=Objective.of(said.pop("objective")),
+            only=tuple(said.pop("only")),
+            **said,
+        )
+
+
+def _flat(said: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """The leaves as JSON by their path; a list is one."""
+    found: dict[str, str] = {}
+    for key, value in said.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = json.dumps(value)
+    return found
+
+
+def _told(key: str) -> str:
+    return key.removeprefix("settings.").removeprefix("objective.")

@@ -1,0 +1,254 @@
+"""A study in its storage: made once, joined by who searches the same, its trials taken and told."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from mammo.errors import ConfigError
+from mammo.run import Pruned
+from mammo.search.engines import make_pruner, make_sampler
+from mammo.search.objective import Unit
+from mammo.search.plan import Plan
+from mammo.search.space import Value
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+LOG = logging.getLogger("mammo")
+PLAN = "mammo.plan"  # user attribute of a study, written when it is ready
+# user attributes of a trial
+CHOSEN = "chosen"  # its configuration
+AGAIN = "again"  # how often the configuration was proposed before
+OWN = "own_values"  # of its own trainings; the trial's value is the mean over the repeats
+UNITS = "trainings"  # the metric of each of its trainings
+ERROR = "error"
+PATIENCE_S = 30.0  # for another process that is making the study
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run: its configuration, and the trainings that measure it."""
+
+    trial: "optuna.Trial"
+    chosen: Mapping[str, Value]
+    units: tuple[Unit, ...]
+
+    @property
+    def number(self) -> int:
+        return int(self.trial.number)
+
+
+def found_study(
+    name: str,
+    storage: "optuna.storages.BaseStorage",
+    plan: Plan,
+    *,
+    n_trials: int,
+    worker: object = 0,
+    patience_s: float = PATIENCE_S,
+) -> "optuna.Study":
+    """Make the study, with `n_trials` trials that wait, or join the one that is there.
+
+    Of several processes that do so at once, one makes it. One of the same name with another plan
+    is refused.
+    """
+    import optuna
+
+    with suppress(optuna.exceptions.DuplicatedStudyError):
+        study = optuna.create_study(
+            study_name=name, storage=storage, directions=plan.objective.directions
+        )
+        _furnish(study, plan, n_trials)
+    study = _awaited(name, storage, plan, n_trials, patience_s)
+    plan.refuse_other(plan_of(study), name)
+    return _equipped(study, plan, worker)
+
+
+def join_study(
+    name: str, storage: "optuna.storages.BaseStorage", *, worker: object = 0
+) -> tuple["optuna.Study", Plan]:
+    """The study called `name`, for a worker that knows nothing else of it."""
+    import optuna
+
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        known = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
+        raise ConfigError(f"no study is called {name}; the storage has {known}") from None
+    plan = plan_of(study)
+    return _equipped(study, plan, worker), plan
+
+
+def plan_of(study: "optuna.Study") -> Plan:
+    text = study.user_attrs.get(PLAN, "")
+    if not text:
+        raise ConfigError(f"study {study.study_name} was not made by mammo tune; give another name")
+    return Plan.loads(text)
+
+
+def propose(study: "optuna.Study", plan: Plan, trial: "optuna.Trial") -> Proposal:
+    """The configuration of a trial that was taken, or that is gone on with after a kill."""
+    chosen = plan.space.suggest(trial)
+    return Proposal(trial, chosen, plan.objective.units(_claim(study, trial, chosen)))
+
+
+def complete(
+    study: "optuna.Study", plan: Plan, proposal: Proposal, measured: Sequence[Mapping[str, float]]
+) -> list[float]:
+    """Tell what the trainings measured; returns the values told.
+
+    They are the means over this trial and the finished ones of the same configuration, which had
+    other seeds.
+    """
+    own = plan.objective.values(measured)
+    if not all(map(math.isfinite, own)):
+        fail(study, proposal.trial, f"{plan.objective.metric} is {own[0]}")
+        return own
+    goal = plan.objective.goals[0]
+    proposal.trial.set_user_attr(OWN, own)
+    proposal.trial.set_user_attr(UNITS, [goal.of(each) for each in measured])
+    earlier = [each.user_attrs[OWN] for each in repeats(study, proposal.chosen)]
+    values = [mean(each) for each in zip(own, *earlier, strict=True)]
+    study.tell(proposal.trial, values)
+    return values
+
+
+def prune(study: "optuna.Study", trial: "optuna.Trial") -> None:
+    from optuna.trial import TrialState
+
+    study.tell(trial, state=TrialState.PRUNED)
+
+
+def fail(study: "optuna.Study", trial: "optuna.Trial", error: str) -> None:
+    from optuna.trial import TrialState
+
+    trial.set_user_attr(ERROR, error)
+    study.tell(trial, state=TrialState.FAIL)
+
+
+def repeats(study: "optuna.Study", chosen: Mapping[str, Any]) -> "list[FrozenTrial]":
+    """The complete trials of one configuration."""
+    from optuna.trial import TrialState
+
+    complete_ones = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [each for each in complete_ones if each.user_attrs.get(CHOSEN) == dict(chosen)]
+
+
+class Progress:
+    """What a trial reports on its way, so that a pruner can end it: raises Pruned.
+
+    One training reports the metric of each epoch. Of several each reports when it is done, the
+    mean so far; for the Wilcoxon pruner, which compares them pair by pair, its own value.
+    """
+
+    def __init__(self, plan: Plan, proposal: Proposal) -> None:
+        self._metric = plan.objective.metric
+        self._single = len(proposal.units) == 1
+        self._pairs = plan.pruner == "wilcoxon"
+        self._trial = proposal.trial
+        self._silent = len(plan.objective.goals) > 1  # Optuna prunes by one objective only
+        self._done: list[float] = []
+        held = self._trial.study._storage.get_trial(self._trial._trial_id)
+        self._reported = set(held.intermediate_values)  # by a worker that died, at first
+
+    def epoch(self, values: Mapping[str, float], step: int | None) -> None:
+        """Of a training that goes on."""
+        if self._single and step is not None and self._metric in values:
+            self._report(float(values[self._metric]), step)
+
+    def training(self, measured: Mapping[str, float]) -> None:
+        """Of a training that is done; the last one ends the trial anyway."""
+        if not self._single:
+            self._done.append(float(measured[f"best/{self._metric}"]))
+            value = self._done[-1] if self._pairs else mean(self._done)
+            self._report(value, len(self._done) - 1)
+
+    def _report(self, value: float, step: int) -> None:
+        if self._silent or step in self._reported:
+            return
+        self._reported.add(step)
+        self._trial.report(value, step)
+        if self._trial.should_prune():
+            raise Pruned(f"{self._metric} {value:.4f} at {step}")
+
+
+def _furnish(study: "optuna.Study", plan: Plan, n_trials: int) -> None:
+    """Leave the trials and, last, the plan in a new study: it is ready.
+
+    All trials wait from the start and are only taken, so that as many end as were asked for. Who
+    goes on after one that died over it adds what is missing.
+    """
+    import optuna
+
+    first = plan.first()
+    most = min(n_trials, len(first)) if plan.listed else n_trials
+    waiting = optuna.create_trial(state=optuna.trial.TrialState.WAITING)
+    for number in range(len(study.get_trials(deepcopy=False)), most):
+        if number < len(first):
+            study.enqueue_trial(first[number])
+        else:
+            study.add_trial(waiting)
+    study.set_user_attr(PLAN, plan.dumps())
+
+
+def _awaited(
+    name: str,
+    storage: "optuna.storages.BaseStorage",
+    plan: Plan,
+    n_trials: int,
+    patience_s: float,
+) -> "optuna.Study":
+    """The study, once who makes it is done; who died over it is stood in for."""
+    import optuna
+    from optuna.trial import TrialState
+
+    deadline = time.monotonic() + patience_s
+    study = optuna.load_study(study_name=name, storage=storage)
+    while PLAN not in study.user_attrs and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if PLAN not in study.user_attrs:
+        if any(each.state != TrialState.WAITING for each in study.get_trials(deepcopy=False)):
+            plan_of(study)  # of another program: refused
+        _furnish(study, plan, n_trials)
+    return study
+
+
+def _equipped(study: "optuna.Study", plan: Plan, worker: object) -> "optuna.Study":
+    from optuna.trial import TrialState
+
+    told = sum(each.state != TrialState.WAITING for each in study.get_trials(deepcopy=False))
+    study.sampler = make_sampler(plan.search, plan.space, seed=plan.seed, worker=worker, told=told)
+    study.pruner = make_pruner(plan.pruner)
+    return study
+
+
+def _claim(study: "optuna.Study", trial: "optuna.Trial", chosen: Mapping[str, Value]) -> int:
+    """How often the configuration was proposed before, a number that no other trial of it has."""
+    from optuna.trial import TrialState
+
+    if AGAIN in trial.user_attrs:  # of a worker that died
+        return int(trial.user_attrs[AGAIN])
+    trial.set_user_attr(CHOSEN, dict(chosen))
+    states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+    mine = -1
+    while True:
+        others = {
+            each.number: each.user_attrs[AGAIN]
+            for each in study.get_trials(deepcopy=False, states=states)
+            if each.number != trial.number
+            and each.user_attrs.get(CHOSEN) == dict(chosen)
+            and AGAIN in each.user_attrs
+        }
+        if mine >= 0 and mine not in others.values():
+            return mine
+        # of several that claim one at the same time each goes on by a number of its own
+        rivals = [number for number, own in others.items() if own == mine and mine >= 0]
+        mine = max(others.values(), default=-1) + 1
+        mine += sum(number < trial.number for number in rivals)
+        trial.set_user_attr(AGAIN, mine)

@@ -1,0 +1,286 @@
+"""A study in its storage: made once, joined by who searches the same, each trial told once."""
+
+import math
+import multiprocessing
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from spaces import plan
+
+from mammo.errors import ConfigError
+from mammo.run import Pruned
+from mammo.search.objective import Goal, Objective, Unit, read_folds, read_objective
+from mammo.search.outcome import candidates, counts, errors, progress, trials_table
+from mammo.search.plan import Plan
+from mammo.search.storage import open_storage
+from mammo.search.study import Progress, complete, fail, found_study, join_study, plan_of, propose
+from studies import searched
+
+MIX: dict[str, Any] = {
+    "real_percentage": {"low": 0.0, "high": 1.0},
+    "loss": {"choices": ["focal", "ce"]},
+}
+
+
+def memory() -> optuna.storages.InMemoryStorage:
+    return optuna.storages.InMemoryStorage()
+
+
+def test_the_baselines_come_first_with_the_settings_as_given() -> None:
+    first = plan(MIX).first()
+    assert [each["real_percentage"] for each in first] == [1.0, 0.5, 0.0, 0.25]
+    assert {each["loss"] for each in first} == {"ce"}  # the step's default, though not the first
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"loss": {"choices": ["focal", "ce"]}}, [{"loss": "ce"}]),
+        ({"loss": {"choices": ["focal", "bce"]}}, [{"loss": "focal"}]),
+        ({"lr": {"low": 0.01, "high": 0.1}}, [{"lr": 0.01}]),  # 0.001 is below
+        (
+            {"real_percentage": {"low": 0.25, "high": 0.75, "step": 0.25}},
+            [{"real_percentage": 0.5}, {"real_percentage": 0.25}],
+        ),
+        ({"real_percentage": {"low": 0.6, "high": 0.9}}, []),
+        (
+            {
+                "loss": {"choices": ["ce", "focal"]},
+                "focal_gamma": {"low": 0.0, "high": 4.0, "when": {"loss": ["focal"]}},
+            },
+            [{"loss": "ce"}],
+        ),
+    ],
+)
+def test_a_space_without_a_baseline_has_the_nearest(said: Any, expected: Any) -> None:
+    assert plan(said).first() == expected
+
+
+def test_a_plan_is_read_back_as_it_was() -> None:
+    said = {"loss": {"choices": ["ce", "focal"]},
+            "focal_gamma": {"low": 0.0, "high": 4.0, "step": 0.5, "when": {"loss": ["focal"]}},
+            "epochs": {"low": 1, "high": 9}}  # fmt: skip
+    objective = read_objective(
+        "val/auc", "gpu_hours,synthetic_share:up", folds=("0",), seeds=(1, 2)
+    )
+    of = plan(said, objective=objective, search="nsga2", pruner="none", seed=3,
+              only=({"loss": "ce", "epochs": 2},))  # fmt: skip
+    assert Plan.loads(of.dumps()) == of
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (
+            plan({**MIX, "loss": {"choices": ["ce"]}}),
+            r"has space.loss.choices \[\"focal\", \"ce\"\], th",
+        ),
+        (plan({"loss": MIX["loss"]}), r"has space.real_percentage.low 0.0, this search has none"),
+        (
+            plan(MIX, objective=read_objective("val/f1", seeds=(0,))),
+            r'has goals.val/auc "maximize", this search has none',
+        ),
+        (
+            plan(MIX, objective=read_objective("val/auc", seeds=(0, 1))),
+            r"has seeds \[0\], this search has \[0, 1\]",
+        ),
+        (
+            plan(MIX, objective=read_objective("val/auc", folds=("1",), seeds=(0,))),
+            r'has folds \["none"\], this search has \["1"\]',
+        ),
+        (replace(plan(MIX), inputs={"data": "d2"}), 'has inputs.data "d1", this search has "d2"'),
+        (
+            replace(plan(MIX), settings={"train_classifier": {"epochs": 3}}),
+            "has train_classifier",
+        ),
+    ],
+)
+def test_another_search_under_the_same_name_is_refused(other: Plan, expected: str) -> None:
+    storage = memory()
+    found_study("mix", storage, plan(MIX), n_trials=5)
+    with pytest.raises(ConfigError, match=expected) as caught:
+        found_study("mix", storage, other, n_trials=5)
+    assert str(caught.value).startswith("study mix has ")
+    assert "\n" not in str(caught.value)
+
+
+def test_another_engine_may_go_on_with_it() -> None:
+    storage = memory()
+    found_study("mix", storage, plan(MIX), n_trials=5)
+    again = found_study("mix", storage, plan(MIX, search="qmc", seed=7), n_trials=5)
+    assert len(again.trials) == 5
+
+
+def test_a_study_of_another_program_is_refused() -> None:
+    storage = memory()
+    optuna.create_study(study_name="mix", storage=storage).optimize(lambda trial: 0.0, n_trials=1)
+    with pytest.raises(ConfigError, match="study mix was not made by mammo tune"):
+        found_study("mix", storage, plan(MIX), n_trials=5, patience_s=0)
+    with pytest.raises(ConfigError, match="no study is called mux; the storage has mix"):
+        join_study("mux", storage)
+
+
+def test_who_died_over_the_making_is_stood_in_for() -> None:
+    storage, of = memory(), plan(MIX)
+    begun = optuna.create_study(study_name="mix", storage=storage, directions=["maximize"])
+    begun.enqueue_trial(of.first()[0])
+    study = found_study("mix", storage, of, n_trials=6, patience_s=0)
+    waiting = [each.system_attrs.get("fixed_params") for each in study.trials]
+    assert waiting == [*of.first(), None, None]
+    assert plan_of(study) == of
+
+
+def _found(address: str, start: Any, told: Any) -> None:
+    storage = open_storage(address)
+    start.wait()
+    told.put(len(found_study("mix", storage, plan(MIX), n_trials=7).trials))
+
+
+@pytest.mark.doors
+def test_of_eight_processes_that_start_together_one_makes_the_study(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/studies.db"
+    context = multiprocessing.get_context("spawn")
+    start, told = context.Barrier(8), context.Queue()
+    processes = [context.Process(target=_found, args=(address, start, told)) for _ in range(8)]
+    for each in processes:
+        each.start()
+    assert [told.get(timeout=120) for _ in processes] == [7] * 8
+    for each in processes:
+        each.join()
+    study, _ = join_study("mix", open_storage(address))
+    fixed = [each.system_attrs.get("fixed_params") for each in study.trials]
+    assert fixed == [*plan(MIX).first(), None, None, None]
+
+
+def test_a_configuration_proposed_again_has_other_seeds_and_its_mean_counts() -> None:
+    objective = read_objective("val/auc", seeds=(4, 6))
+    of = plan({"loss": {"choices": ["ce"]}}, objective=objective, search="random", pruner="none")
+    study = found_study("s", memory(), of, n_trials=3)
+    given = iter([[0.6, 0.8], [0.9, 0.9], [0.2, 0.4]])  # means 0.7, 0.9, 0.3
+    told = []
+    for expected in ((4, 6), (7, 9), (10, 12)):
+        proposal = propose(study, of, study.ask())
+        assert tuple(unit.seed for unit in proposal.units) == expected
+        measured = [{"best/val/auc": value} for value in next(given)]
+        told.append(complete(study, of, proposal, measured)[0])
+    assert told == pytest.approx([0.7, 0.8, (0.7 + 0.9 + 0.3) / 3])
+    (only,) = candidates(study)
+    assert only.trials == (0, 1, 2)
+    assert only.value == pytest.approx((0.7 + 0.9 + 0.3) / 3)
+    assert list(trials_table(study, of)["val/auc"]) == pytest.approx([0.7, 0.9, 0.3])
+    assert list(trials_table(study, of)["seeds"]) == ["4 6", "7 9", "10 12"]
+
+
+def test_two_that_run_the_same_configuration_at_once_have_different_seeds() -> None:
+    of = plan({"loss": {"choices": ["ce"]}}, search="random", pruner="none")
+    study = found_study("s", memory(), of, n_trials=4)
+    proposals = [propose(study, of, study.ask()) for _ in range(4)]
+    assert {each.units[0].seed for each in proposals} == {0, 1, 2, 3}
+
+
+def test_a_trial_that_is_gone_on_with_keeps_its_configuration_and_seeds() -> None:
+    of = plan({"dropout": {"low": 0.0, "high": 1.0}}, search="random", pruner="none")
+    study = found_study("s", memory(), of, n_trials=3)
+    trial = study.ask()
+    before = propose(study, of, trial)
+    other, _ = join_study("s", study._storage, worker="another")
+    after = propose(other, of, optuna.Trial(other, trial._trial_id))
+    assert (after.chosen, after.units) == (before.chosen, before.units)
+
+
+def test_a_value_that_is_no_number_is_a_failure_that_says_so() -> None:
+    of = plan({"loss": {"choices": ["ce"]}}, search="random", pruner="none")
+    study = found_study("s", memory(), of, n_trials=2)
+    complete(study, of, propose(study, of, study.ask()), [{"best/val/auc": math.nan}])
+    fail(study, propose(study, of, study.ask()).trial, "no image of class benign")
+    assert counts(study) == {"trials/complete": 0, "trials/pruned": 0, "trials/failed": 2}
+    assert errors(study) == {"val/auc is nan": 1, "no image of class benign": 1}
+
+
+def test_an_epoch_that_a_dead_worker_reported_is_not_reported_again() -> None:
+    of = plan({"dropout": {"low": 0.0, "high": 1.0}}, search="random", pruner="median")
+    study = found_study("s", memory(), of, n_trials=1)
+    proposal = propose(study, of, study.ask())
+    Progress(of, proposal).epoch({"val/auc": 0.7}, 0)
+    resumed = Progress(of, proposal)
+    resumed.epoch({"val/auc": 0.6}, 0)
+    resumed.epoch({"val/auc": 0.8}, 1)
+    resumed.epoch({"train/loss": 0.1}, 2)
+    assert study.trials[0].intermediate_values == {0: 0.7, 1: 0.8}
+
+
+def test_an_unpromising_epoch_ends_the_trial() -> None:
+    of = plan({"dropout": {"choices": [0.0, 0.1, 0.2, 0.3, 0.4]}}, search="grid", pruner="median")
+    study = found_study("s", memory(), of, n_trials=5)
+    for number in range(5):
+        proposal = propose(study, of, study.ask())
+        report = Progress(of, proposal)
+        report.epoch({"val/auc": 0.5 if number == 4 else 0.8}, 0)
+        if number == 4:
+            with pytest.raises(Pruned, match=r"val/auc 0.5000 at 1"):
+                report.epoch({"val/auc": 0.5}, 1)
+            break
+        report.epoch({"val/auc": 0.8}, 1)
+        complete(study, of, proposal, [{"best/val/auc": 0.8}])
+
+
+def test_what_is_measured() -> None:
+    objective = read_objective(
+        "val/loss", "synthetic_share,gpu_hours", folds=("0", "2"), seeds=(5,)
+    )
+    assert objective.directions == ["minimize", "minimize", "minimize"]
+    assert objective.units() == (Unit("0", 5), Unit("2", 5))
+    assert [each.name for each in objective.units()] == ["fold-0-seed-5", "fold-2-seed-5"]
+    measured = [
+        {"best/val/loss": 0.4, "realised_real_percentage": 0.25, "hours": 0.5},
+        {"best/val/loss": 0.6, "hours": 1.5},  # nothing mixed: all real
+    ]
+    assert objective.values(measured) == [0.5, 0.375, 2.0]
+    turned = read_objective("val/auc", "val/auc, synthetic_share:up", seeds=(0,))
+    assert turned.goals == (Goal("val/auc", True), Goal("synthetic_share", True))
+    assert Objective.of(objective.described()) == objective
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (("test/auc", ""), "metric 'test/auc' cannot be searched; choose one of val/auc"),
+        (("val/auc", "test/auc"), "objectives 'test/auc' cannot be a goal"),
+        (("val/auc", "gpu_hours:less"), "objectives 'gpu_hours:less' cannot be a goal"),
+    ],
+)
+def test_a_goal_is_a_validation_metric_or_a_cost(asked: tuple[str, str], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        read_objective(*asked, seeds=(0,))
+
+
+def test_folds_are_none_all_or_numbers() -> None:
+    assert read_folds("none", ("0", "1")) == ("none",)
+    assert read_folds("all", ("0", "1")) == ("0", "1")
+    assert read_folds("1, 0", ("0", "1")) == ("1", "0")
+    for wrong, expected in (("first", "should be none, all or"), ("0,0", "twice"), ("", "should")):
+        with pytest.raises(ConfigError, match=expected):
+            read_folds(wrong, ("0", "1"))
+    with pytest.raises(ConfigError, match="folds '3' names fold 3, the dataset has 0, 1"):
+        read_folds("3", ("0", "1"))
+    with pytest.raises(ConfigError, match="folds 'all' is asked of a dataset that has no folds"):
+        read_folds("all", ())
+
+
+def test_what_the_parent_shows_on_the_way() -> None:
+    of = plan({"dropout": {"choices": [0.0, 0.1]}}, search="grid", pruner="none")
+
+    def measure(chosen: Mapping[str, Any], unit: int) -> dict[str, float]:
+        return {"best/val/auc": 0.7 + chosen["dropout"]}
+
+    found = progress(searched(of, measure, n_trials=2), of.objective)
+    assert found == pytest.approx(
+        {
+            "trials/complete": 2, "trials/pruned": 0, "trials/failed": 0,
+            "best/val/auc": 0.8, "trials/val/auc_mean": 0.75, "trials/val/auc_sd": 0.1 / 2**0.5,
+        }
+    )  # fmt: skip
