@@ -20,6 +20,10 @@ from safetensors.torch import load_file
 from slurm import Slurm
 from test_training_processes import is_running, train, wait_for
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "steps"))
+
+from classifier_data import TINY, write
+
 from mammo.errors import ConfigError, DataError
 from mammo.launch import Command, Launched, Profile, SlurmSettings
 from mammo.launch import slurm as launcher
@@ -226,3 +230,14 @@ def test_more_machines_than_the_cluster_has_are_told_before_anything_is_launched
     assert refused.code == 2
     assert "Node count specification invalid; change nodes or the profile" in refused.err
     assert slurm.ask("squeue", "-h") == "" and not MlflowClient().search_runs(["0"])
+
+
+def test_a_classifier_trains_on_two_machines_as_in_one_process(
+    slurm: Slurm, store: str, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "datasets", patients=11)
+    asked = {**TINY, "data": data.folder, "model_name": "test_convnext", "batch_size": 6}
+    across = doors.here("train_classifier", **asked, nodes=2, **cluster(tmp_path))
+    alone = doors.here("train_classifier", **asked)
+    assert_same_training(across.run_id, alone.run_id)
+    assert across.metrics == pytest.approx(alone.metrics, rel=1e-4)

@@ -197,6 +197,15 @@ def test_shares_and_parts_of_a_batch_are_its_rows_each_once():
     assert seen == [[0, 2], [4, 6], [1, 3], [5, 7]]
 
 
+def test_the_last_rows_of_a_batch_that_cannot_be_shared_evenly_are_left_out():
+    loader = DataLoader(ROWS, batch_size=5)
+    seen = [
+        [batch["row"].tolist() for batch in in_parts(loader, rank, 2, 1, even=False)]
+        for rank in range(2)
+    ]
+    assert seen == [[[0, 2], [5]], [[1, 3], [6]]]
+
+
 def test_one_process_alone_keeps_its_batches():
     loader = DataLoader(ROWS, batch_size=8)
     assert in_parts(loader, 0, 1, 1) is loader

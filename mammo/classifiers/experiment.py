@@ -30,19 +30,20 @@ from mammo.classifiers.material import (
 from mammo.classifiers.pictures import draw_curves, preview
 from mammo.classifiers.recipe import Recipe, seeds_of
 from mammo.classifiers.scores import finite
-from mammo.classifiers.train import Trained, train_classifier
+from mammo.classifiers.train import Trained, along, train_classifier
 from mammo.classifiers.weights import Weights, read_weights
 from mammo.data.dataset import Dataset
 from mammo.data.mix_settings import MixSettings
-from mammo.data.mixed import mix_training, write_mix
+from mammo.data.mixed import Mixed, mix_training, write_mix
 from mammo.data.mixing import counts
 from mammo.data.splits import fold_numbers, training_rows
 from mammo.errors import ConfigError
 from mammo.evaluation.families import scored_per_trained
 from mammo.loggers import logged_by
-from mammo.run import Result, Run
+from mammo.run import Result, Run, SilentRun
 from mammo.training.children import Task, in_processes
 from mammo.training.devices import device_of
+from mammo.training.processes import Team
 
 log = logging.getLogger("mammo")
 HEADLINE = ("cv/auc_", "oof/auc")  # what the last line of a family's run says
@@ -194,8 +195,15 @@ class Experiment:
         material = self._material(tracked, fold, seed)
         self._declare(tracked, material)
         with logged_by(self.settings["logger"], tracked, self.settings) as logged:
+            seen = (tracked.id, tracked.folder, tracked.work, dict(tracked.inputs))
             trained = train_classifier(
-                logged, material, self.recipe, self.weights, self.features, seed=seed
+                logged,
+                material,
+                self.recipe,
+                self.weights,
+                self.features,
+                seed=seed,
+                others=partial(_along, dict(self.settings), fold, seed, seen),
             )
         # best/ stands at its epoch already, where a chart of it goes up to
         tracked.metrics(
@@ -214,21 +222,27 @@ class Experiment:
         return trained
 
     def _material(self, tracked: Run, fold: str, seed: int) -> Material:
-        data = self.data
+        material, mixed = self.mixed(fold, seed)
+        if mixed is not None:
+            for path in write_mix(mixed, tracked.folder):
+                tracked.artifacts(path)
+            tracked.metrics(counts(mixed.mix))
+        return material
+
+    def mixed(self, fold: str, seed: int) -> tuple[Material, Mixed | None]:
+        """What trains, validates and is scored, and how it was mixed where it was."""
+        data, mixed = self.data, None
         rows = training_rows(data, fold=fold, val_fraction=self.recipe.val_fraction)
         rows = replace(rows, train=limited(data, rows.train, self.recipe.limit, seed))
         asked = MixSettings.of(self.settings)
         if self.synthetic or asked.thins_real:
             mixed = mix_training([data], self.synthetic, [rows], asked, seed=seed)
             data, rows = mixed.data, mixed.partition
-            for path in write_mix(mixed, tracked.folder):
-                tracked.artifacts(path)
-            tracked.metrics(counts(mixed.mix))
         scored = rows.scored if self.settings["score_fold"] else rows.scored[:0]
         material = Material(data, rows.train, rows.val, scored, str(fold))
         if self.weights.model is not None:
             check_ground(self.weights.model, material)
-        return overfitting(material, self.recipe.overfit, seed)
+        return overfitting(material, self.recipe.overfit, seed), mixed
 
     def _declare(self, tracked: Run, material: Material) -> None:
         """Say what goes in: dataset inputs, the partition, a batch as the network sees it."""
@@ -324,6 +338,16 @@ def _in_process(settings: dict[str, Any], fold: str, seed: int, child: Run, slot
     device = device_of(settings["device"], slot)
     recipe = Recipe.of({**settings, "device": device})
     return Experiment.open(child, recipe, settings).outcome(child, fold, seed)
+
+
+def _along(
+    settings: dict[str, Any], fold: str, seed: int, seen: tuple[Any, ...], team: Team
+) -> None:
+    """Train along in another process of a team."""
+    tracked = SilentRun(*seen)
+    own = Experiment.open(tracked, Recipe.of(settings), settings)
+    material, _ = own.mixed(fold, seed)
+    along(tracked, material, own.recipe, own.weights, own.features, seed=seed, team=team)
 
 
 def _log_predictions(tracked: Run, frame: pd.DataFrame) -> None:

@@ -85,20 +85,20 @@ class ClassifierModule(LightningModule):
             images, targets = self._augment(batch["image"], targets)
             batch = {"image": images}
         loss = self.loss.value(self._outputs(batch), targets)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(targets))
+        self._log_mean("train/loss", loss, len(targets))
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         outputs, labels = self._outputs(batch), batch["label"]
         loss = self.loss.value(outputs, labels)
-        self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self._log_mean("val/loss", loss, len(labels))
         if "held" in batch:
             outputs = over_images(outputs, batch["held"])
         self._seen.append((batch["row"].cpu(), outputs.float().cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        rows = torch.cat([each[0] for each in self._seen]).numpy()
-        scores = self.activation(torch.cat([each[1] for each in self._seen])).double().numpy()
+        rows, outputs = self._all_seen()
+        scores = self.activation(outputs).double().numpy()
         self._seen.clear()
         if not np.isfinite(scores).all():
             raise ConfigError(
@@ -106,7 +106,28 @@ class ClassifierModule(LightningModule):
                 f"are not finite after epoch {self.current_epoch + 1}; lower lr"
             )
         for name, value in finite(self._judge(rows, scores)).items():
-            self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64))
+            self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), sync_dist=True)
+
+    def _all_seen(self) -> tuple[NDArray[np.int64], Tensor]:
+        """Rows and outputs of all validation images, those of the other processes too."""
+        rows, outputs = (torch.cat(each) for each in zip(*self._seen, strict=True))
+        size = self.trainer.world_size
+        if size > 1:
+            parts: list[Any] = [None] * size
+            torch.distributed.all_gather_object(parts, (rows, outputs))
+            rows, outputs = (torch.cat(each) for each in zip(*parts, strict=True))
+            # few images are judged by each of them
+            _, first = np.unique(rows.numpy(), return_index=True)
+            rows, outputs = rows[first], outputs[first]
+        return rows.numpy(), outputs
+
+    def _log_mean(self, name: str, value: Tensor, samples: int) -> None:
+        """Log a mean over so many samples; its mean over batches and processes weighs them.
+
+        The number is a float: Lightning averages it over processes as it is.
+        """
+        weight: Any = float(samples)
+        self.log(name, value, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
         values = self.trainer.callback_metrics

@@ -37,6 +37,7 @@ from mammo.training import Fitted, choose_device, fit
 from mammo.training.finders import kept, steepest, sweep, sweep_figure
 from mammo.training.keeping import Keeping
 from mammo.training.optimizing import Optimizing
+from mammo.training.processes import Team
 
 log = logging.getLogger("mammo")
 MAIN = "all"
@@ -112,7 +113,7 @@ class Fitting:
         self._recipe, self._features, self._seed = recipe, features, seed
         self._change = make_changing(vars(recipe), names)
 
-    def fit(self, phase: Phase) -> tuple[ClassifierModule, Fitted, Keeping]:
+    def fit(self, phase: Phase, team: Team) -> tuple[ClassifierModule, Fitted, Keeping]:
         """Train, or train on, from the weights that the network has; a fresh optimizer each.
 
         The module carries the weights of the best epoch.
@@ -136,6 +137,8 @@ class Fitting:
             device=recipe.device,
             precision=recipe.precision,
             callbacks=[*self._unfreezing(), keeping],
+            team=team,
+            even=False,
             folder=phase.folder,
             before=self.epochs,
             upload_minutes=recipe.upload_minutes,
@@ -208,7 +211,13 @@ class Fitting:
             return positions
 
         images = training_batches(
-            data, rows, batch_size=size, order=order, sets=sets, workers=recipe.workers
+            data,
+            rows,
+            batch_size=size,
+            order=order,
+            sets=sets,
+            workers=recipe.workers,
+            processes=recipe.processes,
         )
         if not network.frozen:
             return images, ordered_batches(data, material.val, batch_size=size, sets=val_sets)

@@ -68,6 +68,8 @@ class Recipe:
     top_k: int
     snapshot_every: int
     find_lr: bool
+    devices: int
+    nodes: int
     limit: int
     overfit: float
     val_fraction: float
@@ -77,6 +79,11 @@ class Recipe:
     compile: bool
     workers: int
     upload_minutes: float
+
+    @property
+    def processes(self) -> int:
+        """That share each batch."""
+        return self.devices * self.nodes
 
     @property
     def monitors(self) -> list[str]:

@@ -40,6 +40,7 @@ def check_settings(settings: Settings, defaults: Settings) -> None:
     _check_phases(settings, defaults)
     _check_epochs(settings, defaults)
     _check_shares(settings)
+    _check_team(settings)
     check_uncertainty(settings, defaults)
     check_room(settings["sampler"], settings["batch_size"])
     LOSSES.refuse_idle([settings["loss"]], settings, defaults)
@@ -81,6 +82,25 @@ def _check_scoring(settings: Settings) -> None:
         raise ConfigError(
             f"score_fold false with folds {settings['folds']!r}: only a single fold can be left "
             "unscored; give the number of a fold"
+        )
+
+
+def _check_team(settings: Settings) -> None:
+    """Refuse what several processes cannot do together."""
+    size = settings["devices"] * settings["nodes"]
+    if size == 1:
+        return
+    team = f"devices {settings['devices']} times nodes {settings['nodes']}"
+    for name, able in (("finetune", ("full", "partial")), ("views", ("none",)), ("jobs", (1,))):
+        if settings[name] not in able:
+            raise ConfigError(
+                f"{team} do not go with {name} {settings[name]}; use "
+                f"{' or '.join(map(str, able))}, or one device"
+            )
+    if settings["batch_size"] % size or settings["batch_size"] < 2 * size:
+        raise ConfigError(
+            f"batch_size {settings['batch_size']} cannot be shared evenly by {team}; use a "
+            f"multiple of {size}, {2 * size} or more"
         )
 
 

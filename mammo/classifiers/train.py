@@ -27,6 +27,9 @@ from mammo.models import SavedModel
 from mammo.run import Run
 from mammo.seeds import derive
 from mammo.training import choose_device, read_checkpoint
+from mammo.training.devices import check_devices
+from mammo.training.nodes import Work, across
+from mammo.training.processes import Team
 
 log = logging.getLogger("mammo")
 
@@ -50,11 +53,14 @@ def train_classifier(
     features: Features,
     *,
     seed: int,
+    others: Work,
 ) -> Trained:
     """Train a fresh classifier by `recipe`; every choice is made on the validation rows.
 
-    `features` remembers those of a frozen backbone from one run of the recipe to the next.
+    `features` remembers those of a frozen backbone from one run of the recipe to the next;
+    `others` is `along` in the other processes of several devices.
     """
+    check_devices(recipe.device, recipe.devices)
     classes = material.data.classes
     check_material(material, recipe)
     phases = phases_of(material, recipe, seed)
@@ -62,10 +68,11 @@ def train_classifier(
         recipe = _with_rate_found(tracked, material, recipe, weights, features, seed=seed)
     fitting = _prepared(tracked, material, recipe, weights, features, seed=seed)
     said, keepings = [], []
-    for phase in phases:
-        module, fitted, keeping = fitting.fit(phase)
-        said.append(said_of(phase, fitted))
-        keepings.append(keeping)
+    with across(recipe.nodes, recipe.devices, others) as team:
+        for phase in phases:
+            module, fitted, keeping = fitting.fit(phase, team)
+            said.append(said_of(phase, fitted))
+            keepings.append(keeping)
     best_history = read_checkpoint(fitted.best)["history"]
     predict = partial(_predict, module, material, recipe, features, seed)
     store = partial(save, tracked, material, recipe, weights, module, seed=seed, phases=said)
@@ -88,6 +95,25 @@ def train_classifier(
         val=of_val,
         scored=of_scored,
     )
+
+
+def along(
+    tracked: Run,
+    material: Material,
+    recipe: Recipe,
+    weights: Weights,
+    features: Features,
+    *,
+    seed: int,
+    team: Team,
+) -> None:
+    """Train along in another process of the team, with what the first one has found out."""
+    check_devices(recipe.device, recipe.devices)
+    if recipe.find_lr:
+        recipe = _with_rate_found(tracked, material, recipe, weights, features, seed=seed)
+    fitting = _prepared(tracked, material, recipe, weights, features, seed=seed)
+    for phase in phases_of(material, recipe, seed):
+        fitting.fit(phase, team)
 
 
 def _prepared(

@@ -29,20 +29,21 @@ def training_batches(
     columns: Columns = MappingProxyType({}),
     sets: Sets | None = None,
     workers: int = 0,
+    processes: int = 1,
 ) -> DataLoader[Batch]:
     """Batches of `rows` of `data`; `order(epoch)` gives an epoch's positions in `rows`.
 
     With `sets` of positions in `rows` a sample is a set: `order` gives their numbers, and
     `batch_size` counts them.
     The trainer tells the loader's sampler the epoch, so an epoch's batches depend on its number
-    alone and not on how many came before.
+    alone and not on how many came before. So many `processes` share a batch.
     """
     sampler = EpochOrder(order)
     return _loader(
         _Rows(data, rows, columns, sets),
         batch_size,
         sampler,
-        drop_last=ends_in_one(len(sampler), batch_size),
+        drop_last=ends_in_one(len(sampler), batch_size, processes),
         workers=workers,
     )
 
@@ -61,12 +62,13 @@ def ordered_batches(
     return _loader(samples, batch_size, range(len(samples)), drop_last=False, workers=workers)
 
 
-def ends_in_one(rows: int, batch_size: int) -> bool:
+def ends_in_one(rows: int, batch_size: int, processes: int = 1) -> bool:
     """Whether the last of several batches would be a single row, whose batch norm has no variance.
 
-    It is left out; the order of the next epoch is another.
+    Or one for one of the `processes` that share it. It is left out; the order of the next epoch
+    is another.
     """
-    return rows > batch_size and rows % batch_size == 1
+    return rows > batch_size and 0 < rows % batch_size < 2 * processes
 
 
 class EpochOrder(Sampler[int]):

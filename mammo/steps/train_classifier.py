@@ -72,6 +72,10 @@ SEVERAL = ("synthetic",)
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse settings that do not go together."""
     check_settings(settings, _defaults())
+    if settings["nodes"] > 1 and settings.get("launcher", "local") == "local":
+        from mammo.training.nodes import check_nodes
+
+        check_nodes(settings["nodes"])
 
 
 def _defaults() -> dict[str, Any]:
@@ -159,6 +163,8 @@ def run(
     folds: str = "none",
     seeds: str = "",
     jobs: PositiveInt = 1,
+    devices: PositiveInt = 1,
+    nodes: PositiveInt = 1,
     val_fraction: Fraction = 0.15,
     score_fold: bool = True,
     limit: Count = 0,
@@ -250,6 +256,8 @@ def run(
         folds: none for the hold-out, the number of the fold to score, or all
         seeds: several seeds, as 0,1,2; empty for seed alone
         jobs: folds and seeds that train at once, in processes; GPUs are dealt out in turn
+        devices: GPUs, or processes on a CPU, of each machine that share each batch
+        nodes: machines of a Slurm job that share each batch
         val_fraction: share of the other folds' patients that validate a fold
         score_fold: score the fold at the end; false leaves it unopened, for who still chooses
         limit: patients to train on, the class shares kept; 0 for all

@@ -56,6 +56,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     measures: Sequence[Measure] = (),
     team: Team = ALONE,
+    even: bool = True,
     folder: str = "checkpoints",
     before: int = 0,
     upload_minutes: float = 0.0,
@@ -77,7 +78,9 @@ def fit(
     (mammo.training.epochs.Hears).
 
     A batch of `train` is one optimizer step of the whole `team`; each of its processes computes
-    its share, in `accumulate` parts, and the gradient is that of the batch. Of `val` each computes
+    its share, in `accumulate` parts, and the gradient is that of the batch; of a batch that is not
+    `even`, without its last rows. Batch normalization looks at the whole batch of GPUs, and at the
+    share of a process on a CPU. Of `val` each computes
     its share too; what a module logs of it with sync_dist and `weight` is the mean over all. A
     module that
     optimizes by hand clips by itself, and `accumulate` is 1. `before` epochs were trained before
@@ -112,6 +115,7 @@ def fit(
             ],
             plugins=[WholeFiles()],
             accumulate_grad_batches=accumulate,
+            sync_batchnorm=team.size > 1 and chosen.type == "cuda",
             logger=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -122,7 +126,7 @@ def fit(
         if team.size > 1:
             _keep_sigterm(trainer)
         resume = epochs_end.last if epochs_end.last.exists() else None
-        shares = in_parts(train, team.rank, team.size, accumulate)
+        shares = in_parts(train, team.rank, team.size, accumulate, even=even)
         for batches in (shares, val):  # what is copied from pinned memory lets the host go on
             batches.pin_memory = chosen.type == "cuda"
         with _exit_codes(), all_here(team):

@@ -10,16 +10,19 @@ from torch.utils.data import DataLoader, Sampler
 from mammo.errors import ConfigError
 
 
-def in_parts(loader: DataLoader[Any], rank: int, size: int, parts: int) -> DataLoader[Any]:
+def in_parts(
+    loader: DataLoader[Any], rank: int, size: int, parts: int, *, even: bool = True
+) -> DataLoader[Any]:
     """`loader` with process `rank`'s rows of each batch, one in `size`, in `parts` pieces.
 
     All pieces of a batch are equally large, so the mean of their gradients is that of the batch.
+    Where that cannot be, it is a mistake, or with `even` false the last rows are left out.
     """
     if size * parts == 1:
         return loader
     return DataLoader(
         loader.dataset,
-        batch_sampler=Pieces(loader.batch_sampler, rank, size, parts),
+        batch_sampler=Pieces(loader.batch_sampler, rank, size, parts, even),
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         generator=loader.generator,
@@ -67,16 +70,19 @@ def check_parts(batch: int, size: int, parts: int) -> None:
 class Pieces(Sampler[list[int]]):
     """Positions of every piece of `rank` of the batches of `batches`; `sampler` is theirs."""
 
-    def __init__(self, batches: Any, rank: int, size: int, parts: int) -> None:
+    def __init__(self, batches: Any, rank: int, size: int, parts: int, even: bool) -> None:
         self.sampler = batches.sampler  # the trainer tells it the epoch
         self._batches, self._rank, self._size, self._parts = batches, rank, size, parts
+        self._even = even
 
     def __len__(self) -> int:
         return len(self._batches) * self._parts
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self._batches:
-            check_parts(len(batch), self._size, self._parts)
+            if self._even:
+                check_parts(len(batch), self._size, self._parts)
+            batch = batch[: len(batch) - len(batch) % (self._size * self._parts)]
             mine = batch[self._rank :: self._size]
             length = len(mine) // self._parts
             for start in range(0, len(mine), length):
