@@ -8,8 +8,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from math import isfinite
@@ -17,8 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from mammo import launching
 from mammo.errors import ConfigError, DataError, MammoError
-from mammo.launch import Order, at_its_place, check_launcher, open_launcher, read_profile
+from mammo.launch import at_its_place, check_launcher
 from mammo.references import check_form, on_hub, resolve
 from mammo.run import Listener, Reference, Result
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mammo.tracking import TrackedRun, Tracking
 
 LOG = logging.getLogger("mammo")
+_LOCK_S = 0.2  # between looks at a lock that is waited for
 STEPS = (
     "main",
     "preprocess",
@@ -72,7 +75,7 @@ def run_step(step: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
     offline = bool(settings.get("offline", False))
     with store_in_plain_words(), Tracking(work, offline=offline) as tracking:
-        return _Execution(step, module, dict(settings), tracking, work, joined=joined).answer()
+        return Execution(step, module, dict(settings), tracking, work, joined=joined).answer()
 
 
 def fail_joined(run_id: str, line: str) -> None:
@@ -137,7 +140,7 @@ def fingerprint_of(
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-class _Execution:
+class Execution:
     """One step with its settings on its way through reuse, resume and the run itself."""
 
     def __init__(
@@ -151,6 +154,8 @@ class _Execution:
         joined: str = "",
         parent: "TrackedRun | None" = None,
         listener: Listener | None = None,
+        patient: bool = False,
+        opened: Callable[[str], None] = lambda run_id: None,
     ) -> None:
         self.step = step
         self.module = module
@@ -160,6 +165,8 @@ class _Execution:
         self.joined = joined
         self.parent = parent
         self.listener = listener
+        self.patient = patient  # waits for another process that computes the same
+        self.opened = opened  # hears the id of the run that is computed
         self.inputs: dict[str, list[Reference]] = {}
         self.name = str(settings.get("run_name") or step)
         self.run_id = ""  # once it is known
@@ -171,7 +178,7 @@ class _Execution:
             extra = self.module.source_digest(self.settings) if self._has("source_digest") else ""
             fingerprint = fingerprint_of(self.step, self.settings, self.inputs, extra)
             folder = self.work / "runs" / fingerprint
-            with _only_process_in(folder):
+            with _only_process_in(folder, patient=self.patient):
                 done = self._finished(fingerprint)
                 if done is not None and self._is_whole(done):
                     self._clear(folder)
@@ -220,11 +227,11 @@ class _Execution:
     def _reused(self, done: Any) -> dict[str, Any]:
         self.run_id = run_id = done.info.run_id
         LOG.info("%s: finished run %s has the same settings and inputs; reused", self.step, run_id)
-        self._link("reused", run_id)
+        self.link("reused", run_id)
         said = json.loads(done.data.tags["mammo.result"])
-        return self._line(run_id, Result(said["outputs"], said["metrics"], said["digest"]))
+        return self.line(run_id, Result(said["outputs"], said["metrics"], said["digest"]))
 
-    def _link(self, how: str, run_id: str) -> None:
+    def link(self, how: str, run_id: str) -> None:
         """Let the joined run, or an empty child of the parent, point to the run that counts."""
         if self.joined:
             self.tracking.set_status(self.joined, "FINISHED", **{how: run_id})
@@ -240,74 +247,25 @@ class _Execution:
             shutil.rmtree(folder, ignore_errors=True)
         launcher = self.settings.get("launcher", "local")
         if launcher == "none":
-            return self._scheduled(self._handed_on(fingerprint, folder))
+            return launching.scheduled(self, fingerprint, folder)
         if launcher == "slurm":
-            result = self._by_jobs(fingerprint, folder)
+            result = launching.by_jobs(self, fingerprint, folder)
         else:
-            self.run_id = run_id = self._run_id(folder)
+            self.run_id = run_id = self.held_run(folder)
             with closing(self.tracking, run_id, last=self.parent is None):
-                result = self._done_here(self._opened(run_id, fingerprint, folder))
+                result = self._done_here(self.opened_run(run_id, fingerprint, folder))
         shutil.rmtree(folder, ignore_errors=True)
-        return self._line(self.run_id, result)
+        return self.line(self.run_id, result)
 
     def _done_here(self, tracked: "TrackedRun") -> Result:
         """Do the step, its parts in processes of their own."""
         from mammo.tracking import accompanied
 
-        order = self._order(tracked)
         with accompanied(tracked, sample=self.parent is None):
-            if order.parts:
-                order.do_parts(open_launcher("local", read_profile(""), tracked.folder))
+            launching.parts_here(self, tracked)
             return carry_out(self.step, self.module, tracked, self.settings)
 
-    def _by_jobs(self, fingerprint: str, folder: Path) -> Result:
-        """Have the step done by jobs of a cluster, those that are on their way already included."""
-        profile = read_profile(str(self.settings.get("cluster", "")))
-        launcher = open_launcher("slurm", profile, folder)
-        going = Order.going(folder, launcher)
-        if going is not None:  # its run is theirs
-            self.run_id = going.order.run_id
-            LOG.info("%s: its jobs are on their way; waiting for them", self.step)
-            if self.joined not in ("", self.run_id):
-                self._link("continues", self.run_id)
-            with self._ended_where_nobody_does(self.run_id):
-                return going.wait()
-        order, jobs = self._handed_on(fingerprint, folder), int(self.settings.get("jobs", 1))
-        with self._ended_where_nobody_does(self.run_id):
-            return order.start(launcher, at_once=jobs if jobs > 1 else 0).wait()
-
-    def _handed_on(self, fingerprint: str, folder: Path) -> Order:
-        """Open the run, and leave it with an order to the processes that are to do it.
-
-        A run has one writer: from here on that is the gathering process.
-        """
-        self.run_id = run_id = self._run_id(folder)
-        with self._ended_where_nobody_does(run_id):
-            order = self._order(self._opened(run_id, fingerprint, folder))
-            order.write()
-            self.tracking.hand_on(run_id)
-        return order
-
-    def _scheduled(self, order: Order) -> dict[str, Any]:
-        """The commands of an order, for somebody else to run, the last one at the end."""
-        parts, gather = order.commands()
-        line = {**self._line(order.run_id, Result()), "status": "SCHEDULED"}
-        return {**line, "commands": [str(each) for each in [*parts, gather]]}
-
-    @contextmanager
-    def _ended_where_nobody_does(self, run_id: str) -> Iterator[None]:
-        """Give a run that others do its end, where what ends the block has ended them too."""
-        from mammo.tracking import Taken, close_failed
-
-        try:
-            yield
-        except BaseException as error:
-            with suppress(Taken):  # by the gathering process, which is about to end it itself
-                if self.tracking.is_open(run_id):
-                    close_failed(self.tracking, run_id, error)
-            raise
-
-    def _opened(self, run_id: str, fingerprint: str, folder: Path) -> "TrackedRun":
+    def opened_run(self, run_id: str, fingerprint: str, folder: Path) -> "TrackedRun":
         """The run with what it is to do."""
         from mammo.tracking import TrackedRun
 
@@ -320,25 +278,23 @@ class _Execution:
             launcher=partial(launch, reuse=bool(self.settings.get("reuse", True))),
             listener=self.listener,
         )
+        self.opened(run_id)
         tracked.params(_flat(self.settings))
         tracked.tags(self._tags(fingerprint))
         tracked.config({key: self.settings[key] for key in self.settings if key != "work_dir"})
         return tracked
 
-    def _order(self, tracked: "TrackedRun") -> Order:
-        parts = self.module.parts(tracked, self.settings) if self._has("parts") else 0
-        return Order.of(tracked, self.step, self.settings, parts)
-
-    def _run_id(self, folder: Path) -> str:
+    def held_run(self, folder: Path) -> str:
         """The run to continue, else the one `mlflow run` opened, else a new one."""
         from mammo.tracking import unfinished_run
+        from mammo.tracking.ownership import STALE_S
 
         held = unfinished_run(self.tracking, folder)
         if held and held != self.joined:
-            self.tracking.claim(held)
+            self.tracking.claim(held, wait_s=2 * STALE_S if self.patient else 0.0)
             LOG.info("%s: continues the unfinished run %s", self.step, held)
             self.tracking.reopen(held)
-            self._link("continues", held)
+            self.link("continues", held)
             return held
         if self.joined:
             self.tracking.claim(self.joined)
@@ -356,7 +312,7 @@ class _Execution:
             tags["mlflow.runName"] = self.name
         return tags
 
-    def _line(self, run_id: str, result: Result) -> dict[str, Any]:
+    def line(self, run_id: str, result: Result) -> dict[str, Any]:
         return {
             "step": self.step,
             "run_id": run_id,
@@ -406,8 +362,14 @@ def launch(
     listener: Listener | None,
     *,
     reuse: bool = True,
+    patient: bool = False,
+    opened: Callable[[str], None] = lambda run_id: None,
 ) -> Result:
-    """Run `step` in this process as a child run of `parent`, which hands on its `reuse`."""
+    """Run `step` in this process as a child run of `parent`, which hands on its `reuse`.
+
+    Where another process computes the same, `patient` waits for it. `opened` hears the id of the
+    run that is computed.
+    """
     from mammo.tracking import counted
 
     module = step_module(step)
@@ -416,8 +378,16 @@ def launch(
     for nested, other in getattr(module, "NESTED", {}).items():
         given[nested] = {**defaults(step_module(other)), **settings.get(nested, {})}
     check(module, given)
-    execution = _Execution(
-        step, module, given, parent.tracking, parent.work, parent=parent, listener=listener
+    execution = Execution(
+        step,
+        module,
+        given,
+        parent.tracking,
+        parent.work,
+        parent=parent,
+        listener=listener,
+        patient=patient,
+        opened=opened,
     )
     with counted(parent, name or step, step) as child:
         try:
@@ -484,16 +454,20 @@ def _users_oserror(error: OSError, source: str) -> Exception:
 
 
 @contextmanager
-def _only_process_in(folder: Path) -> Iterator[None]:
+def _only_process_in(folder: Path, *, patient: bool) -> Iterator[None]:
     """Hold the lock of a run's folder; two processes never continue the same run."""
     locks = folder.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with (locks / folder.name).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"the same step with the same settings is already running (lock {file.name}); "
-                "wait for it or change seed"
-            ) from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if not patient:
+                    raise ConfigError(
+                        "the same step with the same settings is already running (lock "
+                        f"{file.name}); wait for it or change seed"
+                    ) from None
+            time.sleep(_LOCK_S)
         yield

@@ -24,9 +24,12 @@ COMMANDS: Mapping[str, str] = {
     "reap": "runs whose process is gone, closed",
     "regenerate": "an image of a sampled dataset again, to the bit",
     "rollback": "give a registered model's alias back to the version that held it before",
+    "status": "how a search goes on: its trials, its workers, the best so far, the time left",
     "sync": "what could not be sent to the tracking server, sent",
+    "trial": "trials of a search, as a worker has them trained",
     "verify": "whether image files are synthetic ones of mammo, and as they were drawn",
     "withdraw": "all that was made from a patient's images, marked as not to be used any more",
+    "worker": "takes trials of a search that goes on, here or anywhere",
 }
 
 

@@ -1,21 +1,15 @@
 """`mammo part FOLDER NUMBER`: a share of a step that was launched, or their gathering."""
 
 import os
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mammo import driver
 from mammo.commands import call
 from mammo.errors import ConfigError
 from mammo.launch import GATHER, Order
-
-if TYPE_CHECKING:
-    from mammo.tracking import Tracking
-
-_POLL_S = 1.0
+from mammo.launching import are_spare
 
 
 def part(folder: str, number: str) -> int:
@@ -50,10 +44,13 @@ def _share(order: Order, number: int) -> None:
 def _gather(order: Order) -> None:
     """Take up the run and do the step, which finds there what the parts have made."""
     from mammo.tracking import TrackedRun, Tracking, accompanied, closing, recount
+    from mammo.tracking.ownership import STALE_S
 
     settings = order.settings
     with Tracking(order.work, offline=bool(settings.get("offline", False))) as tracking:
-        _claim(tracking, order.run_id)
+        # The machine of a job's first process may have failed: nobody can ask it
+        again = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+        tracking.claim(order.run_id, wait_s=2 * STALE_S if again else 0.0)
         tracking.reopen(order.run_id)
         with closing(tracking, order.run_id, last=True):
             run = TrackedRun(
@@ -65,31 +62,12 @@ def _gather(order: Order) -> None:
                 launcher=partial(driver.launch, reuse=bool(settings.get("reuse", True))),
             )
             recount(run)
-            order.refuse_undone()
+            module = driver.step_module(order.step)
+            if not are_spare(module):
+                order.refuse_undone()
             with accompanied(run, sample=True):
-                module = driver.step_module(order.step)
                 result = driver.carry_out(order.step, module, run, settings)
     order.keep(result)
-
-
-def _claim(tracking: "Tracking", run_id: str) -> None:
-    """Take up the run; in a job that Slurm starts again, as soon as its first process is gone.
-
-    The machine of that process may have failed: nobody can ask it, its heart just falls silent.
-    """
-    from mammo.tracking import Taken
-    from mammo.tracking.ownership import STALE_S
-
-    again = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-    deadline = time.monotonic() + 2 * STALE_S
-    while True:
-        try:
-            tracking.claim(run_id)
-            return
-        except Taken:
-            if not again or time.monotonic() > deadline:
-                raise
-        time.sleep(_POLL_S)
 
 
 def command(arguments: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -150,8 +150,8 @@ class Launched(Protocol):
 
     jobs: list[str]  # of the cluster; empty for processes
 
-    def wait(self) -> list[End]:
-        """The end of each, in the order of the commands."""
+    def wait(self, meanwhile: Callable[[], None] = ...) -> list[End]:
+        """The end of each, in the order of the commands; `meanwhile` is called now and then."""
 
     def cancel(self) -> None: ...
 

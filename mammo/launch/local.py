@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mammo.launch.command import Command, End, Launched
 
 _POLL_S = 0.1
+_MEANWHILE_S = 5.0
 
 
 class Local:
@@ -54,12 +55,16 @@ class LocalLaunched:
                 command.start(_environment(slot, self.at_once))
                 self._running[slot] = command
 
-    def wait(self) -> list[End]:
+    def wait(self, meanwhile: Callable[[], None] = lambda: None) -> list[End]:
         """The end of each command; when this process is told to stop, they stop too."""
+        asked_at = time.monotonic()
         try:
             while self._left or self._running:
                 time.sleep(_POLL_S)
                 self.advance()
+                if time.monotonic() - asked_at > _MEANWHILE_S:
+                    meanwhile()
+                    asked_at = time.monotonic()
         except BaseException:
             self.cancel()
             raise

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,10 @@ class Order:
         parts = commands_of([[*words, str(n)] for n in range(self.parts)], _place(self.folder))
         return parts, Command([*words, GATHER], _place(self.folder) / f"{GATHER}.log")
 
-    def do_parts(self, launcher: Launcher) -> None:
-        """Have the parts done, and wait; an error where one was not."""
+    def do_parts(self, launcher: Launcher, *, meanwhile: Callable[[], None]) -> None:
+        """Have the parts done, and wait; `meanwhile` is called now and then."""
         self.write()
-        launcher.start(self.commands()[0], name=self.step).wait()
-        self.refuse_undone()
+        launcher.start(self.commands()[0], name=self.step).wait(meanwhile)
 
     def start(self, launcher: Launcher, *, at_once: int = 0) -> "Going":
         """Have the parts and the gathering done."""

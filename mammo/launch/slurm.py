@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +94,7 @@ class SlurmLaunched:
     jobs: list[str]  # number of each, as 12_0 in an array
     before: list[str] = field(default_factory=list)  # jobs that they wait for, to tell of them too
 
-    def wait(self) -> list[End]:
+    def wait(self, meanwhile: Callable[[], None] = lambda: None) -> list[End]:
         """The end of each; when this process is told to stop, the jobs are cancelled."""
         pause, asked_at, seen = _SQUEUE_S[0], time.monotonic(), ""
         try:
@@ -109,6 +109,7 @@ class SlurmLaunched:
                 if told and told != seen:
                     LOG.info("Slurm: %s", told)
                 seen = told or seen
+                meanwhile()
                 pause, asked_at = min(2 * pause, _SQUEUE_S[1]), time.monotonic()
         except BaseException:
             self.cancel()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
 CONNECTIONS = 1  # of a worker to a server: its trials have none
+BESIDE = 2  # of the search itself, and of who looks or just begins
 PATIENCE_S = 60  # for a connection, or for the lock of an SQLite file
 FORMS = "postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE"
 # What another process that makes the same tables at the same moment lets one see
@@ -60,7 +61,7 @@ def open_storage(address: str, *, connections: int = CONNECTIONS) -> "optuna.sto
 
 
 def check_room(storage: "optuna.storages.RDBStorage", workers: int) -> None:
-    """Refuse more workers than the database has connections left for, CONNECTIONS for each."""
+    """Refuse more workers than the database has connections for, CONNECTIONS each and BESIDE."""
     import sqlalchemy
 
     if storage.engine.url.get_backend_name() != "postgresql":
@@ -82,6 +83,7 @@ def check_room(storage: "optuna.storages.RDBStorage", workers: int) -> None:
     for limit, name in ((of_database, "database"), (of_role, "role")):
         if limit >= 0 and limit - used_here + 1 < free:  # -1 is no limit
             free, what = limit - used_here + 1, f"allows its {name} {limit} connections"
+    free -= BESIDE
     if workers * CONNECTIONS > free:
         raise ConfigError(
             f"workers {workers}: storage {shown(storage.engine.url)} {what}; give workers "

@@ -154,6 +154,8 @@ class Progress:
         self._trial = proposal.trial
         self._silent = len(plan.objective.goals) > 1  # Optuna prunes by one objective only
         self._done: list[float] = []
+        held = self._trial.study._storage.get_trial(self._trial._trial_id)
+        self._reported = set(held.intermediate_values)  # by a worker that died, at first
 
     def epoch(self, values: Mapping[str, float], step: int | None) -> None:
         """Of a training that goes on."""
@@ -168,18 +170,12 @@ class Progress:
             self._report(value, len(self._done) - 1)
 
     def _report(self, value: float, step: int) -> None:
-        if self._silent or step in self._reported():
+        if self._silent or step in self._reported:
             return
+        self._reported.add(step)
         self._trial.report(value, step)
         if self._trial.should_prune():
             raise Pruned(f"{self._metric} {value:.4f} at {step}")
-
-    def _reported(self) -> Mapping[int, float]:
-        """Steps that were reported before, by a worker that died."""
-        reported: Mapping[int, float] = self._trial.study._storage.get_trial(
-            self._trial._trial_id
-        ).intermediate_values
-        return reported
 
 
 def _furnish(study: "optuna.Study", plan: Plan, n_trials: int) -> None:

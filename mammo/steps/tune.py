@@ -2,34 +2,32 @@
 
 import hashlib
 import json
-import logging
-import time
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache, partial
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mammo.classifiers.recipe import seeds_of
 from mammo.classifiers.weights import weights_digest
-from mammo.errors import ConfigError, MammoError
-from mammo.run import Pruned, Result, Run
+from mammo.errors import ConfigError
+from mammo.run import Result, Run
 from mammo.search.conclusion import conclude
 from mammo.search.engines import PRUNERS, SEARCHES, check_engines
+from mammo.search.finalists import Rerun, finalist_name, finalist_plan, reruns
+from mammo.search.history import history
 from mammo.search.objective import Objective, read_folds, read_objective
-from mammo.search.outcome import counts, progress
+from mammo.search.outcome import candidates
 from mammo.search.plan import Plan
+from mammo.search.queue import Queue
 from mammo.search.reading import FIXED, check_space, read_space
 from mammo.search.space import TRAINING, TRIAL_STEPS, Space
-from mammo.search.storage import default_storage, open_storage
-from mammo.search.study import (
-    Progress,
-    Proposal,
-    complete,
-    fail,
-    found_study,
-    propose,
-    prune,
-)
+from mammo.search.start import Start
+from mammo.search.storage import check_room, default_storage, open_storage
+from mammo.search.study import found_study, join_study, plan_of
+from mammo.search.trial import TrialProcess
+from mammo.search.worker import Worker
 from mammo.settings import Count, PositiveInt, one_of
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ else:
     SearchName = one_of(SEARCHES)
     PrunerName = one_of(PRUNERS)
 
-LOG = logging.getLogger("mammo")
+SPARE_PARTS = True  # what workers left undone, the step itself does
 INPUTS = {"data": "dataset", "synthetic": "dataset", "generator": "model"}
 SEVERAL = ("synthetic",)
 NESTED = {step: step for step in TRIAL_STEPS}
@@ -56,7 +54,8 @@ _APART = ("device", "workers", "jobs", "upload_minutes", "logger")
 
 def check(settings: Mapping[str, Any]) -> None:
     """Refuse a space, goals and engines that do not go together."""
-    base = {step: settings.get(step, {}) for step in TRIAL_STEPS}
+    seed = settings["seed"]
+    base = {step: {**settings.get(step, {}), "seed": seed} for step in TRIAL_STEPS}
     space = _space(settings)
     objective = _objective(settings, folds=read_folds(settings["folds"], None))
     check_engines(settings["search"], settings["pruner"], space, objective)
@@ -69,10 +68,10 @@ def check(settings: Mapping[str, Any]) -> None:
         )
     wired = {"data": settings["data"], "synthetic": "given" if _mixes(settings, space) else ""}
     base[TRAINING] = {**training, **wired}
-    if training:
+    if TRAINING in settings:
         check_space(space, _modules(), {step: base[step] for step in _steps_run(settings, space)})
-    if settings.get("workers", 1) != 1:
-        raise ConfigError(f"workers {settings['workers']} is not available; use 1")
+    if settings["storage"]:
+        check_room(_storage(str(settings["storage"])), int(settings["workers"]))
 
 
 def source_digest(settings: Mapping[str, Any]) -> str:
@@ -101,6 +100,7 @@ def run(
     pruner: PrunerName = "median",
     finalists: Count = 0,
     finalist_seeds: PositiveInt = 3,
+    halve_batch: bool = False,
     timeout_s: Count = 0,
     seed: int = 0,
     device: str = "auto",
@@ -116,7 +116,7 @@ def run(
         space: YAML of what varies; empty for real_percentage, loss and sampler.
         study_name: name of the study; an existing one is continued.
         storage: Optuna's storage URL; empty for a file in the work folder.
-        workers: processes that take trials.
+        workers: processes that take trials, a GPU or a share of the cores for each.
         metric: validation metric to optimise; test images are never opened.
         objectives: further goals, as synthetic_share,gpu_hours; name:up or name:down turns one.
         folds: none for the hold-out, all, or numbers as 0,1: a trial is the mean over them.
@@ -125,73 +125,133 @@ def run(
         pruner: who stops an unpromising one.
         finalists: best settings that are trained again on fresh seeds; 0 for none.
         finalist_seeds: fresh seeds of each.
+        halve_batch: train a trial with half the batch where memory runs out, down to one image.
         timeout_s: no new trial after so many seconds; 0 for no limit.
         seed: seed of the search and, without seeds, of every training.
         device: of every training: auto (train_classifier.device), cpu, cuda or cuda:<number>.
     """
     settings = {name: value for name, value in locals().items() if name != "tracked"}
+    study, plan = _found(tracked, settings)
+    tell = partial(_tell, tracked, study, plan)
+    Worker(study, plan, Start.read(study), TrialProcess(), told=tell).work(to_the_end=True)
+    tell()
+    again = _finalists(study, plan, settings)
+    return conclude(tracked, study, plan, wired=_wired(settings), reruns=again)
+
+
+def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
+    """The workers, who find the study as they need it; a single one on this machine is the step."""
+    study, _ = _found(tracked, _with_steps(settings))
+    _start(tracked, _with_steps(settings)).write(study)
+    workers = int(settings["workers"])
+    return workers if settings["launcher"] != "local" or workers > 1 else 0
+
+
+def part(tracked: Run, number: int, of: int, **settings: Any) -> None:
+    """Be worker `number`."""
+    storage = _storage(_address(tracked, settings))
+    study, plan = join_study(_name(tracked, settings), storage, worker=number + 1)
+    more = bool(settings["finalists"])  # to do for all, once the last trial is over
+    Worker(study, plan, Start.read(study), TrialProcess()).work(to_the_end=more)
+    if Queue(study).is_over:
+        _finalists(study, plan, settings, worker=number + 1)
+
+
+def watch(tracked: Run, settings: Mapping[str, Any]) -> None:
+    """Log how the search goes on while the workers do it."""
+    storage = _storage(_address(tracked, settings))
+    study, plan = join_study(_name(tracked, settings), storage)
+    _tell(tracked, study, plan)
+
+
+def _found(tracked: Run, settings: Mapping[str, Any]) -> tuple["optuna.Study", Plan]:
+    """The study with all its trials, and with a start, be it an earlier one of this run."""
     plan = _plan(tracked, settings)
-    study = found_study(
-        study_name or tracked.folder.name,
-        open_storage(storage or default_storage(tracked.work)),
-        plan,
-        n_trials=n_trials,
-    )
-    apart = {**step_settings.get(TRAINING, {}), "data": data, "synthetic": synthetic}
-    if device != "auto":
-        apart["device"] = device
-    for trial in _left_behind(study, tracked.folder.name):
-        _one_trial(tracked, study, plan, propose(study, plan, trial), apart)
-    deadline = time.monotonic() + (timeout_s or float("inf"))
-    while sum(counts(study).values()) < n_trials and time.monotonic() < deadline:
-        trial = study.ask()
-        trial.set_user_attr("owner", tracked.folder.name)
-        _one_trial(tracked, study, plan, propose(study, plan, trial), apart)
-        found = progress(study, plan.objective)
-        tracked.metrics(found, step=int(sum(counts(study).values())))
-    return conclude(tracked, study, plan, wired={TRAINING: {"data": data, "synthetic": synthetic}})
-
-
-def _left_behind(study: "optuna.Study", owner: str) -> list["optuna.Trial"]:
-    """Trials of `owner` that a dead process left running, to be gone on with."""
-    import optuna
-
-    running = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
-    return [
-        optuna.trial.Trial(study, trial._trial_id)
-        for trial in running
-        if trial.user_attrs.get("owner") == owner
-    ]
-
-
-def _one_trial(
-    tracked: Run,
-    study: "optuna.Study",
-    plan: Plan,
-    proposal: Proposal,
-    apart: Mapping[str, Any],
-) -> None:
-    """Do the trainings of a trial and tell the study how it ended."""
-    progress = Progress(plan, proposal)
-    name = f"trial_{proposal.number}"
-    measured: list[Mapping[str, float]] = []
+    storage, count = _storage(_address(tracked, settings)), int(settings["n_trials"])
+    study = found_study(_name(tracked, settings), storage, plan, n_trials=count)
+    Queue(study).fill(min(count, len(plan.first())) if plan.listed else count)
     try:
-        for unit in proposal.units:
-            given = {**apart, **plan.config(proposal.chosen, unit)[TRAINING]}
-            called = name if len(proposal.units) == 1 else f"{name}_{unit.name}"
-            result = tracked.launch(TRAINING, given, name=called, listener=progress.epoch)
-            measured.append(result.metrics)
-            progress.training(result.metrics)
-    except Pruned as reason:
-        LOG.info("tune: trial %d pruned: %s", proposal.number, reason)
-        prune(study, proposal.trial)
-    except MammoError as error:
-        LOG.warning("tune: trial %d failed: %s", proposal.number, error)
-        fail(study, proposal.trial, str(error))
-    else:
-        values = complete(study, plan, proposal, measured)
-        told = f"{plan.objective.metric} {values[0]:.4f}"
-        LOG.info("tune: trial %d %s: %s", proposal.number, dict(proposal.chosen), told)
+        mine = Start.read(study).run_id == tracked.id
+    except ConfigError:
+        mine = False
+    if not mine:
+        _start(tracked, settings).write(study)
+    tracked.tags({"mammo.study": study.study_name})
+    return study, plan
+
+
+def _finalists(
+    study: "optuna.Study", plan: Plan, settings: Mapping[str, Any], *, worker: int = 0
+) -> list[Rerun]:
+    """Train the best settings again with fresh seeds, in a study that all workers share."""
+    count = int(settings["finalists"])
+    if not (count and candidates(study)):
+        return []
+    asked = finalist_plan(study, plan, finalists=count, seeds=int(settings["finalist_seeds"]))
+    name, storage = finalist_name(study.study_name), study._storage
+    again = found_study(name, storage, asked, n_trials=len(asked.only), worker=worker)
+    start = replace(Start.read(study), timeout_s=0.0)  # that time was the search's
+    start.write(again)
+    Worker(again, plan_of(again), start, TrialProcess()).work(to_the_end=not worker)
+    return reruns(study, plan, again, plan_of(again))
+
+
+def _start(tracked: Run, settings: Mapping[str, Any]) -> Start:
+    return Start(
+        tracked.id,
+        str(tracked.folder),
+        str(tracked.work),
+        _apart(settings),
+        timeout_s=float(settings["timeout_s"]),
+        halve_batch=bool(settings["halve_batch"]),
+        offline=bool(settings.get("offline", False)),
+        reuse=bool(settings.get("reuse", True)),
+    )
+
+
+def _apart(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings of each step, with what it works on and with."""
+    device, steps = settings["device"], settings["step_settings"]
+    chosen = {} if device == "auto" else {"device": device}
+    wired = _wired(settings)
+    return {step: {**steps.get(step, {}), **own, **chosen} for step, own in wired.items()}
+
+
+def _wired(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each step works on."""
+    return {
+        "train_generator": {"data": settings["data"]},
+        "sample": {"generator": settings["generator"]},
+        TRAINING: {"data": settings["data"], "synthetic": settings["synthetic"]},
+    }
+
+
+def _with_steps(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the command line gives them, as `run` takes them."""
+    return {**settings, "step_settings": {step: settings.get(step, {}) for step in TRIAL_STEPS}}
+
+
+def _name(tracked: Run, settings: Mapping[str, Any]) -> str:
+    return str(settings["study_name"] or tracked.folder.name)
+
+
+def _address(tracked: Run, settings: Mapping[str, Any]) -> str:
+    return str(settings["storage"] or default_storage(tracked.work))
+
+
+@cache
+def _storage(url: str) -> "optuna.storages.BaseStorage":
+    """The storage, opened once in a process."""
+    return open_storage(url)
+
+
+def _tell(tracked: Run, study: "optuna.Study", plan: Plan) -> None:
+    """Log what is known after each end of a trial, as far as it is not logged yet."""
+    path = tracked.folder / "told"  # how many ends are
+    since = int(path.read_text()) if path.is_file() else 0
+    for number, known in history(study, plan.objective, since=since):
+        tracked.metrics(known, step=number)
+        path.write_text(str(number))
 
 
 def _plan(tracked: Run, settings: Mapping[str, Any]) -> Plan:

@@ -4,11 +4,13 @@ from mammo.tracking.ending import close_failed, closing, unfinished_run
 from mammo.tracking.family import counted, recount
 from mammo.tracking.ownership import Taken
 from mammo.tracking.registry import Registry, withdrawn
+from mammo.tracking.server import preload
 from mammo.tracking.store import Tracking, connected, store_in_plain_words
 from mammo.tracking.telling import accompanied, conclude
-from mammo.tracking.tracked import Share, TrackedRun
+from mammo.tracking.tracked import Branch, Share, TrackedRun
 
 __all__ = [
+    "Branch",
     "Registry",
     "Share",
     "Taken",
@@ -20,6 +22,7 @@ __all__ = [
     "conclude",
     "connected",
     "counted",
+    "preload",
     "recount",
     "store_in_plain_words",
     "unfinished_run",

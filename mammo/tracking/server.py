@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
+from importlib import import_module
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
@@ -15,7 +16,9 @@ import mlflow
 
 from mammo.errors import TrackingError
 from mammo.tracking.answers import UNWRITABLE, Away, Refused, asked, unwritable
+from mammo.tracking.context import code_state
 from mammo.tracking.experiments import opened
+from mammo.tracking.machine import packages
 from mammo.tracking.sender import LONGEST_S
 
 Answer = TypeVar("Answer")
@@ -32,6 +35,18 @@ def prepare() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # it logs the whole traceback of what it then raises, and we tell
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def preload() -> None:
+    """Import what the store needs, and find what is the same for all runs, without opening it.
+
+    For a process that others are forked from, which must share no connection.
+    """
+    prepare()
+    if urlparse(str(mlflow.get_tracking_uri())).scheme not in ("http", "https"):
+        import_module("mlflow.store.tracking.sqlalchemy_store")
+    code_state()
+    packages()
 
 
 class ServerAway(TrackingError):

@@ -101,11 +101,23 @@ class Tracking(Reading):
         self.outbox.append(run_id, {"kind": "reopen"})
         self.outbox.append(run_id, {"kind": "tags", "values": ownership.mark()})
 
-    def claim(self, run_id: str) -> None:
-        """Take up a run that the server has; TrackingError where another process writes it.
+    def claim(self, run_id: str, *, wait_s: float = 0.0) -> None:
+        """Take up a run that the server has; Taken where another process writes it.
 
-        Of two that come at once the one that wrote last goes on.
+        It is waited for, as long as `wait_s`, until that one is gone or its heart has fallen
+        silent. Of two that come at once the one that wrote last goes on.
         """
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                self._claim(run_id)
+                return
+            except ownership.Taken:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1.0)
+
+    def _claim(self, run_id: str) -> None:
         if not (self.offline or self.outbox.is_local(run_id)):
             found = self.get(run_id)
             ownership.refuse_second(found)

@@ -197,6 +197,33 @@ class Share(SilentRun):
             tracking.settle()
 
 
+class Branch(SilentRun):
+    """A run as a process sees it that only adds children to it, those of other steps too."""
+
+    def __init__(
+        self, tracking: Tracking, id: str, folder: Path, work: Path, *, launcher: Any
+    ) -> None:
+        super().__init__(id, folder, work, {})
+        self.tracking = tracking
+        self._launcher = launcher
+
+    def child(
+        self, name: str, step: str, settings: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Run]:
+        return _child(self.tracking, self, name, step, settings or {}, launcher=self._launcher)
+
+    def launch(
+        self,
+        step: str,
+        settings: Mapping[str, Any],
+        *,
+        name: str = "",
+        listener: Listener | None = None,
+    ) -> Result:
+        result: Result = self._launcher(self, step, settings, name, listener)
+        return result
+
+
 @contextmanager
 def _child(
     tracking: Tracking, parent: Run, name: str, step: str, settings: Mapping[str, Any], **own: Any

@@ -1,12 +1,14 @@
 """The search: anchors first, true states, a study that goes on where it stopped."""
 
 import inspect
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import trials
 import yaml
 
 from mammo.errors import ConfigError, DataError
@@ -25,28 +27,31 @@ def hill(settings: Mapping[str, Any], listener: Listener | None) -> Result:
     return Result({"model": "runs:/x/model"}, {"best/val/auc": auc})
 
 
-def search(folder: Path, answer: Any = hill, **settings: Any) -> tuple[MemoryRun, Result]:
-    run = MemoryRun(folder)
-    run.answers["train_classifier"] = answer
+def search(
+    folder: Path, train: trials.Training = hill, **settings: Any
+) -> tuple[MemoryRun, trials.InThread, Result]:
+    run, carried_out = MemoryRun(folder), trials.InThread(train)
     given = {"n_trials": 6, "synthetic": "s", "search": "random", "pruner": "none"} | settings
-    result = tune.run(run, data="d", step_settings={"train_classifier": BASE}, **given)
-    return run, result
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "TrialProcess", lambda: carried_out)
+        result = tune.run(run, data="d", step_settings={"train_classifier": BASE}, **given)
+    return run, carried_out, result
 
 
 @pytest.mark.doors
 def test_the_first_trials_are_the_baselines_with_default_settings(tmp_path: Path) -> None:
-    run, _ = search(tmp_path)
-    first = [given for _, given in run.launched[:4]]
+    _, done, _ = search(tmp_path)
+    first = done.given[:4]
     assert [given["real_percentage"] for given in first] == [1.0, 0.5, 0.0, 0.25]
     assert {(given["loss"], given["sampler"]) for given in first} == {("ce", "random")}
+    assert {(given["data"], given["synthetic"]) for given in first} == {("d", "s")}
 
 
 @pytest.mark.doors
 def test_the_best_settings_are_a_config_of_train_classifier(tmp_path: Path) -> None:
-    run, result = search(tmp_path, n_trials=12)
+    run, done, result = search(tmp_path, n_trials=12)
     best = yaml.safe_load((run.folder / "study" / "best.yaml").read_text())
-    tried = [given for _, given in run.launched]
-    top = max(tried, key=lambda given: hill(given, None).metrics["best/val/auc"])
+    top = max(done.given, key=lambda given: hill(given, None).metrics["best/val/auc"])
     assert {name: best[name] for name in ("real_percentage", "loss", "sampler", "epochs")} == {
         name: top[name] for name in ("real_percentage", "loss", "sampler", "epochs")
     }
@@ -61,7 +66,7 @@ def test_a_failed_trial_is_counted_as_failed_and_the_search_goes_on(tmp_path: Pa
             raise DataError("needs 6 synthetic images, there are 2")
         return hill(settings, listener)
 
-    _, result = search(tmp_path, answer)
+    _, _, result = search(tmp_path, answer)
     assert (result.metrics["trials/complete"], result.metrics["trials/failed"]) == (5, 1)
 
 
@@ -77,7 +82,7 @@ def test_an_unpromising_trial_is_pruned(tmp_path: Path) -> None:
         return Result({}, {"best/val/auc": 0.8})
 
     seen: list[int] = []
-    _, result = search(tmp_path, answer, pruner="median")
+    _, _, result = search(tmp_path, answer, pruner="median")
     assert result.metrics["trials/pruned"] == 1
     assert seen == [2, 2, 2, 2, 2, 1]  # the sixth is stopped in its second epoch
 
@@ -91,29 +96,33 @@ def test_when_every_trial_fails_the_reason_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.doors
-def test_a_study_that_was_killed_goes_on_with_the_same_trial(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    def dies(settings: Mapping[str, Any], listener: Listener | None) -> Result:
-        if settings["real_percentage"] == 0.5:
-            raise Killed
-        return hill(settings, listener)
-
-    with pytest.raises(Killed):
-        search(tmp_path, dies)
-    run, result = search(tmp_path)
-    assert run.launched[0][1]["real_percentage"] == 0.5
+def test_a_named_study_is_continued_with_more_trials(tmp_path: Path) -> None:
+    search(tmp_path, study_name="mix", n_trials=4)
+    _, done, result = search(tmp_path, study_name="mix", n_trials=6)
+    assert len(done.given) == 2
     assert result.metrics["trials/complete"] == 6
-    assert len(run.launched) == 5
 
 
 @pytest.mark.doors
-def test_a_named_study_is_continued_with_more_trials(tmp_path: Path) -> None:
-    search(tmp_path, study_name="mix", n_trials=4)
-    run, result = search(tmp_path, study_name="mix", n_trials=6)
-    assert len(run.launched) == 2
-    assert result.metrics["trials/complete"] == 6
+def test_the_parent_has_the_history_of_the_search(tmp_path: Path) -> None:
+    """Of trials one after the other: the best so far after each end, and how many there were."""
+    run, done, _ = search(tmp_path)
+    own = [hill(given, None).metrics["best/val/auc"] for given in done.given]
+    said = [(step, value) for name, value, step in run.history if name == "best/val/auc"]
+    assert said[:6] == [(n + 1, max(own[: n + 1])) for n in range(6)]
+    counted = [(step, value) for name, value, step in run.history if name == "trials/complete"]
+    assert counted[:6] == [(n + 1, n + 1) for n in range(6)]
+
+
+@pytest.mark.doors
+def test_no_trial_begins_once_the_time_is_over(tmp_path: Path) -> None:
+    def slow(settings: Mapping[str, Any], listener: Listener | None) -> Result:
+        time.sleep(1.05)
+        return hill(settings, listener)
+
+    _, done, result = search(tmp_path, slow, timeout_s=1)
+    assert len(done.given) == 1
+    assert result.metrics["trials/complete"] == 1
 
 
 @pytest.mark.parametrize(
@@ -132,6 +141,6 @@ def test_a_search_over_what_is_not_there_is_refused(setting: dict[str, Any], exp
 
 
 def test_trial_states_are_true_in_the_storage(tmp_path: Path) -> None:
-    run, _ = search(tmp_path, study_name="states")
+    run, _, _ = search(tmp_path, study_name="states")
     study = optuna.load_study(study_name="states", storage=f"sqlite:///{run.work}/studies.db")
     assert {trial.state.name for trial in study.trials} == {"COMPLETE"}

@@ -1,0 +1,40 @@
+"""How a search went on: what was known after each end of a trial."""
+
+from collections import Counter
+from collections.abc import Iterator
+from statistics import mean, stdev
+from typing import TYPE_CHECKING
+
+from mammo.search.objective import Objective
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+COUNTED = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+
+
+def history(
+    study: "optuna.Study", objective: Objective, *, since: int = 0
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """How many trials had ended, and what was known then: of every end behind the first `since`."""
+    metric, best = objective.metric, max if objective.goals[0].maximise else min
+    states, values = Counter[str](), list[float]()
+    for number, trial in enumerate(ended(study), start=1):
+        states[trial.state.name] += 1
+        if trial.state.name == "COMPLETE":
+            values.append(float(trial.values[0]))
+        if number <= since:
+            continue
+        known = {f"trials/{name}": float(states[state]) for state, name in COUNTED.items()}
+        if values:
+            known |= {f"best/{metric}": best(values), f"trials/{metric}_mean": mean(values)}
+        if len(values) > 1:
+            known[f"trials/{metric}_sd"] = stdev(values)
+        yield number, known
+
+
+def ended(study: "optuna.Study") -> list["FrozenTrial"]:
+    """The trials that are over, in the order of their ends."""
+    over = [each for each in study.get_trials(deepcopy=False) if each.state.is_finished()]
+    return sorted(over, key=lambda each: (str(each.datetime_complete), each.number))
