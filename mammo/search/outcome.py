@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from mammo.search.objective import Objective
@@ -80,18 +80,6 @@ def counts(study: "optuna.Study") -> dict[str, float]:
         "trials/pruned": float(states.count(TrialState.PRUNED)),
         "trials/failed": float(states.count(TrialState.FAIL)),
     }
-
-
-def progress(study: "optuna.Study", objective: Objective) -> dict[str, float]:
-    """What a parent run shows of a study that goes on: counts, the best so far, the spread."""
-    found = counts(study)
-    tried = candidates(study)
-    if tried:
-        metric, values = objective.metric, [each.value for each in tried]
-        found[f"best/{metric}"] = ranked(tried, objective)[0].value
-        found[f"trials/{metric}_mean"] = mean(values)
-        found |= {f"trials/{metric}_sd": stdev(values)} if len(values) > 1 else {}
-    return found
 
 
 def errors(study: "optuna.Study") -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from spaces import plan
 from mammo.errors import ConfigError
 from mammo.run import Pruned
 from mammo.search.objective import Goal, Objective, Unit, read_folds, read_objective
-from mammo.search.outcome import candidates, counts, errors, progress, trials_table
+from mammo.search.outcome import candidates, counts, errors, trials_table
 from mammo.search.plan import Plan
 from mammo.search.storage import open_storage
 from mammo.search.study import Progress, complete, fail, found_study, join_study, plan_of, propose
-from studies import searched
 
 MIX: dict[str, Any] = {
     "real_percentage": {"low": 0.0, "high": 1.0},
@@ -182,6 +180,28 @@ def test_two_that_run_the_same_configuration_at_once_have_different_seeds() -> N
     assert {each.units[0].seed for each in proposals} == {0, 1, 2, 3}
 
 
+def _proposed(address: str, start: Any, told: Any) -> None:
+    study, of = join_study("one", open_storage(address))
+    start.wait()
+    told.put([propose(study, of, study.ask()).units[0].seed for _ in range(3)])
+
+
+@pytest.mark.doors
+def test_no_two_of_many_processes_have_the_same_seed(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/studies.db"
+    of = plan({"loss": {"choices": ["ce"]}}, search="random", pruner="none")
+    found_study("one", open_storage(address), of, n_trials=12)
+    context = multiprocessing.get_context("spawn")
+    start, told = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=_proposed, args=(address, start, told)) for _ in range(4)]
+    for each in processes:
+        each.start()
+    seeds = [seed for _ in processes for seed in told.get(timeout=120)]
+    for each in processes:
+        each.join()
+    assert len(set(seeds)) == 12
+
+
 def test_a_trial_that_is_gone_on_with_keeps_its_configuration_and_seeds() -> None:
     of = plan({"dropout": {"low": 0.0, "high": 1.0}}, search="random", pruner="none")
     study = found_study("s", memory(), of, n_trials=3)
@@ -269,18 +289,3 @@ def test_folds_are_none_all_or_numbers() -> None:
         read_folds("3", ("0", "1"))
     with pytest.raises(ConfigError, match="folds 'all' is asked of a dataset that has no folds"):
         read_folds("all", ())
-
-
-def test_what_the_parent_shows_on_the_way() -> None:
-    of = plan({"dropout": {"choices": [0.0, 0.1]}}, search="grid", pruner="none")
-
-    def measure(chosen: Mapping[str, Any], unit: int) -> dict[str, float]:
-        return {"best/val/auc": 0.7 + chosen["dropout"]}
-
-    found = progress(searched(of, measure, n_trials=2), of.objective)
-    assert found == pytest.approx(
-        {
-            "trials/complete": 2, "trials/pruned": 0, "trials/failed": 0,
-            "best/val/auc": 0.8, "trials/val/auc_mean": 0.75, "trials/val/auc_sd": 0.1 / 2**0.5,
-        }
-    )  # fmt: skip
