@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from math import isfinite
@@ -235,19 +236,19 @@ def _training(
             if not talk.ask(epoch={metric: value}, step=step):
                 raise Pruned(f"{metric} {value:.4f} in epoch {step}")
 
-    made: dict[str, Any] = {}
+    made: dict[str, str] = {}  # the best settings name it
     if GENERATOR in steps:
         doing.append(GENERATOR)
         made["generator"] = run.launch(GENERATOR, steps[GENERATOR]).outputs["model"]
     if SAMPLE in steps:
         doing.append(SAMPLE)
         drawn = run.launch(SAMPLE, {**steps[SAMPLE], **made})
-        given["synthetic"] = drawn.outputs["dataset"]
+        given["synthetic"] = made["synthetic"] = drawn.outputs["dataset"]
     doing.append(TRAINING)
     result = run.launch(TRAINING, given, name=name, listener=listen)
     if not talk.ask(training={**seen, **result.metrics}):
         raise Pruned(f"{metric} after {name}")
-    return result
+    return replace(result, outputs={**result.outputs, **made})
 
 
 def _bury(order: Mapping[str, Any]) -> int:

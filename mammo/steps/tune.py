@@ -274,6 +274,7 @@ def _plan(tracked: Run, settings: Mapping[str, Any]) -> Plan:
                 for name, value in given.items()
                 if name not in _APART and FIXED.get(f"{step}.{name}") is None
             }
+            | ({} if step == TRAINING else {"seed": settings["seed"]})
             for step, given in own.items()
         },
         search=settings["search"],

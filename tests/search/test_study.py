@@ -58,6 +58,18 @@ def test_a_space_without_a_baseline_has_the_nearest(said: Any, expected: Any) ->
     assert plan(said).first() == expected
 
 
+def test_the_seed_of_a_trial_is_its_classifiers_and_its_fold_the_generators_too() -> None:
+    objective = read_objective("val/auc", folds=("2",), seeds=(5,))
+    of = plan({"dropout": {"low": 0.0, "high": 0.5}}, objective=objective)
+    earlier = {"train_generator": {"lr": 0.1, "seed": 1}, "sample": {"seed": 1}}
+    of = replace(of, settings={**earlier, **of.settings})
+    found = of.config({"dropout": 0.25}, objective.units()[0])
+    assert found["train_generator"] == {"lr": 0.1, "seed": 1, "fold": "2"}
+    assert found["sample"] == {"seed": 1}
+    training = {"seed": 5, "seeds": "", "folds": "2", "dropout": 0.25, "score_fold": False}
+    assert training.items() <= found["train_classifier"].items()
+
+
 def test_a_plan_is_read_back_as_it_was() -> None:
     said = {"loss": {"choices": ["ce", "focal"]},
             "focal_gamma": {"low": 0.0, "high": 4.0, "step": 0.5, "when": {"loss": ["focal"]}},
