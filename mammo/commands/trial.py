@@ -26,6 +26,7 @@ from mammo.cli import guarded
 from mammo.commands import call
 from mammo.errors import MammoError
 from mammo.run import Pruned, Result, Run, Stopped
+from mammo.search.objective import OF_GENERATOR
 
 # imported once for all trials: what each would spend its first seconds on
 PRELOADED = (
@@ -239,7 +240,9 @@ def _training(
     made: dict[str, str] = {}  # the best settings name it
     if GENERATOR in steps:
         doing.append(GENERATOR)
-        made["generator"] = run.launch(GENERATOR, steps[GENERATOR]).outputs["model"]
+        trained = run.launch(GENERATOR, steps[GENERATOR])
+        made["generator"] = trained.outputs["model"]
+        seen.update({OF_GENERATOR + name: value for name, value in trained.metrics.items()})
     if SAMPLE in steps:
         doing.append(SAMPLE)
         drawn = run.launch(SAMPLE, {**steps[SAMPLE], **made})

@@ -272,6 +272,10 @@ def test_what_is_measured() -> None:
         {"best/val/loss": 0.6, "hours": 1.5},  # nothing mixed: all real
     ]
     assert objective.values(measured) == [0.5, 0.375, 2.0]
+    fidelity = read_objective("val/auc", "val/kid", seeds=(0,))
+    assert fidelity.directions == ["maximize", "minimize"]
+    of_both = {"best/val/auc": 0.8, "best/val/kid": 9.0, "train_generator/val/kid": 0.02}
+    assert fidelity.values([of_both]) == [0.8, 0.02]
     turned = read_objective("val/auc", "val/auc, synthetic_share:up", seeds=(0,))
     assert turned.goals == (Goal("val/auc", True), Goal("synthetic_share", True))
     assert Objective.of(objective.described()) == objective
