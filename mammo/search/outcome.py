@@ -96,6 +96,7 @@ def trials_table(study: "optuna.Study", plan: Plan) -> "pd.DataFrame":
     import pandas as pd
 
     rows = []
+    names = [each.name for each in plan.space]
     for each in study.get_trials(deepcopy=False):
         own = each.user_attrs.get(OWN, [float("nan")] * len(plan.objective.goals))
         row: dict[str, Any] = {"trial": each.number, "state": each.state.name.lower()}
@@ -104,7 +105,8 @@ def trials_table(study: "optuna.Study", plan: Plan) -> "pd.DataFrame":
             row["seconds"] = round(each.duration.total_seconds(), 1)
         units = plan.objective.units(int(each.user_attrs.get(AGAIN, 0)))
         row["seeds"] = " ".join(map(str, sorted({unit.seed for unit in units})))
-        row |= each.user_attrs.get(CHOSEN, {})
+        chosen = each.user_attrs.get(CHOSEN, {})
+        row |= {name: chosen.get(name) for name in names}
         row |= {
             name: value
             for name, value in each.user_attrs.items()

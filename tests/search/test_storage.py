@@ -74,6 +74,7 @@ def test_a_file_of_another_program_is_refused_and_left_as_it_was(tmp_path: Path)
     assert found == (2,)
 
 
+@pytest.mark.doors
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
     open_storage(default_storage(tmp_path)).engine.dispose()
     with sqlite3.connect(tmp_path / "studies.db") as connection:
@@ -87,6 +88,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     assert "cannot be opened: file is not a database" in refused(default_storage(tmp_path))
 
 
+@pytest.mark.doors
 def test_a_transaction_of_sqlite_holds_the_lock_from_its_start(tmp_path: Path) -> None:
     """Else two processes read a trial as waiting, and both take it."""
     storage = open_storage(default_storage(tmp_path))

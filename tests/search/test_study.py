@@ -58,6 +58,18 @@ def test_a_space_without_a_baseline_has_the_nearest(said: Any, expected: Any) ->
     assert plan(said).first() == expected
 
 
+def test_the_seed_of_a_trial_is_its_classifiers_and_its_fold_the_generators_too() -> None:
+    objective = read_objective("val/auc", folds=("2",), seeds=(5,))
+    of = plan({"dropout": {"low": 0.0, "high": 0.5}}, objective=objective)
+    earlier = {"train_generator": {"lr": 0.1, "seed": 1}, "sample": {"seed": 1}}
+    of = replace(of, settings={**earlier, **of.settings})
+    found = of.config({"dropout": 0.25}, objective.units()[0])
+    assert found["train_generator"] == {"lr": 0.1, "seed": 1, "fold": "2"}
+    assert found["sample"] == {"seed": 1}
+    training = {"seed": 5, "seeds": "", "folds": "2", "dropout": 0.25, "score_fold": False}
+    assert training.items() <= found["train_classifier"].items()
+
+
 def test_a_plan_is_read_back_as_it_was() -> None:
     said = {"loss": {"choices": ["ce", "focal"]},
             "focal_gamma": {"low": 0.0, "high": 4.0, "step": 0.5, "when": {"loss": ["focal"]}},
@@ -260,6 +272,10 @@ def test_what_is_measured() -> None:
         {"best/val/loss": 0.6, "hours": 1.5},  # nothing mixed: all real
     ]
     assert objective.values(measured) == [0.5, 0.375, 2.0]
+    fidelity = read_objective("val/auc", "val/kid", seeds=(0,))
+    assert fidelity.directions == ["maximize", "minimize"]
+    of_both = {"best/val/auc": 0.8, "best/val/kid": 9.0, "train_generator/val/kid": 0.02}
+    assert fidelity.values([of_both]) == [0.8, 0.02]
     turned = read_objective("val/auc", "val/auc, synthetic_share:up", seeds=(0,))
     assert turned.goals == (Goal("val/auc", True), Goal("synthetic_share", True))
     assert Objective.of(objective.described()) == objective
