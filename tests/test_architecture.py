@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "launch": FOUNDATION,
     "commands": FOUNDATION
     | LIBRARY
-    | {"generators", "classifiers", "evaluation", "doctor", "promotion", "launch"}
+    | {"generators", "classifiers", "evaluation", "doctor", "promotion", "launch", "search"}
     | DRIVER,
     "steps": FOUNDATION
     | LIBRARY

@@ -116,7 +116,10 @@ class Experiment:
     def single(self, tracked: Run, fold: str, seed: int) -> Result:
         """Train on one partition in this run."""
         trained = self._train(tracked, fold, seed)
-        return Result({"model": tracked.uri("model")}, trained.metrics, trained.saved.digest)
+        metrics = dict(trained.metrics)
+        if self.synthetic:  # what a search may weigh the metric against
+            metrics["realised_real_percentage"] = trained.real_share
+        return Result({"model": tracked.uri("model")}, metrics, trained.saved.digest)
 
     def many(self, tracked: Run, runs: list[tuple[str, int]]) -> Result:
         """Train a fresh classifier in a child run for each fold and seed, and pool what they say.

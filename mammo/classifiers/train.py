@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mammo.classifiers.backbone import build
 from mammo.classifiers.blocks import check_single
@@ -43,6 +44,7 @@ class Trained:
     history: list[dict[str, float]]
     val: pd.DataFrame
     scored: pd.DataFrame
+    real_share: float  # of the training rows
 
 
 def train_classifier(
@@ -94,6 +96,7 @@ def train_classifier(
         history=fitting.history,
         val=of_val,
         scored=of_scored,
+        real_share=float(1 - _synthetic(material).mean()),
     )
 
 
@@ -114,6 +117,11 @@ def along(
     fitting = _prepared(tracked, material, recipe, weights, features, seed=seed)
     for phase in phases_of(material, recipe, seed):
         fitting.fit(phase, team)
+
+
+def _synthetic(material: Material) -> NDArray[np.bool_]:
+    """Which training rows are synthetic."""
+    return np.asarray(material.data.manifest["is_synthetic"], bool)[material.train]
 
 
 def _prepared(

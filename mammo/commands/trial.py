@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from math import isfinite
@@ -25,6 +26,7 @@ from mammo.cli import guarded
 from mammo.commands import call
 from mammo.errors import MammoError
 from mammo.run import Pruned, Result, Run, Stopped
+from mammo.search.objective import OF_GENERATOR
 
 # imported once for all trials: what each would spend its first seconds on
 PRELOADED = (
@@ -235,19 +237,21 @@ def _training(
             if not talk.ask(epoch={metric: value}, step=step):
                 raise Pruned(f"{metric} {value:.4f} in epoch {step}")
 
-    made: dict[str, Any] = {}
+    made: dict[str, str] = {}  # the best settings name it
     if GENERATOR in steps:
         doing.append(GENERATOR)
-        made["generator"] = run.launch(GENERATOR, steps[GENERATOR]).outputs["model"]
+        trained = run.launch(GENERATOR, steps[GENERATOR])
+        made["generator"] = trained.outputs["model"]
+        seen.update({OF_GENERATOR + name: value for name, value in trained.metrics.items()})
     if SAMPLE in steps:
         doing.append(SAMPLE)
         drawn = run.launch(SAMPLE, {**steps[SAMPLE], **made})
-        given["synthetic"] = drawn.outputs["dataset"]
+        given["synthetic"] = made["synthetic"] = drawn.outputs["dataset"]
     doing.append(TRAINING)
     result = run.launch(TRAINING, given, name=name, listener=listen)
     if not talk.ask(training={**seen, **result.metrics}):
         raise Pruned(f"{metric} after {name}")
-    return result
+    return replace(result, outputs={**result.outputs, **made})
 
 
 def _bury(order: Mapping[str, Any]) -> int:

@@ -17,8 +17,11 @@ METRICS = {
     "val/f1": True,
     "val/loss": False,
 }
-# Further goals; `hours` is measured by who runs the trial.
+# Further goals: what a trial costs, and how far its own generator's images are from real ones.
 COSTS = {"synthetic_share": False, "gpu_hours": False}
+FIDELITY = "val/kid"
+FURTHER = METRICS | COSTS | {FIDELITY: False}
+OF_GENERATOR = "train_generator/"  # before what the generator of a trial measured
 HOURS = "hours"  # for which a training held its device
 REAL_SHARE = "realised_real_percentage"  # of the rows trained on, where images were mixed
 
@@ -36,6 +39,8 @@ class Goal:
             return 1.0 - measured.get(REAL_SHARE, 1.0)
         if self.name == "gpu_hours":
             return measured[HOURS]
+        if self.name == FIDELITY:
+            return measured[OF_GENERATOR + FIDELITY]
         return measured[f"best/{self.name}"]
 
     @property
@@ -106,15 +111,14 @@ def read_objective(
         known = ", ".join(METRICS)
         raise ConfigError(f"metric {metric!r} cannot be searched; choose one of {known}")
     goals = {metric: Goal(metric, METRICS[metric])}
-    known_goals = METRICS | COSTS
     for text in filter(None, (each.strip() for each in objectives.split(","))):
         name, _, way = text.partition(":")
-        if name not in known_goals or way not in ("", "up", "down"):
+        if name not in FURTHER or way not in ("", "up", "down"):
             raise ConfigError(
-                f"objectives {text!r} cannot be a goal; choose of {', '.join(known_goals)}, with "
+                f"objectives {text!r} cannot be a goal; choose of {', '.join(FURTHER)}, with "
                 ":up or :down where it is to go the other way"
             )
-        goals[name] = Goal(name, way == "up" if way else known_goals[name])
+        goals[name] = Goal(name, way == "up" if way else FURTHER[name])
     return Objective(tuple(goals.values()), tuple(folds), tuple(seeds))
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from mammo.search.objective import Objective
@@ -82,18 +82,6 @@ def counts(study: "optuna.Study") -> dict[str, float]:
     }
 
 
-def progress(study: "optuna.Study", objective: Objective) -> dict[str, float]:
-    """What a parent run shows of a study that goes on: counts, the best so far, the spread."""
-    found = counts(study)
-    tried = candidates(study)
-    if tried:
-        metric, values = objective.metric, [each.value for each in tried]
-        found[f"best/{metric}"] = ranked(tried, objective)[0].value
-        found[f"trials/{metric}_mean"] = mean(values)
-        found |= {f"trials/{metric}_sd": stdev(values)} if len(values) > 1 else {}
-    return found
-
-
 def errors(study: "optuna.Study") -> dict[str, int]:
     """Why trials failed, and how many did so, the most frequent reason first."""
     found: dict[str, int] = {}
@@ -108,6 +96,7 @@ def trials_table(study: "optuna.Study", plan: Plan) -> "pd.DataFrame":
     import pandas as pd
 
     rows = []
+    names = [each.name for each in plan.space]
     for each in study.get_trials(deepcopy=False):
         own = each.user_attrs.get(OWN, [float("nan")] * len(plan.objective.goals))
         row: dict[str, Any] = {"trial": each.number, "state": each.state.name.lower()}
@@ -116,7 +105,8 @@ def trials_table(study: "optuna.Study", plan: Plan) -> "pd.DataFrame":
             row["seconds"] = round(each.duration.total_seconds(), 1)
         units = plan.objective.units(int(each.user_attrs.get(AGAIN, 0)))
         row["seeds"] = " ".join(map(str, sorted({unit.seed for unit in units})))
-        row |= each.user_attrs.get(CHOSEN, {})
+        chosen = each.user_attrs.get(CHOSEN, {})
+        row |= {name: chosen.get(name) for name in names}
         row |= {
             name: value
             for name, value in each.user_attrs.items()

@@ -47,12 +47,13 @@ class Plan:
                 )
 
     def config(self, chosen: Mapping[str, Any], unit: Unit) -> dict[str, dict[str, Any]]:
-        """Settings of each step of a trial for one of its trainings."""
+        """Settings of each step of a trial for one of its trainings.
+
+        The seed is the classifier's alone: generators and images are made once for all of them.
+        """
         varied = self.space.by_step(chosen)
         found = {step: {**own, **varied.get(step, {})} for step, own in self.settings.items()}
-        for own in found.values():
-            own["seed"] = unit.seed
-        found[TRAINING] |= {"folds": unit.fold, "seeds": ""}
+        found[TRAINING] |= {"folds": unit.fold, "seed": unit.seed, "seeds": ""}
         if unit.fold != "none":  # what scores a fold is not what chooses on it
             found[TRAINING]["score_fold"] = False
         if "train_generator" in found:

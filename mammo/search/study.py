@@ -95,7 +95,7 @@ def plan_of(study: "optuna.Study") -> Plan:
 def propose(study: "optuna.Study", plan: Plan, trial: "optuna.Trial") -> Proposal:
     """The configuration of a trial that was taken, or that is gone on with after a kill."""
     chosen = plan.space.suggest(trial)
-    return Proposal(trial, chosen, plan.objective.units(_claim(study, trial, chosen)))
+    return Proposal(trial, chosen, plan.objective.units(_claim(study, plan, trial, chosen)))
 
 
 def complete(
@@ -228,27 +228,36 @@ def _equipped(study: "optuna.Study", plan: Plan, worker: object) -> "optuna.Stud
     return study
 
 
-def _claim(study: "optuna.Study", trial: "optuna.Trial", chosen: Mapping[str, Value]) -> int:
+def _claim(
+    study: "optuna.Study", plan: Plan, trial: "optuna.Trial", chosen: Mapping[str, Value]
+) -> int:
     """How often the configuration was proposed before, a number that no other trial of it has."""
-    from optuna.trial import TrialState
-
     if AGAIN in trial.user_attrs:  # of a worker that died
         return int(trial.user_attrs[AGAIN])
     trial.set_user_attr(CHOSEN, dict(chosen))
-    states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
-    mine = -1
-    while True:
-        others = {
-            each.number: each.user_attrs[AGAIN]
-            for each in study.get_trials(deepcopy=False, states=states)
-            if each.number != trial.number
-            and each.user_attrs.get(CHOSEN) == dict(chosen)
-            and AGAIN in each.user_attrs
-        }
-        if mine >= 0 and mine not in others.values():
-            return mine
+    mine = max(_claims(study, trial, chosen).values(), default=-1) + 1
+    trial.set_user_attr(AGAIN, mine)
+    if any(plan.space[name].grid() is None for name in chosen):
+        return mine  # nobody draws the same number of a range at the same time
+    while mine in (others := _claims(study, trial, chosen)).values():
         # of several that claim one at the same time each goes on by a number of its own
-        rivals = [number for number, own in others.items() if own == mine and mine >= 0]
-        mine = max(others.values(), default=-1) + 1
-        mine += sum(number < trial.number for number in rivals)
+        rivals = [number for number, own in others.items() if own == mine]
+        mine = max(others.values()) + 1 + sum(number < trial.number for number in rivals)
         trial.set_user_attr(AGAIN, mine)
+    return mine
+
+
+def _claims(
+    study: "optuna.Study", trial: "optuna.Trial", chosen: Mapping[str, Value]
+) -> dict[int, int]:
+    """What the other trials of a configuration have claimed, by their numbers."""
+    from optuna.trial import TrialState
+
+    states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+    return {
+        each.number: int(each.user_attrs[AGAIN])
+        for each in study.get_trials(deepcopy=False, states=states)
+        if each.number != trial.number
+        and each.user_attrs.get(CHOSEN) == dict(chosen)
+        and AGAIN in each.user_attrs
+    }

@@ -17,7 +17,7 @@ from mammo.search.conclusion import conclude
 from mammo.search.engines import PRUNERS, SEARCHES, check_engines
 from mammo.search.finalists import Rerun, finalist_name, finalist_plan, reruns
 from mammo.search.history import history
-from mammo.search.objective import Objective, read_folds, read_objective
+from mammo.search.objective import FIDELITY, Objective, read_folds, read_objective
 from mammo.search.outcome import candidates
 from mammo.search.plan import Plan
 from mammo.search.queue import Queue
@@ -60,6 +60,7 @@ def check(settings: Mapping[str, Any]) -> None:
     objective = _objective(settings, folds=read_folds(settings["folds"], None))
     check_engines(settings["search"], settings["pruner"], space, objective)
     _check_images(settings, space)
+    _check_fidelity(base, space, objective)
     training = base[TRAINING]
     if training.get("folds", "none") != "none" or training.get("seeds", ""):
         raise ConfigError(
@@ -118,7 +119,7 @@ def run(
         storage: Optuna's storage URL; empty for a file in the work folder.
         workers: processes that take trials, a GPU or a share of the cores for each.
         metric: validation metric to optimise; test images are never opened.
-        objectives: further goals, as synthetic_share,gpu_hours; name:up or name:down turns one.
+        objectives: further goals, as synthetic_share,gpu_hours,val/kid; name:up or :down turns one.
         folds: none for the hold-out, all, or numbers as 0,1: a trial is the mean over them.
         seeds: of each trial's trainings, as 0,1,2; empty for seed alone.
         search: who proposes the next trial.
@@ -274,6 +275,7 @@ def _plan(tracked: Run, settings: Mapping[str, Any]) -> Plan:
                 for name, value in given.items()
                 if name not in _APART and FIXED.get(f"{step}.{name}") is None
             }
+            | ({} if step == TRAINING else {"seed": settings["seed"]})
             for step, given in own.items()
         },
         search=settings["search"],
@@ -330,6 +332,24 @@ def _check_images(settings: Mapping[str, Any], space: Space) -> None:
         )
     if "real_percentage" in space and not _mixes(settings, space):
         raise ConfigError("space has real_percentage but synthetic is empty; give a dataset to mix")
+
+
+def _check_fidelity(
+    base: Mapping[str, Mapping[str, Any]], space: Space, objective: Objective
+) -> None:
+    """Refuse to weigh the images of a generator that no trial trains, or that measures nothing."""
+    if FIDELITY not in [each.name for each in objective.goals]:
+        return
+    if "train_generator" not in space.steps:
+        raise ConfigError(
+            f"objectives {FIDELITY} is of the generator that a trial trains; let a setting of "
+            "train_generator vary"
+        )
+    if base["train_generator"].get("monitor") != FIDELITY:
+        raise ConfigError(
+            f"objectives {FIDELITY} needs a generator that measures it; give "
+            f"--train_generator.monitor {FIDELITY}"
+        )
 
 
 def _modules() -> dict[str, ModuleType]:

@@ -64,6 +64,7 @@ def level(chosen: Mapping[str, Any], unit: int) -> dict[str, float]:
     return {"best/val/auc": 0.7 + chosen["dropout"]}
 
 
+@pytest.mark.doors
 def test_the_best_are_trained_again_on_seeds_that_the_search_never_had() -> None:
     objective = read_objective("val/auc", folds=("0", "1"), seeds=(3, 4))
     of = plan(LEVELS, objective=objective, search="grid", pruner="median")

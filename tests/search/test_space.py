@@ -1,5 +1,6 @@
 """The search space: what a file may say, what it means, and what is refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,16 @@ def test_a_dimension_has_a_value_exactly_where_its_conditions_hold(tree: Space, 
     assert tree.canonical(chosen) == chosen
     assert chosen in list(tree.configurations(lambda each: each.choices))
     assert Space.of(yaml.safe_load(yaml.safe_dump(tree.described(), sort_keys=False))) == tree
+
+
+def test_the_space_that_the_docs_show_can_be_searched(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "space.yaml").write_text(text)
+    found = read_space(str(tmp_path / "space.yaml"), synthetic=True, modules=MODULES)
+    mixing = {"train_classifier": {**SETTINGS["train_classifier"], "synthetic": "given"}}
+    check_space(found, MODULES, {"sample": {"count": 1000}, **mixing})
+    assert found["lr"].low == 1e-4
+    assert found.canonical({"loss": "focal", "focal_gamma": 1.0, "sampler": "random"}) == {
+        "loss": "focal", "focal_gamma": 1.0
+    }  # fmt: skip

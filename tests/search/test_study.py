@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from spaces import plan
 from mammo.errors import ConfigError
 from mammo.run import Pruned
 from mammo.search.objective import Goal, Objective, Unit, read_folds, read_objective
-from mammo.search.outcome import candidates, counts, errors, progress, trials_table
+from mammo.search.outcome import candidates, counts, errors, trials_table
 from mammo.search.plan import Plan
 from mammo.search.storage import open_storage
 from mammo.search.study import Progress, complete, fail, found_study, join_study, plan_of, propose
-from studies import searched
 
 MIX: dict[str, Any] = {
     "real_percentage": {"low": 0.0, "high": 1.0},
@@ -58,6 +56,18 @@ def test_the_baselines_come_first_with_the_settings_as_given() -> None:
 )
 def test_a_space_without_a_baseline_has_the_nearest(said: Any, expected: Any) -> None:
     assert plan(said).first() == expected
+
+
+def test_the_seed_of_a_trial_is_its_classifiers_and_its_fold_the_generators_too() -> None:
+    objective = read_objective("val/auc", folds=("2",), seeds=(5,))
+    of = plan({"dropout": {"low": 0.0, "high": 0.5}}, objective=objective)
+    earlier = {"train_generator": {"lr": 0.1, "seed": 1}, "sample": {"seed": 1}}
+    of = replace(of, settings={**earlier, **of.settings})
+    found = of.config({"dropout": 0.25}, objective.units()[0])
+    assert found["train_generator"] == {"lr": 0.1, "seed": 1, "fold": "2"}
+    assert found["sample"] == {"seed": 1}
+    training = {"seed": 5, "seeds": "", "folds": "2", "dropout": 0.25, "score_fold": False}
+    assert training.items() <= found["train_classifier"].items()
 
 
 def test_a_plan_is_read_back_as_it_was() -> None:
@@ -182,6 +192,28 @@ def test_two_that_run_the_same_configuration_at_once_have_different_seeds() -> N
     assert {each.units[0].seed for each in proposals} == {0, 1, 2, 3}
 
 
+def _proposed(address: str, start: Any, told: Any) -> None:
+    study, of = join_study("one", open_storage(address))
+    start.wait()
+    told.put([propose(study, of, study.ask()).units[0].seed for _ in range(3)])
+
+
+@pytest.mark.doors
+def test_no_two_of_many_processes_have_the_same_seed(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/studies.db"
+    of = plan({"loss": {"choices": ["ce"]}}, search="random", pruner="none")
+    found_study("one", open_storage(address), of, n_trials=12)
+    context = multiprocessing.get_context("spawn")
+    start, told = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=_proposed, args=(address, start, told)) for _ in range(4)]
+    for each in processes:
+        each.start()
+    seeds = [seed for _ in processes for seed in told.get(timeout=120)]
+    for each in processes:
+        each.join()
+    assert len(set(seeds)) == 12
+
+
 def test_a_trial_that_is_gone_on_with_keeps_its_configuration_and_seeds() -> None:
     of = plan({"dropout": {"low": 0.0, "high": 1.0}}, search="random", pruner="none")
     study = found_study("s", memory(), of, n_trials=3)
@@ -240,6 +272,10 @@ def test_what_is_measured() -> None:
         {"best/val/loss": 0.6, "hours": 1.5},  # nothing mixed: all real
     ]
     assert objective.values(measured) == [0.5, 0.375, 2.0]
+    fidelity = read_objective("val/auc", "val/kid", seeds=(0,))
+    assert fidelity.directions == ["maximize", "minimize"]
+    of_both = {"best/val/auc": 0.8, "best/val/kid": 9.0, "train_generator/val/kid": 0.02}
+    assert fidelity.values([of_both]) == [0.8, 0.02]
     turned = read_objective("val/auc", "val/auc, synthetic_share:up", seeds=(0,))
     assert turned.goals == (Goal("val/auc", True), Goal("synthetic_share", True))
     assert Objective.of(objective.described()) == objective
@@ -269,18 +305,3 @@ def test_folds_are_none_all_or_numbers() -> None:
         read_folds("3", ("0", "1"))
     with pytest.raises(ConfigError, match="folds 'all' is asked of a dataset that has no folds"):
         read_folds("all", ())
-
-
-def test_what_the_parent_shows_on_the_way() -> None:
-    of = plan({"dropout": {"choices": [0.0, 0.1]}}, search="grid", pruner="none")
-
-    def measure(chosen: Mapping[str, Any], unit: int) -> dict[str, float]:
-        return {"best/val/auc": 0.7 + chosen["dropout"]}
-
-    found = progress(searched(of, measure, n_trials=2), of.objective)
-    assert found == pytest.approx(
-        {
-            "trials/complete": 2, "trials/pruned": 0, "trials/failed": 0,
-            "best/val/auc": 0.8, "trials/val/auc_mean": 0.75, "trials/val/auc_sd": 0.1 / 2**0.5,
-        }
-    )  # fmt: skip

@@ -254,7 +254,8 @@ def test_synthetic_images_are_mixed_into_the_training_rows_alone(tmp_path):
     rows = small.synthetic_rows({"benign": 20, "malignant": 20})
     synthetic = write(tmp_path / "datasets", rows=rows)
     run = tracked(tmp_path, data, synthetic)
-    train(run, synthetic="s", real_percentage=0.5)
+    result = train(run, synthetic="s", real_percentage=0.5)
+    assert result.metrics["realised_real_percentage"] == 0.5  # which a search may weigh
     split = data.manifest["split"].value_counts()
     assert {context: count for _, _, count, context in run.input_datasets} == {
         "training": split["train"] / 2,

@@ -130,6 +130,7 @@ def test_no_trial_begins_once_the_time_is_over(tmp_path: Path) -> None:
     [
         ({"metric": "test/auc"}, "metric 'test/auc' cannot be searched"),
         ({"synthetic": "s", "train_classifier": {"folds": "all"}}, "give tune's folds and seeds"),
+        ({"objectives": "val/kid", "pruner": "none"}, "let a setting of train_generator vary"),
         ({"synthetic": "s", "generator": "g"}, "synthetic s and generator g: give the one or"),
     ],
 )

@@ -1,6 +1,7 @@
 """A search reads the pixels of training and validation rows alone, on a hold-out and on folds."""
 
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -37,26 +38,23 @@ def search(
     """The whole step, its trainings real."""
     (folder / "space.yaml").write_text(SPACE)
     run = classifier_data.tracked(folder, data)
-    trainings: list[MemoryRun] = []
+    own = (classifier_data.tracked(folder / f"training{number}", data) for number in count())
 
     def train(given: Mapping[str, Any], listener: Listener | None) -> Result:
-        own = classifier_data.tracked(folder / f"training{len(trainings)}", data)
-        trainings.append(own)
         train_classifier.check(given)
-        result: Result = train_classifier.run(own, **{
-            name: given[name] for name in defaults(train_classifier) if name in given
-        }, data="data")  # fmt: skip
+        known = {name: given[name] for name in defaults(train_classifier) if name in given}
+        result: Result = train_classifier.run(next(own), data="data", **known)
         return result
 
-    carried_out = trials.InThread(train)
+    done = trials.InThread(train)
     base = {**defaults(train_classifier), **classifier_data.TINY}
     given = {**defaults(tune), "space": str(folder / "space.yaml"), "search": "grid",
              "pruner": "none", "n_trials": 2, **settings}  # fmt: skip
     tune.check({**given, "data": "data", "train_classifier": base})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "TrialProcess", lambda: carried_out)
+        patch.setattr(tune, "TrialProcess", lambda: done)
         result = tune.run(run, data="data", step_settings={"train_classifier": base}, **given)
-    return run, carried_out, result
+    return run, done, result
 
 
 @pytest.mark.doors
