@@ -126,19 +126,30 @@ def stopped(slurm: Slurm, node: str) -> Iterator[None]:
         slurm.ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
 
-@contextmanager
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Sweep]:
+def settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A study of small trainings, and the profile of jobs with one core and one GPU each."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     data = write(tmp_path / "datasets")
     space = tmp_path / "space.yaml"
     space.write_text("loss: [ce, bce, focal]\nlr: {low: 0.0001, high: 0.01, log: true}\n")
     profile = tmp_path / "cluster.yaml"
-    profile.write_text(yaml.safe_dump({"slurm": {"gpus": 1, "memory_gb": 0.4}}))
+    profile.write_text(yaml.safe_dump({"slurm": {"gpus": 1, "memory_gb": 0.4, **(limits or {})}}))
     training = {f"train_classifier__{name}": value for name, value in TINY.items()}
     training |= {"train_classifier__epochs": EPOCHS, "train_classifier__patience": 0}
     asked = {"data": data.folder, "space": space, "search": "random", "pruner": "none"}
-    asked |= {"study_name": "sweep", "launcher": "slurm", "cluster": profile}
-    command = doors.mammo_command("tune", **asked, **training, **settings)
+    return {**asked, "study_name": "sweep", "launcher": "slurm", "cluster": profile, **training}
+
+
+@contextmanager
+def sweep(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: dict[str, Any] | None = None,
+    **asked: Any,
+) -> Iterator[Sweep]:
+    command = doors.mammo_command("tune", **settings(tmp_path, monkeypatch, limits), **asked)
     with (tmp_path / "tune.log").open("wb") as log, (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=log, env=doors.environment())
     try:
@@ -189,6 +200,65 @@ def test_a_sweep_ends_each_trial_once_whatever_happens_to_its_workers(
     for number, run_id in going.hit.items():
         assert children[f"trial_{number}"].info.run_id == run_id  # it went on in its run
     assert len(going.hit) == 5
+
+
+@pytest.mark.slow
+def test_mlflow_run_sweeps_on_slurm(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    asked = settings(tmp_path, monkeypatch)
+    done = doors.mlflow_run("tune", workers=2, n_trials=4, **asked)
+    line = done.line
+    assert line["metrics"]["trials/complete"] == 4
+    (parent,) = [
+        each for each in MlflowClient().search_runs(["0"]) if each.info.run_id == line["run_id"]
+    ]
+    assert parent.info.status == "FINISHED" and parent.data.tags["mammo.study"] == "sweep"
+    children = children_of(line["run_id"])
+    assert sorted(each.info.run_name for each in children) == [f"trial_{n}" for n in range(4)]
+    states = slurm.ask("squeue", "-h", "-r", "-t", "all", "-o", "%j %T").splitlines()
+    assert states.count("mammo-tune COMPLETED") == 2
+    shown = doors.here("status", line["run_id"])
+    assert shown.code == 0 and "study sweep: 4 of 4 trials are over" in shown.out
+
+
+@pytest.mark.slow
+def test_a_worker_whose_time_is_over_goes_on_in_a_further_start(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """Slurm tells it a minute after each start; the trials take more than that together."""
+    limits = {"minutes": 2, "save_s": 60}
+    with hurried(slurm), sweep(tmp_path, monkeypatch, limits, n_trials=40, workers=1) as going:
+        job = going.until("a worker", going.workers)[0].job
+        going.until("a further start", lambda: started_again(slurm, job))
+        assert going.process.wait(timeout=1200) == 0, (tmp_path / "tune.log").read_text()[-3000:]
+    line = json.loads((tmp_path / "out").read_text().splitlines()[-1])
+    assert line["metrics"]["trials/complete"] == 40
+    children = children_of(line["run_id"])
+    assert len(children) == 40 and {each.info.status for each in children} == {"FINISHED"}
+
+
+def started_again(slurm: Slurm, job: str) -> bool:
+    told = slurm.ask("scontrol", "show", "job", "-o", job)
+    return "JobState=RUNNING" in told and " Restarts=0 " not in told
+
+
+def test_what_slurm_refuses_is_one_line_before_anything_is_launched(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    asked = settings(tmp_path, monkeypatch, {"partition": "nowhere"})
+    refused = doors.here("tune", workers=2, **asked)
+    (line,) = refused.err.strip().splitlines()
+    assert refused.code == 2
+    assert line.startswith("tune: launcher slurm: ")
+    assert "Invalid partition name specified" in line
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        absent = doors.here("tune", workers=2, **asked)
+    assert absent.code == 2
+    assert absent.err.startswith("tune: launcher slurm needs Slurm, and sbatch, squeue, srun")
+    assert not MlflowClient().search_runs(["0"])
+    assert not (tmp_path / "home" / "studies.db").exists()
 
 
 def children_of(run_id: str) -> list[Any]:

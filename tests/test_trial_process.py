@@ -123,5 +123,4 @@ def test_trials_at_once_draw_what_they_share_once(tmp_path: Path) -> None:
     query = "tags.`mammo.step` = 'sample' and tags.`mammo.fingerprint` != ''"
     drawn = MlflowClient().search_runs(["0"], query)
     assert {each.info.status for each in drawn} == {"FINISHED"}
-    asked_for = sorted((each.data.params["steps"], each.data.params["seed"]) for each in drawn)
-    assert asked_for == [("2", "0"), ("2", "1"), ("4", "0"), ("4", "1")]
+    assert sorted(each.data.params["steps"] for each in drawn) == ["2", "4"]
