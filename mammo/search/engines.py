@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mammo.errors import ConfigError
@@ -192,5 +191,3 @@ def _check_cmaes(space: Space) -> None:
             )
     if len(space) < 2:
         raise ConfigError("search 'cmaes' needs two settings that vary, there is 1; use tpe or gp")
-    if find_spec("cmaes") is None:
-        raise ConfigError("search 'cmaes' needs the package cmaes; install it, or use tpe or gp")
