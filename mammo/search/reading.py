@@ -21,20 +21,20 @@ DEFAULT: dict[str, Any] = {
 }
 KEYS = ("choices", "low", "high", "log", "step", "when")
 COMBINATIONS = 300  # settings that the steps are asked about, of more a drawn part
-# Settings that a trial may not vary, and why.
-_OF_TUNE = "it is a setting of tune"
+# Settings of the steps that tune sets itself, from its own or from what a trial has made.
+OWNED = {
+    *(f"{step}.{name}" for step in TRIAL_STEPS for name in ("seed", "device")),
+    *(f"train_classifier.{name}" for name in ("data", "synthetic", "folds", "seeds", "score_fold")),
+    *("train_generator.data", "train_generator.fold", "sample.generator"),
+}
 _OF_VALIDATION = "trials with different validation patients cannot be compared"
+# Settings that a trial may not vary, and why.
 FIXED = {
-    **{f"train_classifier.{name}": _OF_TUNE for name in ("data", "synthetic", "folds", "seeds")},
-    **{f"{step}.seed": _OF_TUNE for step in TRIAL_STEPS},
-    **{f"{step}.device": _OF_TUNE for step in TRIAL_STEPS},
+    **dict.fromkeys(sorted(OWNED), "tune sets it"),
     "train_classifier.val_fraction": _OF_VALIDATION,
+    "train_generator.val_fraction": _OF_VALIDATION,
     "train_classifier.aggregate": "trials would be measured by different yardsticks",
     "train_classifier.overfit": "it is a check and no result",
-    "train_classifier.score_fold": "a search reads no fold that is scored",
-    "train_generator.data": _OF_TUNE,
-    "train_generator.fold": "it is that of the classifier",
-    "sample.generator": "it is tune's generator, or the one that the trial trains",
 }
 
 

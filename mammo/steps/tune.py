@@ -21,7 +21,7 @@ from mammo.search.objective import FIDELITY, Objective, read_folds, read_objecti
 from mammo.search.outcome import candidates
 from mammo.search.plan import Plan
 from mammo.search.queue import Queue
-from mammo.search.reading import FIXED, check_space, read_space
+from mammo.search.reading import OWNED, check_space, read_space
 from mammo.search.space import TRAINING, TRIAL_STEPS, Space
 from mammo.search.start import Start
 from mammo.search.storage import check_room, default_storage, open_storage
@@ -68,6 +68,8 @@ def check(settings: Mapping[str, Any]) -> None:
             "trial is averaged"
         )
     wired = {"data": settings["data"], "synthetic": "given" if _mixes(settings, space) else ""}
+    if objective.folds != ("none",):  # any of them, for what goes with folds alone
+        wired["folds"] = "0"
     base[TRAINING] = {**training, **wired}
     if TRAINING in settings:
         check_space(space, _modules(), {step: base[step] for step in _steps_run(settings, space)})
@@ -273,7 +275,7 @@ def _plan(tracked: Run, settings: Mapping[str, Any]) -> Plan:
             step: {
                 name: value
                 for name, value in given.items()
-                if name not in _APART and FIXED.get(f"{step}.{name}") is None
+                if name not in _APART and f"{step}.{name}" not in OWNED
             }
             | ({} if step == TRAINING else {"seed": settings["seed"]})
             for step, given in own.items()

@@ -77,7 +77,7 @@ def test_any_setting_of_any_step_of_a_trial_may_vary(tmp_path: Path) -> None:
         ({"find_lr": [1]}, "find_lr cannot be 1; give true or false"),
         ({"model_name": [18]}, "model_name cannot be 18; give a text"),
         ({"lr": [0.1], "train_classifier.lr": [0.2]}, "names lr twice"),
-        ({"seed": [1, 2]}, "seed cannot vary: it is a setting of tune"),
+        ({"seed": [1, 2]}, "seed cannot vary: tune sets it"),
         ({"val_fraction": [0.1, 0.2]}, "different validation patients cannot be compared"),
         ({"lr": {"choices": [0.1], "when": {"loss": "ce"}}}, "condition on loss, which does not v"),
         (

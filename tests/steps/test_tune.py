@@ -145,3 +145,26 @@ def test_trial_states_are_true_in_the_storage(tmp_path: Path) -> None:
     run, _, _ = search(tmp_path, study_name="states")
     study = optuna.load_study(study_name="states", storage=f"sqlite:///{run.work}/studies.db")
     assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+
+
+@pytest.mark.doors
+def test_a_study_is_not_gone_on_with_by_another_yardstick(tmp_path: Path) -> None:
+    """A setting that no trial may vary is part of what the trials have in common."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BASE, "aggregate", "mean")
+        search(tmp_path, study_name="mix", n_trials=2)
+        patch.setitem(BASE, "aggregate", "max")
+        with pytest.raises(ConfigError, match=r'has train_classifier.aggregate "mean", this sear'):
+            search(tmp_path, study_name="mix", n_trials=2)
+
+
+def test_what_goes_with_folds_alone_may_be_given(tmp_path: Path) -> None:
+    known = inspect.signature(tune.run).parameters
+    settings = {name: each.default for name, each in known.items()} | {
+        "data": "d",
+        "synthetic": "s",
+    }
+    settings["train_classifier"] = {"val_fraction": 0.2}
+    tune.check({**settings, "folds": "all"})
+    with pytest.raises(ConfigError, match=r"val_fraction 0\.2 has no effect with folds none"):
+        tune.check(settings)
