@@ -183,7 +183,10 @@ class Execution:
                 if done is not None and self._is_whole(done):
                     self._clear(folder)
                     return self._reused(done)
-                return self._computed(fingerprint, folder)
+                line = self._computed(fingerprint, folder)
+                if self.patient:  # others that wait for the lock ask the server for its end
+                    self.tracking.settle()
+                return line
 
     def _clear(self, folder: Path) -> None:
         """Remove what a run left behind that jobs ended after its own process was gone."""
