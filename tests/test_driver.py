@@ -236,7 +236,7 @@ def test_what_ends_a_step_before_its_run_is_open_ends_the_joined_run(
         raise raised
 
     joined = opened_by_mlflow_run(client, monkeypatch)
-    monkeypatch.setattr(driver._Execution, "_resolve", resolve)
+    monkeypatch.setattr(driver.Execution, "_resolve", resolve)
     with pytest.raises(type(raised)):
         driver.run_step("evaluate", {})
     assert client.get_run(joined).info.status == status
@@ -361,7 +361,7 @@ def test_resume_through_mlflow_run_closes_its_empty_run(
 
 def test_two_processes_never_share_a_run(client: Any, capsys: Any) -> None:
     fingerprint = driver.fingerprint_of("evaluate", cli.parse("evaluate", []), {})
-    with driver._only_process_in(driver.work_folder("") / "runs" / fingerprint):
+    with driver._only_process_in(driver.work_folder("") / "runs" / fingerprint, patient=False):
         assert call() == 2
     assert "already running" in capsys.readouterr().err
 
