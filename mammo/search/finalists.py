@@ -1,5 +1,7 @@
-"""The best configurations trained again on fresh seeds: what they really give."""
+"""The best configurations and the baseline trained again on fresh seeds: what they really give."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
@@ -23,6 +25,7 @@ class Rerun:
     candidate: Candidate
     values: tuple[float, ...]  # of the metric, one a fresh seed: each the mean over the folds
     maximise: bool
+    baseline: bool = False  # it is the settings as given, on real images alone where they vary
 
     @property
     def mean(self) -> float:
@@ -47,9 +50,10 @@ class Rerun:
         return gap if self.maximise else -gap
 
 
-def finalist_name(study_name: str) -> str:
-    """Name of the study in which the finalists of a study are trained again."""
-    return f"{study_name}-finalists"
+def finalist_name(study_name: str, plan: Plan) -> str:
+    """Name of the study of finalists by `plan`: a search that went on may have others."""
+    asked = json.dumps([[dict(each) for each in plan.only], plan.objective.seeds])
+    return f"{study_name}-finalists-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
 
 
 def fresh_seeds(objective: Objective, count: int) -> tuple[int, ...]:
@@ -61,17 +65,26 @@ def finalist_plan(study: "optuna.Study", plan: Plan, *, finalists: int, seeds: i
     """The plan by which the best `finalists` are trained again, each on `seeds` fresh seeds.
 
     They are a study of their own, that the same workers work on. Of several goals they are the
-    first ones of the Pareto front.
+    first ones of the Pareto front. The baseline comes along, for a gain is one over something.
     """
     found = candidates(study)
     single = len(plan.objective.goals) == 1
     best = ranked(found, plan.objective) if single else front(found, plan.objective)
+    chosen = [dict(each.chosen) for each in best[:finalists]]
+    base = baseline_of(plan)
+    if base not in chosen and any(dict(each.chosen) == base for each in found):
+        chosen.append(base)
     return replace(
         plan,
         objective=replace(plan.objective, seeds=fresh_seeds(plan.objective, seeds)),
         pruner="none",
-        only=tuple(each.chosen for each in best[:finalists]),
+        only=tuple(chosen),
     )
+
+
+def baseline_of(plan: Plan) -> dict[str, Any]:
+    """The settings as given, with real images alone where real_percentage varies."""
+    return dict(plan.anchors()[0])
 
 
 def reruns(
@@ -95,7 +108,9 @@ def reruns(
         values: dict[int, list[float]] = {}
         for unit, value in zip(units, trial.user_attrs[UNITS], strict=True):
             values.setdefault(unit.seed, []).append(value)
-        found.append(Rerun(candidate, tuple(map(mean, values.values())), goal.maximise))
+        again_values = tuple(map(mean, values.values()))
+        base = dict(candidate.chosen) == baseline_of(plan)
+        found.append(Rerun(candidate, again_values, goal.maximise, baseline=base))
     return sorted(found, key=lambda each: -each.mean if goal.maximise else each.mean)
 
 
@@ -109,7 +124,42 @@ def winners_curse(found: Sequence[Rerun], metric: str) -> dict[str, float]:
         f"winner/{metric}_mean": winner.mean,
         f"winner/{metric}_curse": winner.curse,
     }
-    return said | ({f"winner/{metric}_sd": winner.sd} if winner.sd is not None else {})
+    if winner.sd is not None:
+        said[f"winner/{metric}_sd"] = winner.sd
+    gain = gain_of(found)
+    if gain is not None:
+        said |= {f"baseline/{metric}_mean": gain.baseline.mean, f"winner/{metric}_gain": gain.mean}
+        if gain.sd is not None:
+            said |= {f"winner/{metric}_gain_sd": gain.sd}
+    return said
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the search's winner gives more than the baseline, paired by their fresh seeds."""
+
+    baseline: Rerun
+    values: tuple[float, ...]  # one a seed; positive is better
+
+    @property
+    def mean(self) -> float:
+        return mean(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        """Over the fresh seeds; None of one."""
+        return stdev(self.values) if len(self.values) > 1 else None
+
+
+def gain_of(found: Sequence[Rerun]) -> Gain | None:
+    """None where the baseline was not trained again, or is the winner."""
+    winner = winner_of(found)
+    base = next((each for each in found if each.baseline), None)
+    if winner is None or base is None or base is winner:
+        return None
+    sign = 1 if base.maximise else -1
+    pairs = zip(winner.values, base.values, strict=True)
+    return Gain(base, tuple(sign * (one - other) for one, other in pairs))
 
 
 def winner_of(found: Sequence[Rerun]) -> Rerun | None:

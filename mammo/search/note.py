@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mammo.search.finalists import Rerun, winner_of
+from mammo.search.finalists import Gain, Rerun, gain_of, winner_of
 from mammo.search.objective import Objective
 from mammo.search.outcome import Candidate
 from mammo.search.plan import Plan
@@ -106,13 +106,22 @@ def _again(metric: str, reruns: Sequence[Rerun]) -> str:
         f"{winner.candidate.value:.4f}. Winner's curse: {winner.curse:+.4f} (positive: the search "
         "flattered it; same validation patients, so the luck of choosing on them is not in it)."
     ]
+    gain = gain_of(reruns)
+    lines += [_gained(metric, gain)] if gain is not None else []
     if len(reruns) > 1:
         rows = ["| trial | searched | re-run mean | sd |", "|---|---|---|---|"]
         for each in reruns:
             sd = "" if each.sd is None else f"{each.sd:.4f}"
-            rows.append(
-                f"| {each.candidate.trials[0]} | {each.candidate.value:.4f} | {each.mean:.4f} | "
-                f"{sd} |"
-            )
+            trial = f"{each.candidate.trials[0]}{' (baseline)' if each.baseline else ''}"
+            rows.append(f"| {trial} | {each.candidate.value:.4f} | {each.mean:.4f} | {sd} |")
         lines.append("\n".join(rows))
     return "\n\n".join(lines)
+
+
+def _gained(metric: str, gain: Gain) -> str:
+    sd = "" if gain.sd is None else f" (sd {gain.sd:.4f} over the seeds)"
+    return (
+        f"The baseline (the settings as given, trial {gain.baseline.candidate.trials[0]}) gives "
+        f"{metric} {gain.baseline.mean:.4f} on the same seeds: the winner is better by "
+        f"{gain.mean:+.4f}{sd}."
+    )

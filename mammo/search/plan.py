@@ -69,7 +69,7 @@ class Plan:
         """The configurations that a study begins with: anchors; of a grid its other points too."""
         if self.only:
             return [dict(each) for each in self.only]
-        found = self._anchors()
+        found = self.anchors()
         if self.search == "grid":
             points = list(self.space.configurations(lambda each: each.grid() or ()))
             random.Random(derive(self.seed, "grid")).shuffle(points)
@@ -78,7 +78,7 @@ class Plan:
             ]
         return found
 
-    def _anchors(self) -> list[dict[str, Any]]:
+    def anchors(self) -> list[dict[str, Any]]:
         """The settings as given, with each real_percentage of ANCHORS where that varies."""
         given = {each.name: each.near(self._given(each)) for each in self.space}
         if "real_percentage" not in self.space:

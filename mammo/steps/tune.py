@@ -191,7 +191,7 @@ def _finalists(
     if not (count and candidates(study)):
         return []
     asked = finalist_plan(study, plan, finalists=count, seeds=int(settings["finalist_seeds"]))
-    name, storage = finalist_name(study.study_name), study._storage
+    name, storage = finalist_name(study.study_name, asked), study._storage
     again = found_study(name, storage, asked, n_trials=len(asked.only), worker=worker)
     start = replace(Start.read(study), timeout_s=0.0)  # that time was the search's
     start.write(again)

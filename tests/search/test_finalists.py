@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Mapping
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -71,31 +70,33 @@ def test_the_best_are_trained_again_on_seeds_that_the_search_never_had() -> None
     storage = optuna.storages.InMemoryStorage()
     study = searched(of, level, n_trials=4, study=found_study("s", storage, of, n_trials=4))
     again_plan = finalist_plan(study, of, finalists=2, seeds=2)
-    assert again_plan.first() == [{"dropout": 0.3}, {"dropout": 0.2}]
+    assert again_plan.first() == [{"dropout": 0.3}, {"dropout": 0.2}, {"dropout": 0.0}]
     assert again_plan.objective.seeds == fresh_seeds(objective, 2) == (10_004, 10_005)
     assert len(again_plan.objective.units()) == 4
-    again = found_study(finalist_name("s"), storage, again_plan, n_trials=50)
-    assert len(again.trials) == 2  # those and no others
-    drawn = count()
+    again = found_study(finalist_name("s", again_plan), storage, again_plan, n_trials=50)
+    assert len(again.trials) == 3  # those, the baseline and no others
+    less = {0.3: 0.2, 0.2: 0.0, 0.0: 0.25}
 
     def lower(chosen: Mapping[str, Any], unit: int) -> dict[str, float]:
-        """Fold 0: 0.5 and 0.6; fold 1: 0.7 and 0.8; less for the search's winner."""
-        next(drawn)
-        return {"best/val/auc": 0.5 + 0.1 * unit - 0.2 * (chosen["dropout"] == 0.3)}
+        """Fold 0: 0.5 and 0.6; fold 1: 0.7 and 0.8; less for the winner and the baseline."""
+        return {"best/val/auc": 0.5 + 0.1 * unit - less[chosen["dropout"]]}
 
-    searched(again_plan, lower, n_trials=2, study=again)
+    searched(again_plan, lower, n_trials=3, study=again)
     found = reruns(study, of, again, again_plan)
-    assert [each.candidate.chosen["dropout"] for each in found] == [0.2, 0.3]
+    assert [each.candidate.chosen["dropout"] for each in found] == [0.2, 0.3, 0.0]
+    assert [each.baseline for each in found] == [False, False, True]
     assert found[0].values == pytest.approx((0.6, 0.7))  # a seed is the mean of its folds
     said = winners_curse(found, "val/auc")
     assert said == pytest.approx(
         {
             "winner/val/auc_searched": 1.0, "winner/val/auc_mean": 0.45,
             "winner/val/auc_curse": 0.55, "winner/val/auc_sd": 0.1 / 2**0.5,
+            "baseline/val/auc_mean": 0.4, "winner/val/auc_gain": 0.05,
+            "winner/val/auc_gain_sd": 0.0,
         }
     )  # fmt: skip
     table = finalists_table(found, "val/auc")
-    assert list(table["searched - re-run"]) == pytest.approx([0.9 - 0.65, 0.55])
+    assert list(table["searched - re-run"]) == pytest.approx([0.9 - 0.65, 0.55, 0.7 - 0.4])
 
 
 def test_repeats_of_a_configuration_cure_its_luck() -> None:
