@@ -12,8 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import TEMPORARILY_UNAVAILABLE, MlflowException
 
-from mammo import driver
-from mammo.commands import part as part_command
+from mammo import driver, launching
 from mammo.errors import TrackingError
 from mammo.launch import Command, End
 from mammo.run import Result, Run, Stopped
@@ -72,7 +71,7 @@ class Elsewhere:
             return stop
         with self.patch.context() as other:
             other.setattr(ownership, "_TOKEN", f"token{word}")
-            other.setattr(driver, "open_launcher", None)
+            other.setattr(launching, "open_launcher", None)
             done = doors.here(*command.words[3:])
         command.log.parent.mkdir(exist_ok=True)
         command.log.write_text(done.err)
@@ -108,7 +107,7 @@ def cluster(store: str, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(driver, "step_module", lambda step: toy)
     monkeypatch.setattr(driver, "check_launcher", lambda settings: None)
     found = Cluster(monkeypatch)
-    monkeypatch.setattr(driver, "open_launcher", found.open)
+    monkeypatch.setattr(launching, "open_launcher", found.open)
     return found
 
 
@@ -234,23 +233,21 @@ def test_what_is_not_sent_is_sent_by_who_goes_on(
     assert found.data.metrics["auc"] == 0.75
 
 
-@pytest.mark.parametrize("again", [True, False])
-def test_a_gathering_begun_anew_waits_until_its_lost_machine_is_silent(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+@pytest.mark.parametrize("patient", [True, False])
+def test_who_is_patient_waits_until_a_lost_machine_is_silent(
+    store: str, tmp_path: Path, patient: bool
 ) -> None:
-    monkeypatch.setattr(part_command, "_POLL_S", 0.05)
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1" if again else "0")
     with Tracking(tmp_path) as tracking:
         run_id = tracking.create_run("given", "test")
     last = time.time() - ownership.STALE_S + 1.5
     for name, value in {OWNER: "elsewhere:1:00", HEARTBEAT: str(last)}.items():
         MlflowClient().set_tag(run_id, name, value)
     with Tracking(tmp_path) as tracking:
-        if not again:
+        if not patient:
             with pytest.raises(ownership.Taken, match="on another machine"):
-                part_command._claim(tracking, run_id)
+                tracking.claim(run_id)
             return
-        part_command._claim(tracking, run_id)
+        tracking.claim(run_id, wait_s=30)
         assert time.time() - last >= ownership.STALE_S
         assert tracking.get(run_id).data.tags[OWNER] == ownership.owner()
         tracking.set_status(run_id, "KILLED")

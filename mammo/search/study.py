@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -194,6 +195,9 @@ def _furnish(study: "optuna.Study", plan: Plan, n_trials: int) -> None:
             study.enqueue_trial(first[number])
         else:
             study.add_trial(waiting)
+    with warnings.catch_warnings():  # its dashboard calls the goals by these names
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([each.name for each in plan.objective.goals])
     study.set_user_attr(PLAN, plan.dumps())
 
 
