@@ -44,7 +44,7 @@ test: $(READY)
 	$(TEST) -m "not slow and not doors" $(ARGS)
 
 test-doors: $(READY)
-	$(TEST) -m doors $(ARGS)
+	$(TEST) -m "doors and not slow" $(ARGS)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=2 $(RUN) pytest -m slow $(ARGS)

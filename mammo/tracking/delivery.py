@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -17,6 +18,7 @@ from mammo.tracking.parcels import Parcel, Parcels
 from mammo.tracking.portions import Item, Portion, portions
 from mammo.tracking.rejections import Rejections
 from mammo.tracking.values import storable
+from mammo.tracking.view import entries_in
 from mammo.tracking.words import Words
 
 LOG = logging.getLogger("mammo")
@@ -192,8 +194,9 @@ class Delivery:
             return
         tags = {name: storable(value) for name, value in about["tags"].items()}
         if parent := about.get("parent"):
-            known = self._known(parent)
-            if not known and (self.journal.folder.parent / parent).exists():
+            beside = self.journal.folder.parent / parent
+            known = self._known(parent) or _at_server(beside)
+            if not known and beside.exists():
                 raise Away(f"its parent {parent} is not there yet", reached=True)
             tags[MLFLOW_PARENT_RUN_ID] = known or parent
         experiment = about.get("experiment_id") or self._experiment(about["experiment"])
@@ -252,6 +255,12 @@ _DO: dict[str, Callable[[Delivery, Entry], None]] = {
         entry, "its line is spoilt, or of a newer mammo"
     ),
 }
+
+
+def _at_server(folder: Path) -> str:
+    """The server's id of a run that was there before its journal in `folder`; else empty."""
+    first: Entry = next(iter(entries_in(folder)), {})
+    return str(first.get("run_id", ""))
 
 
 def _owner_in(entry: Entry) -> str:

@@ -280,6 +280,22 @@ def test_a_child_waits_for_its_parent(
     assert of == found["parent"].info.run_id
 
 
+def test_a_child_in_another_process_finds_a_parent_that_the_server_made(
+    store: str, tmp_path: Path
+) -> None:
+    """`mlflow run` makes the run of the parent: no tag of it bears an id of ours."""
+    parent = MlflowClient().create_run("0").info.run_id
+    with Tracking(tmp_path) as first, Tracking(tmp_path) as second:
+        first.claim(parent)
+        first.outbox.beat(parent)
+        child = second.create_run("child", "evaluate", parent)
+        assert second.outbox.flush(20)
+        found = second.get(child)
+        second.set_status(child, "FINISHED")
+        first.set_status(parent, "FINISHED")
+    assert found.data.tags["mlflow.parentRunId"] == parent
+
+
 def test_sync_finds_a_store_that_was_named_from_another_folder(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
