@@ -160,6 +160,7 @@ def sweep(
             process.wait(timeout=60)
 
 
+@pytest.mark.slow  # minutes
 def test_a_sweep_ends_each_trial_once_whatever_happens_to_its_workers(
     slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
