@@ -14,7 +14,7 @@ from mammo.search.objective import read_objective
 from mammo.search.plan import Plan
 from mammo.search.space import Dimension, Space
 from mammo.search.storage import BESIDE, CONNECTIONS, check_room, open_storage
-from mammo.search.study import found_study, join_study
+from mammo.search.study import found_study
 from mammo.steps import tune
 
 pytestmark = pytest.mark.doors
@@ -82,7 +82,8 @@ def command(postgres: servers.Postgres, sql: str) -> None:
 def test_eight_workers_end_two_hundred_trials_once_each(
     database: servers.Postgres, tmp_path: Path
 ) -> None:
-    found_study("short", open_storage(database.uri), PLAN, n_trials=200)
+    storage = open_storage(database.uri)
+    study = found_study("short", storage, PLAN, n_trials=200)
     program = [sys.executable, "-c", WORKER, database.uri]
     environment = doors.environment()
     environment["PYTHONPATH"] += f":{Path(__file__).parent}"
@@ -95,7 +96,6 @@ def test_eight_workers_end_two_hundred_trials_once_each(
     ]
     most = 0
     asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mammo tune'"
-    study, _ = join_study("short", open_storage(database.uri))
     while any(each.poll() is None for each in workers):
         most = max(most, int(database.query(asked)[0][0]))
         time.sleep(0.2)
