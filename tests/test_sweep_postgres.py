@@ -103,6 +103,7 @@ def test_eight_workers_end_two_hundred_trials_once_each(
     for each, log in zip(workers, logs, strict=True):
         log.seek(0)
         said = log.read()
+        log.close()
         assert each.returncode == 0, said
         assert "rror" not in said, said  # no storage call has failed, not even one that was retried
     trials = study.trials
