@@ -4,7 +4,6 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from mammo.commands import call
 from mammo.commands.worker import address_of
@@ -12,9 +11,6 @@ from mammo.errors import ConfigError
 from mammo.search.status import Status, status_of
 from mammo.search.storage import open_storage
 from mammo.search.study import join_study
-
-if TYPE_CHECKING:
-    pass
 
 _CLEAR = "\033[H\033[2J"  # of a terminal
 
