@@ -11,7 +11,7 @@ from mammo.commands import call
 from mammo.errors import ConfigError
 from mammo.search.queue import worker_id
 from mammo.search.start import Start
-from mammo.search.storage import default_storage, open_storage
+from mammo.search.storage import default_storage, given_storage, open_storage
 from mammo.search.study import join_study
 from mammo.search.trial import TrialProcess
 from mammo.search.worker import Worker
@@ -43,8 +43,7 @@ def worker(*, study: str = "", storage: str = "", work_dir: str = "", trials: in
 
 def address_of(storage: str, work_dir: str) -> str:
     """The storage that was given, or the usual one."""
-    given = storage or os.environ.get("MAMMO_STORAGE", "")
-    return given or default_storage(driver.work_folder(work_dir))
+    return given_storage(storage) or default_storage(driver.work_folder(work_dir))
 
 
 def _join_run(start: Start) -> None:

@@ -4,6 +4,7 @@ Both know heartbeats, without which nobody would miss a dead worker; Optuna's jo
 """
 
 import logging
+import os
 import re
 import time
 from pathlib import Path
@@ -23,6 +24,11 @@ FORMS = "postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE"
 # What another process that makes the same tables at the same moment lets one see
 _MEETING = ("already exists", "duplicate key", "UNIQUE constraint failed", "database is locked")
 _ATTEMPTS = 10
+
+
+def given_storage(given: str) -> str:
+    """The storage that was given, by default MAMMO_STORAGE, which no list of processes shows."""
+    return given or os.environ.get("MAMMO_STORAGE", "")
 
 
 def default_storage(work: Path) -> str:

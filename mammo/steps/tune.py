@@ -24,7 +24,7 @@ from mammo.search.queue import Queue
 from mammo.search.reading import OWNED, check_space, read_space
 from mammo.search.space import TRAINING, TRIAL_STEPS, Space
 from mammo.search.start import Start
-from mammo.search.storage import check_room, default_storage, open_storage
+from mammo.search.storage import check_room, default_storage, given_storage, open_storage
 from mammo.search.study import found_study, join_study, plan_of
 from mammo.search.trial import TrialProcess
 from mammo.search.worker import Worker
@@ -73,8 +73,8 @@ def check(settings: Mapping[str, Any]) -> None:
     base[TRAINING] = {**training, **wired}
     if TRAINING in settings:
         check_space(space, _modules(), {step: base[step] for step in _steps_run(settings, space)})
-    if settings["storage"]:
-        check_room(_storage(str(settings["storage"])), int(settings["workers"]))
+    if address := given_storage(str(settings["storage"])):
+        check_room(_storage(address), int(settings["workers"]))
 
 
 def source_digest(settings: Mapping[str, Any]) -> str:
@@ -118,7 +118,7 @@ def run(
         n_trials: number of trials of the study, those of earlier starts included.
         space: YAML of what varies; empty for real_percentage, loss and sampler.
         study_name: name of the study; an existing one is continued.
-        storage: Optuna's storage URL; empty for a file in the work folder.
+        storage: Optuna's storage URL; empty for MAMMO_STORAGE or a file in the work folder.
         workers: processes that take trials, a GPU or a share of the cores for each.
         metric: validation metric to optimise; test images are never opened.
         objectives: further goals, as synthetic_share,gpu_hours,val/kid; name:up or :down turns one.
@@ -239,7 +239,7 @@ def _name(tracked: Run, settings: Mapping[str, Any]) -> str:
 
 
 def _address(tracked: Run, settings: Mapping[str, Any]) -> str:
-    return str(settings["storage"] or default_storage(tracked.work))
+    return given_storage(str(settings["storage"])) or default_storage(tracked.work)
 
 
 @cache

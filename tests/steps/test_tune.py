@@ -104,6 +104,17 @@ def test_a_named_study_is_continued_with_more_trials(tmp_path: Path) -> None:
 
 
 @pytest.mark.doors
+def test_a_study_is_kept_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"sqlite:///{tmp_path}/elsewhere.db"
+    monkeypatch.setenv("MAMMO_STORAGE", address)
+    search(tmp_path / "work", n_trials=2, study_name="mix")
+    assert len(optuna.load_study(study_name="mix", storage=address).trials) == 2
+    assert not list((tmp_path / "work").rglob("*.db"))
+
+
+@pytest.mark.doors
 def test_the_parent_has_the_history_of_the_search(tmp_path: Path) -> None:
     """Of trials one after the other: the best so far after each end, and how many there were."""
     run, done, _ = search(tmp_path)
