@@ -27,9 +27,12 @@ OWNED = {
     *(f"train_classifier.{name}" for name in ("data", "synthetic", "folds", "seeds", "score_fold")),
     *("train_generator.data", "train_generator.fold", "sample.generator"),
 }
+# Settings that do not change what a training computes, and may differ from start to start.
+APART = ("device", "workers", "jobs", "upload_minutes", "logger")
 _OF_VALIDATION = "trials with different validation patients cannot be compared"
 # Settings that a trial may not vary, and why.
 FIXED = {
+    **{f"{step}.{name}": "trials would not differ" for step in TRIAL_STEPS for name in APART},
     **dict.fromkeys(sorted(OWNED), "tune sets it"),
     "train_classifier.val_fraction": _OF_VALIDATION,
     "train_generator.val_fraction": _OF_VALIDATION,

@@ -78,6 +78,8 @@ def test_any_setting_of_any_step_of_a_trial_may_vary(tmp_path: Path) -> None:
         ({"model_name": [18]}, "model_name cannot be 18; give a text"),
         ({"lr": [0.1], "train_classifier.lr": [0.2]}, "names lr twice"),
         ({"seed": [1, 2]}, "seed cannot vary: tune sets it"),
+        ({"workers": [0, 2]}, "workers cannot vary: trials would not differ"),
+        ({"train_generator.logger": ["mlflow"]}, "logger cannot vary: trials would not differ"),
         ({"val_fraction": [0.1, 0.2]}, "different validation patients cannot be compared"),
         ({"lr": {"choices": [0.1], "when": {"loss": "ce"}}}, "condition on loss, which does not v"),
         (
