@@ -12,9 +12,9 @@ from mammo.search.finalists import Rerun, finalists_table, winners_curse
 from mammo.search.note import note
 from mammo.search.outcome import best_first, candidates, counts, errors, front, trials_table
 from mammo.search.plan import Plan
-from mammo.search.space import TRAINING, name_of
+from mammo.search.space import TRAINING
 from mammo.search.study import repeats
-from mammo.search.worker import BATCH
+from mammo.search.worker import BATCH, batch_that_fits
 
 if TYPE_CHECKING:
     import optuna
@@ -80,7 +80,8 @@ def write(
     for step, settings in configs(plan, winner).items():
         name = "best.yaml" if step == TRAINING else f"best_{step}.yaml"
         references = {**wired.get(step, {}), **_made_by(study, winner, step)}
-        settings |= _halved_of(study, winner, step)
+        halved = [batch_that_fits(step, each.user_attrs) for each in repeats(study, winner)]
+        settings |= min(filter(None, halved), key=lambda each: each[BATCH], default={})
         text = yaml.safe_dump({**references, **settings, **references}, sort_keys=False)
         (folder / name).write_text(text)
     tried = candidates(study)
@@ -110,14 +111,6 @@ def _made_by(study: "optuna.Study", winner: Mapping[str, Any], step: str) -> dic
     name = {TRAINING: "synthetic", "sample": "generator"}.get(step, "")
     trial = next(iter(repeats(study, winner)))
     return {name: trial.user_attrs[name]} if name in trial.user_attrs else {}
-
-
-def _halved_of(study: "optuna.Study", winner: Mapping[str, Any], step: str) -> dict[str, int]:
-    """The batch of a step for which there was memory, where it was less than asked for."""
-    name = name_of(step, BATCH)
-    trials = repeats(study, winner)
-    sizes = [int(each.user_attrs[name]) for each in trials if name in each.user_attrs]
-    return {BATCH: min(sizes)} if sizes else {}
 
 
 def configs(plan: Plan, winner: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -174,7 +174,7 @@ class Progress:
             self._report(value, count - 1, last=count == self._trainings)
 
     def _report(self, value: float, step: int, *, last: bool = False) -> None:
-        if self._silent or step in self._reported:
+        if self._silent or step in self._reported or not isfinite(value):
             return
         self._reported.add(step)
         self._trial.report(value, step)

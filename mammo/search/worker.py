@@ -183,10 +183,13 @@ class Worker:
 
     def _order(self, proposal: Proposal) -> dict[str, Any]:
         """What the process of a trial is told."""
-        apart, trainings = self.start.apart, []
+        apart, trainings, known = self.start.apart, [], proposal.trial.user_attrs
         for unit in proposal.units:
             steps = self.plan.config(proposal.chosen, unit)
-            settings = {step: {**apart.get(step, {}), **own} for step, own in steps.items()}
+            settings = {
+                step: {**apart.get(step, {}), **own, **batch_that_fits(step, known)}
+                for step, own in steps.items()
+            }
             if GPU_HOURS in [each.name for each in self.plan.objective.goals]:
                 settings[TRAINING]["reuse"] = False  # one that another search has done took no time
             trainings.append({"name": unit.name, "settings": settings})
@@ -238,6 +241,12 @@ def _goes_on(progress: Progress, message: Message) -> bool:
     except Pruned:
         return False
     return True
+
+
+def batch_that_fits(step: str, attributes: Mapping[str, Any]) -> dict[str, int]:
+    """The batch_size of a step for which a trial with `attributes` had memory, if it was halved."""
+    name = name_of(step, BATCH)
+    return {BATCH: int(attributes[name])} if name in attributes else {}
 
 
 def _halved(order: Mapping[str, Any], step: str) -> bool:

@@ -74,6 +74,13 @@ def test_any_setting_of_any_step_of_a_trial_may_vary(tmp_path: Path) -> None:
         ({"dropout": {"low": 0, "high": 1, "lag": 1}}, "give choices, or low and high with"),
         ({"epochs": {"low": 1, "high": 2.5}}, "epochs cannot be 2.5; give a whole number of at le"),
         ({"epochs": [True]}, "epochs cannot be True"),
+        ({"epochs": {"low": 1, "high": 10**400}}, "epochs cannot be 1000"),
+        ({"dropout": {"low": 0, "high": 1, "step": None}}, "step None; give true and a number"),
+        ({"dropout": {"low": 0, "high": 1, "step": [1]}}, r"step \[1\]; give true and a number"),
+        (
+            {"loss": ["ce"], "lr": {"choices": [0.1], "when": {"loss": [["ce"]]}}},
+            r"lr waits for loss \['ce'\]; loss may be ce",
+        ),
         ({"find_lr": [1]}, "find_lr cannot be 1; give true or false"),
         ({"model_name": [18]}, "model_name cannot be 18; give a text"),
         ({"lr": [0.1], "train_classifier.lr": [0.2]}, "names lr twice"),

@@ -256,6 +256,22 @@ def test_an_epoch_that_a_dead_worker_reported_is_not_reported_again() -> None:
     assert study.trials[0].intermediate_values == {0: 0.7, 1: 0.8}
 
 
+@pytest.mark.parametrize("pruner", ["median", "hyperband", "wilcoxon"])
+def test_what_is_no_number_is_no_reason_to_prune(pruner: str) -> None:
+    """The trial fails, and says why."""
+    objective = read_objective("val/auc", folds=tuple("01234"), seeds=(0,))
+    of = plan({"loss": {"choices": ["ce"]}}, objective=objective, search="random", pruner=pruner)
+    study = found_study("s", memory(), of, n_trials=6)
+    for number in range(6):
+        proposal = propose(study, of, study.ask())
+        measured = [{"best/val/auc": 0.8}] * 5 if number < 5 else [{}] * 5
+        report = Progress(of, proposal)
+        for each in measured:
+            report.training(each)
+        complete(study, of, proposal, measured)
+    assert errors(study) == {"val/auc is nan": 1}
+
+
 def test_an_unpromising_epoch_ends_the_trial() -> None:
     of = plan({"dropout": {"choices": [0.0, 0.1, 0.2, 0.3, 0.4]}}, search="grid", pruner="median")
     study = found_study("s", memory(), of, n_trials=5)

@@ -236,6 +236,17 @@ def test_where_memory_runs_out_the_batch_is_halved_if_that_is_allowed(
     assert found.trials[0].user_attrs.get(workers.BATCH) == expected
 
 
+def test_who_goes_on_with_a_trial_knows_what_fits_into_memory(tmp_path: Path) -> None:
+    """Its first worker halved the batch and was stopped; the checkpoint is of the half one."""
+    found = study(tmp_path, 1)
+    trial = Queue(found).take(dead_worker())
+    assert trial is not None
+    trial.set_user_attr(workers.BATCH, 2)
+    done = trials.InThread(auc)
+    assert worker(found, done, halve_batch=True).work() == 1
+    assert [each["batch_size"] for each in done.given] == [2]
+
+
 def test_a_worker_may_take_only_some_trials(tmp_path: Path) -> None:
     found = study(tmp_path, 3)
     start = Start("parent", "folder", "work", {})
