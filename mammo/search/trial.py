@@ -96,7 +96,8 @@ class TrialProcess:
         while self._busy and time.monotonic() < deadline:
             self.receive(0.5)
         if self._child:
-            os.kill(self._child, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
         if self._busy:
             self._busy = False
             self._process.kill()

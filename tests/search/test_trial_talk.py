@@ -132,6 +132,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.doors
 def test_a_process_that_has_no_trial_need_not_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is told to stop between two trials ends at once, not after its patience."""
     monkeypatch.setattr(trials, "PATIENCE_S", 5.0)
@@ -159,6 +160,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.doors
 def test_after_a_stop_the_next_trial_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     process = trials.TrialProcess((sys.executable, "-c", LEAVES))
     process.start({"name": "ready"})
@@ -174,6 +176,7 @@ def test_after_a_stop_the_next_trial_is_another_process(monkeypatch: pytest.Monk
     process.close()
 
 
+@pytest.mark.doors
 def test_of_a_bug_the_study_is_told_kind_and_place_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its message may quote the name of a file, and that a patient's."""
 
