@@ -223,6 +223,19 @@ def test_machines_that_are_not_there_are_told_in_one_line(
     assert line.startswith("train_generator: nodes 2: ") and "use launcher=slurm" in line
 
 
+def test_a_login_node_that_holds_machines_is_told_to_begin_on_one_of_them(
+    slurm: Slurm, store: str, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    """As after salloc, where its shell stays where it was."""
+    words = doors.mammo_command("train_generator", **asked, nodes=2)
+    hold = ["salloc", "--nodes=2", "--mem=900", "--quiet"]
+    refused = subprocess.run([*hold, *words], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    line = refused.stderr.strip().splitlines()[-1]
+    assert line.startswith("train_generator: nodes 2: this process runs outside of the machines")
+    assert not MlflowClient().search_runs(["0"])
+
+
 def test_more_machines_than_the_cluster_has_are_told_before_anything_is_launched(
     slurm: Slurm, tmp_path: Path, asked: dict[str, Any]
 ) -> None:

@@ -38,6 +38,11 @@ def check_nodes(nodes: int) -> None:
             f"nodes {nodes}: the machines of this Slurm job, or without one this machine alone, "
             f"are {held}; use launcher=slurm, a job of {nodes} nodes, or nodes=1"
         )
+    if nodes > 1 and "SLURMD_NODENAME" not in os.environ:
+        raise ConfigError(
+            f"nodes {nodes}: this process runs outside of the machines of its Slurm job; begin it "
+            "on one of them (srun --overlap --nodes=1 --ntasks=1 mammo ...), or use launcher=slurm"
+        )
 
 
 @contextmanager
