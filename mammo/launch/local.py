@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from mammo.launch.command import Command, End, Launched
 
+LAUNCHED_BY = "MAMMO_LAUNCHED_BY"  # variable with the number of the process that starts others
 _POLL_S = 0.1
 _MEANWHILE_S = 5.0
 
@@ -30,7 +31,9 @@ class Local:
         launched.advance()
         return launched
 
-    def again(self, commands: Sequence[Command], jobs: Sequence[str]) -> None:
+    def again(
+        self, commands: Sequence[Command], jobs: Sequence[str], *, before: Sequence[str]
+    ) -> None:
         """Processes end with the one that started them."""
 
 
@@ -71,16 +74,19 @@ class LocalLaunched:
         return [command.end() or End(None, command.told()) for command in self.commands]
 
     def cancel(self) -> None:
+        """Have them save their state and end."""
         self._left = []
+        for command in self._running.values():
+            command.tell()  # all, before one is waited for
         for command in self._running.values():
             command.stop()
 
 
 def _environment(slot: int, slots: int) -> dict[str, str]:
-    """The GPU of a slot, dealt out in turn, and its share of the cores."""
+    """The GPU of a slot, dealt out in turn, its share of the cores, and with whom it ends."""
     threads = max(1, _cores() // slots)
     given = int(os.environ.get("OMP_NUM_THREADS") or threads)
-    environment = {"OMP_NUM_THREADS": str(min(given, threads))}
+    environment = {"OMP_NUM_THREADS": str(min(given, threads)), LAUNCHED_BY: str(os.getpid())}
     gpus = _gpus()
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
