@@ -2,6 +2,10 @@
 
 import os
 import signal
+import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ from mammo import cli
 from mammo.errors import ConfigError
 from mammo.launch import Order, SlurmSettings, at_its_place, commands_of, open_launcher
 from mammo.launch.profile import PROFILES, Profile, read_profile
-from mammo.run import MemoryRun, Reference, Stopped
+from mammo.run import MemoryRun, Reference, Result, Stopped
 
 SHELL = ["sh", "-c"]
 
@@ -75,6 +79,65 @@ def test_who_is_told_to_stop_ends_the_processes(
     assert commands[0].told() == "saved"
 
 
+def test_all_are_told_to_stop_before_one_is_waited_for(tmp_path: Path) -> None:
+    """Each ends well only when the other has been told too."""
+    scripts = [
+        f"trap 'touch {tmp_path}/{me}; while [ ! -e {tmp_path}/{other} ]; do sleep 0.02; done; "
+        f"echo saved; exit 143' TERM; touch {tmp_path}/on-{me}; while :; do sleep 0.02; done"
+        for me, other in ((0, 1), (1, 0))
+    ]
+    commands = commands_of([[*SHELL, each] for each in scripts], tmp_path / "logs")
+    for command in commands:
+        command.patience_s = 2
+    launched = local(tmp_path).start(commands, name="test")
+    while len([*tmp_path.glob("on-*")]) < 2:
+        time.sleep(0.01)
+    launched.cancel()
+    assert [each.told() for each in commands] == ["saved", "saved"]
+
+
+PART = """
+import os, signal, sys, types
+from mammo import cli, driver
+def part(*args):
+    print(os.getpid(), flush=True)
+    signal.pause()
+driver.step_module = lambda step: types.SimpleNamespace(part=part, run=part)
+sys.exit(cli.main(["part", sys.argv[1], "0"]))
+"""
+LAUNCHER = """
+import sys
+from pathlib import Path
+from mammo.launch import Profile, commands_of, open_launcher
+commands = commands_of([[sys.executable, "-c", sys.argv[2], sys.argv[1]]], Path(sys.argv[1]))
+open_launcher("local", Profile(), Path(sys.argv[1])).start(commands, name="test").wait()
+"""
+
+
+@pytest.mark.doors
+def test_a_part_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """Which was killed: the same command would start the part again beside it."""
+    run = MemoryRun(tmp_path)
+    Order.of(run, "sample", {}, 1).write()
+    words = [sys.executable, "-c", LAUNCHER, str(run.folder), PART]
+    with subprocess.Popen(words) as launcher:
+        log = run.folder / "0000.log"
+        until(lambda: log.exists() and log.read_text().endswith("\n"))
+        launcher.kill()
+    number = int(log.read_text().split()[0])
+    until(lambda: not Path(f"/proc/{number}").exists())
+    assert log.read_text().splitlines()[-1] == (
+        "part: stopped by signal 15; the same command continues"
+    )
+
+
+def until(found: Any, *, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_an_order_is_read_as_it_was_written(tmp_path: Path) -> None:
     given = [Reference("runs:/a/dataset", tmp_path, "d1", "a"), Reference("b", tmp_path, "d2")]
     run = MemoryRun(tmp_path, {"data": given})
@@ -85,12 +148,59 @@ def test_an_order_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [each.words[-1] for each in [*parts, gather]] == ["0", "1", "2", "3", "gather"]
 
 
+def test_what_an_order_and_its_processes_write_is_the_owners_alone(tmp_path: Path) -> None:
+    """The address of a study has a password; a traceback may have the name of a patient."""
+    order = Order.of(MemoryRun(tmp_path), "sample", {}, 1)
+    order.write()
+    place = order.folder / "launch"
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    parts, gather = order.commands()
+    assert all(place in each.log.parents for each in [*parts, gather])
+    assert all(place in path.parents for path in order.folder.rglob("*.json"))
+
+
+def test_a_part_of_an_order_that_is_over_has_nothing_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job may be put back into the queue when its run is finished already."""
+    order = Order.of(MemoryRun(tmp_path), "sample", {}, 1)
+    order.write()
+    order.keep(Result({}, {"images": 1.0}))
+    for word in ("0", "gather"):
+        assert cli.main(["part", str(order.folder), word]) == 0
+        assert "has been gathered; nothing is left to do" in caplog.text
+        caplog.clear()
+    order.write()  # it is to be done again
+    assert not order.is_over
+
+
+def test_a_part_is_not_done_by_other_code_than_its_order_was_given_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job may wait for days, and the fingerprint of its run names the code."""
+    order = Order.of(MemoryRun(tmp_path), "sample", {}, 1, code="0123456789abcdef")
+    order.write()
+    assert Order.read(order.folder) == order
+    assert cli.main(["part", str(order.folder), "0"]) == 2
+    assert "the code has changed since this step was launched" in capsys.readouterr().err
+
+
+def test_the_end_of_one_part_of_four_says_nothing_of_one_of_two(tmp_path: Path) -> None:
+    run = MemoryRun(tmp_path)
+    for command in Order.of(run, "sample", {}, 4).commands()[0]:
+        command.note(0)
+    with pytest.raises(ConfigError, match="part 0 of 2 was ended from outside"):
+        Order.of(run, "sample", {}, 2).refuse_undone()
+    Order.of(run, "sample", {}, 4).refuse_undone()
+
+
 @pytest.mark.parametrize(
     ("script", "error", "text"),
     [
         ("echo 'part: count 0 is wrong' >&2; exit 2", ConfigError, "^count 0 is wrong$"),
         ("exit 1", RuntimeError, "part 1 of 2 failed; its traceback is in .*0001.log"),
         ("kill -9 $$", ConfigError, r"part 1 of 2 was ended from outside \(exit code -9\)"),
+        ("exit 143", ConfigError, r"part 1 of 2 was ended .* \(exit code 143\): .* or cancelled"),
     ],
 )
 def test_what_went_wrong_in_a_part_is_raised(
@@ -108,6 +218,8 @@ def test_what_went_wrong_in_a_part_is_raised(
 def test_a_part_that_never_ended_is_told(tmp_path: Path) -> None:
     order = Order.of(MemoryRun(tmp_path), "sample", {}, 1)
     with pytest.raises(ConfigError, match=r"part 0 of 1 was ended from outside \(without a word\)"):
+        order.refuse_undone()
+    with pytest.raises(ConfigError, match=r"its machine does not see .*launch/of-1;"):
         order.refuse_undone()
 
 
@@ -167,6 +279,10 @@ def test_a_profile_names_the_tracking_server_unless_the_environment_does(
         ({"slurm": {"queue": "gpu"}}, "slurm.queue is not known; choose among partition, account"),
         ({"slurm": {"minutes": "1:00"}}, "slurm.minutes is '1:00'; it must be a whole number"),
         ({"slurm": {"gpus": -1}}, "slurm.gpus is -1"),
+        ({"slurm": {"partition": True}}, "slurm.partition is True; it must be a text"),
+        ({"slurm": {"save_s": 0}}, "slurm.save_s is 0; give 1 or more"),
+        ({"work_dir": "$NO_DISK/a"}, r"work_dir is '\$NO_DISK/a', and NO_DISK is not set"),
+        ({"sources": {"busi": "${NO_DISK}"}}, "sources.busi is .*, and NO_DISK is not set"),
         ({"slurm": {"minutes": 0}}, "slurm.minutes is 0; give 1 or more"),
         ({"slurm": {"gpus": 1, "gres": "gpu:1"}}, "both ask for GPUs"),
         ({"slurm": {"minutes": 1, "save_s": 60}}, "save_s 60 leaves nothing of slurm.minutes 1"),
