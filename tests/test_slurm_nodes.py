@@ -224,14 +224,14 @@ def test_machines_that_are_not_there_are_told_in_one_line(
 
 
 def test_a_login_node_that_holds_machines_is_told_to_begin_on_one_of_them(
-    slurm: Slurm, store: str, asked: dict[str, Any], tmp_path: Path
+    store: str, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
 ) -> None:
     """As after salloc, where its shell stays where it was."""
-    words = doors.mammo_command("train_generator", **asked, nodes=2)
-    hold = ["salloc", "--nodes=2", "--mem=900", "--quiet"]
-    refused = subprocess.run([*hold, *words], capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    line = refused.stderr.strip().splitlines()[-1]
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    refused = doors.here("train_generator", **asked, nodes=2)
+    assert refused.code == 2
+    (line,) = refused.err.strip().splitlines()
     assert line.startswith("train_generator: nodes 2: this process runs outside of the machines")
     assert not MlflowClient().search_runs(["0"])
 

@@ -32,9 +32,8 @@ class Order:
     def of(
         cls, tracked: Run, step: str, settings: Mapping[str, Any], parts: int, *, code: str = ""
     ) -> "Order":
-        place = {"folder": tracked.folder, "work": tracked.work}
-        given = {"settings": dict(settings), "inputs": tracked.inputs, "code": code}
-        return cls(step=step, parts=parts, run_id=tracked.id, **place, **given)
+        own = (tracked.id, tracked.folder, tracked.work, tracked.inputs)
+        return cls(step, dict(settings), parts, *own, code)
 
     @classmethod
     def read(cls, folder: Path) -> "Order":

@@ -215,7 +215,7 @@ def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
     plan = _plan(tracked, settings)  # what it refuses is told before anything is launched
     plan.preparation.open(tracked.work / "datasets")
     count = len(plan.records)
-    return min(settings["workers"], -(-count // chunk_size(count)))  # some work for each
+    return min(int(settings["workers"]), -(-count // chunk_size(count)))  # some work for each
 
 
 def part(tracked: Run, number: int, of: int, **settings: Any) -> None:

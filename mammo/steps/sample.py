@@ -122,7 +122,7 @@ def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
     # what it refuses is told before anything is launched, perhaps where there is no GPU
     here = "cpu" if settings["device"].startswith("cuda") else settings["device"]
     _, asked = _drawer(tracked, {**settings, "device": here})
-    shared = min(settings["workers"], -(-sum(asked.values()) // settings["batch_size"]))
+    shared = min(int(settings["workers"]), -(-sum(asked.values()) // settings["batch_size"]))
     return shared if shared > 1 else 0
 
 
