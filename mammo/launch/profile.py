@@ -144,13 +144,14 @@ def _read(standard: Any, content: Any, path: Path, prefix: str) -> Any:
 
 def _as(standard: Any, value: Any, what: str) -> Any:
     """`value` of the kind of `standard`."""
-    if isinstance(standard, tuple) and isinstance(value, list):
-        return tuple(str(each) for each in value)
+    if isinstance(standard, tuple) and isinstance(value, list) and {*map(type, value)} <= {str}:
+        return tuple(value)
     if isinstance(standard, Mapping) and isinstance(value, Mapping):
         return {str(key): _of_a_mapping(each, f"{what}.{key}") for key, each in value.items()}
     if isinstance(standard, str) and type(value) in (str, int):
         return _filled(str(value), what)
-    if isinstance(standard, int | float) and type(value) in (int, type(standard)) and value >= 0:
+    numbers = (int, type(standard)) if isinstance(standard, int | float) else ()
+    if type(value) in numbers and 0 <= value < float("inf"):
         return value
     kind = {tuple: "a list of texts", str: "a text", int: "a whole number", float: "a number"}
     wanted = kind.get(type(standard), "a mapping of names to texts")
