@@ -247,6 +247,8 @@ class Execution:
         from mammo.tracking import closing
 
         launcher = self.settings.get("launcher", "local")
+        if launcher != "slurm":
+            launching.refuse_beside_jobs(folder)
         if launcher == "none":
             return launching.scheduled(self, fingerprint, folder)
         if launcher == "slurm":

@@ -1,14 +1,15 @@
 """How a step is handed to others: parts in processes here, jobs of a cluster, commands by hand."""
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mammo.errors import TrackingError, disk_in_plain_words
-from mammo.launch import Order, open_launcher, read_profile
+from mammo.errors import ConfigError, TrackingError, disk_in_plain_words
+from mammo.launch import Local, Order, open_launcher, read_profile
 from mammo.run import Result
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ def parts_here(execution: "Execution", tracked: "TrackedRun") -> None:
     order = _order(execution, tracked)
     if not order.parts:
         return
-    module = execution.module
+    module, device = execution.module, execution.settings.get("device", "auto")
     watch = getattr(module, "watch", None)
     with disk_in_plain_words():
         order.do_parts(
-            open_launcher("local", read_profile(""), tracked.folder),
+            Local(deals_gpus=device in ("auto", "cuda")),  # unless one GPU or the CPU is named
             meanwhile=partial(watch, tracked, execution.settings) if watch else lambda: None,
         )
     if not are_spare(module):
@@ -54,6 +55,18 @@ def by_jobs(execution: "Execution", fingerprint: str, folder: Path) -> Result:
     order, jobs = _handed_on(execution, fingerprint, folder), int(settings.get("jobs", 1))
     with _ended_where_nobody_does(execution):
         return order.start(launcher, at_once=jobs if jobs > 1 else 0).wait()
+
+
+def refuse_beside_jobs(folder: Path) -> None:
+    """ConfigError where jobs that an earlier command has launched are on their way to do this."""
+    if not shutil.which("squeue"):
+        return
+    going = Order.going(folder, open_launcher("slurm", read_profile(""), folder))
+    if going is not None:
+        raise ConfigError(
+            f"job {', '.join(going.last.jobs)} of Slurm is on its way to do the same; wait for it "
+            "with launcher slurm, or scancel it first"
+        )
 
 
 def scheduled(execution: "Execution", fingerprint: str, folder: Path) -> dict[str, Any]:

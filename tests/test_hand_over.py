@@ -244,6 +244,23 @@ def test_jobs_on_their_way_are_found_though_their_run_is_in_another_store(
     assert (folder / "order.json").is_file() and not MlflowClient().search_runs(["0"])
 
 
+def test_nobody_else_does_what_jobs_are_on_their_way_to_do(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who ends first would clear the folder that the others work in."""
+    doors.here("evaluate", launcher="none")
+    (folder,) = (tmp_path / "home" / "runs").glob("*/launch")
+    (folder / "jobs.json").write_text('{"parts": ["1"], "gather": ["2"]}')
+    going = Elsewhere(cluster.before, monkeypatch, ["2"])
+    monkeypatch.setattr(cluster, "again", lambda *commands, before: going)
+    monkeypatch.setattr(launching.shutil, "which", lambda name: name)
+    for launcher in ("local", "none"):
+        refused = doors.here("evaluate", launcher=launcher)
+        assert refused.code == 2
+        assert "evaluate: job 2 of Slurm is on its way to do the same" in refused.err
+    assert only_parent().info.status == "SCHEDULED"
+
+
 def test_offline_it_goes_through_the_spool(cluster: Cluster) -> None:
     line = call(value=3, offline=True).line
     assert line["metrics"] == {"total": 9.0}

@@ -14,7 +14,7 @@ import yaml
 
 from mammo import cli
 from mammo.errors import ConfigError
-from mammo.launch import Order, SlurmSettings, at_its_place, commands_of, open_launcher
+from mammo.launch import Local, Order, SlurmSettings, at_its_place, commands_of, open_launcher
 from mammo.launch.profile import PROFILES, Profile, read_profile
 from mammo.run import MemoryRun, Reference, Result, Stopped
 
@@ -50,6 +50,8 @@ def test_processes_at_once_share_gpus_and_cores(
     assert told == ["4 1", "7 1", "4 1"]
     (only,) = local(tmp_path).start(commands[:1], name="test", at_once=1).wait()
     assert only.told == "4 1"
+    undealt = Local(deals_gpus=False).start(commands, name="test")  # where one of them is named
+    assert [end.told for end in undealt.wait()] == ["4,7 1"] * 3
 
 
 def test_no_more_processes_run_than_are_allowed_at_once(tmp_path: Path) -> None:
@@ -281,6 +283,8 @@ def test_a_profile_names_the_tracking_server_unless_the_environment_does(
         ({"slurm": {"gpus": -1}}, "slurm.gpus is -1"),
         ({"slurm": {"partition": True}}, "slurm.partition is True; it must be a text"),
         ({"slurm": {"save_s": 0}}, "slurm.save_s is 0; give 1 or more"),
+        ({"slurm": {"memory_gb": float("inf")}}, "slurm.memory_gb is inf; it must be a number"),
+        ({"slurm": {"setup": [{"export A": "b"}]}}, "slurm.setup is .* must be a list of texts"),
         ({"work_dir": "$NO_DISK/a"}, r"work_dir is '\$NO_DISK/a', and NO_DISK is not set"),
         ({"sources": {"busi": "${NO_DISK}"}}, "sources.busi is .*, and NO_DISK is not set"),
         ({"slurm": {"minutes": 0}}, "slurm.minutes is 0; give 1 or more"),

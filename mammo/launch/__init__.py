@@ -20,6 +20,7 @@ __all__ = [
     "End",
     "Launched",
     "Launcher",
+    "Local",
     "Order",
     "Profile",
     "SlurmSettings",

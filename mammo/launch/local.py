@@ -14,8 +14,11 @@ _POLL_S = 0.1
 _MEANWHILE_S = 5.0
 
 
+@dataclass(frozen=True)
 class Local:
     """The launcher of one machine."""
+
+    deals_gpus: bool = True  # a GPU to each; else each may use all
 
     def start(
         self,
@@ -27,7 +30,8 @@ class Local:
     ) -> "LocalLaunched":
         if after is not None:
             after.wait()
-        launched = LocalLaunched(list(commands), min(at_once or len(commands), len(commands)))
+        slots = min(at_once or len(commands), len(commands))
+        launched = LocalLaunched(list(commands), slots, _gpus() if self.deals_gpus else [])
         launched.advance()
         return launched
 
@@ -43,6 +47,7 @@ class LocalLaunched:
 
     commands: list[Command]
     at_once: int
+    gpus: list[str]  # to deal out
     jobs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -55,7 +60,7 @@ class LocalLaunched:
         for slot in range(self.at_once):
             if self._left and slot not in self._running:
                 command = self._left.pop(0)
-                command.start(_environment(slot, self.at_once))
+                command.start(_environment(slot, self.at_once, self.gpus))
                 self._running[slot] = command
 
     def wait(self, meanwhile: Callable[[], None] = lambda: None) -> list[End]:
@@ -82,12 +87,11 @@ class LocalLaunched:
             command.stop()
 
 
-def _environment(slot: int, slots: int) -> dict[str, str]:
+def _environment(slot: int, slots: int, gpus: Sequence[str]) -> dict[str, str]:
     """The GPU of a slot, dealt out in turn, its share of the cores, and with whom it ends."""
     threads = max(1, _cores() // slots)
     given = int(os.environ.get("OMP_NUM_THREADS") or threads)
     environment = {"OMP_NUM_THREADS": str(min(given, threads)), LAUNCHED_BY: str(os.getpid())}
-    gpus = _gpus()
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return environment
