@@ -62,13 +62,17 @@ def test_the_work_folder_keeps_what_a_run_names(client, store, capsys, tmp_path)
     made(work / "datasets/.download-abc/part")
     made(work / f"models/{id_}-models-b/model.json", {"digest": "x"})
     made(work / f"models/{NOBODY}-model/model.json", {"digest": "y"})
+    made(work / "features/unused/a.npy")
+    made(work / "features/used/a.npy")
+    os.utime(work / "features/used")  # by who has read from it
     made(work / "private/ids.csv")
     gone = {"datasets/binned", "datasets/.download-abc", f"models/{NOBODY}-model"}
+    gone.add("features/unused")
 
     before = files(work)
     named, last = swept(capsys)
     assert named == gone
-    assert last == {"artifacts": 0, "folders": 3, "bytes": 20 + 5 + 15, "deleted": False}
+    assert last == {"artifacts": 0, "folders": 4, "bytes": 20 + 5 + 15 + 5, "deleted": False}
     assert files(work) == before
 
     named, last = swept(capsys, "--delete", "true")

@@ -160,7 +160,6 @@ def sweep(
             process.wait(timeout=60)
 
 
-@pytest.mark.slow  # minutes
 def test_a_sweep_ends_each_trial_once_whatever_happens_to_its_workers(
     slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
@@ -203,11 +202,10 @@ def test_a_sweep_ends_each_trial_once_whatever_happens_to_its_workers(
     assert len(going.hit) == 5
 
 
-@pytest.mark.slow
 def test_mlflow_run_sweeps_on_slurm(
     slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
-    asked = settings(tmp_path, monkeypatch)
+    asked, before = settings(tmp_path, monkeypatch), jobs_of(slurm)
     done = doors.mlflow_run("tune", workers=2, n_trials=4, **asked)
     line = done.line
     assert line["metrics"]["trials/complete"] == 4
@@ -217,26 +215,31 @@ def test_mlflow_run_sweeps_on_slurm(
     assert parent.info.status == "FINISHED" and parent.data.tags["mammo.study"] == "sweep"
     children = children_of(line["run_id"])
     assert sorted(each.info.run_name for each in children) == [f"trial_{n}" for n in range(4)]
-    states = slurm.ask("squeue", "-h", "-r", "-t", "all", "-o", "%j %T").splitlines()
-    assert states.count("mammo-tune COMPLETED") == 2
+    states = [state for job, state in jobs_of(slurm).items() if job not in before]
+    assert sorted(states) == ["mammo-tune COMPLETED"] * 2 + ["mammo-tune-gather COMPLETED"]
     shown = doors.here("status", line["run_id"])
     assert shown.code == 0 and "study sweep: 4 of 4 trials are over" in shown.out
 
 
-@pytest.mark.slow
 def test_a_worker_whose_time_is_over_goes_on_in_a_further_start(
     slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
     """Slurm tells it a minute after each start; the trials take more than that together."""
     limits = {"minutes": 2, "save_s": 60}
-    with hurried(slurm), sweep(tmp_path, monkeypatch, limits, n_trials=40, workers=1) as going:
+    with hurried(slurm), sweep(tmp_path, monkeypatch, limits, n_trials=28, workers=1) as going:
         job = going.until("a worker", going.workers)[0].job
         going.until("a further start", lambda: started_again(slurm, job))
         assert going.process.wait(timeout=1200) == 0, (tmp_path / "tune.log").read_text()[-3000:]
     line = json.loads((tmp_path / "out").read_text().splitlines()[-1])
-    assert line["metrics"]["trials/complete"] == 40
+    assert line["metrics"]["trials/complete"] == 28
     children = children_of(line["run_id"])
-    assert len(children) == 40 and {each.info.status for each in children} == {"FINISHED"}
+    assert len(children) == 28 and {each.info.status for each in children} == {"FINISHED"}
+
+
+def jobs_of(slurm: Slurm) -> dict[str, str]:
+    """Name and state of all jobs, by number."""
+    lines = slurm.ask("squeue", "-h", "-r", "-t", "all", "-o", "%i %j %T").splitlines()
+    return {number: told for number, _, told in (line.partition(" ") for line in lines)}
 
 
 def started_again(slurm: Slurm, job: str) -> bool:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from mammo.classifiers.changing import make_changing
 from mammo.classifiers.cross_validation import metrics_of, out_of_fold, summarise
+from mammo.classifiers.feature_store import FeatureStore
 from mammo.classifiers.features import Features
 from mammo.classifiers.material import (
     Material,
@@ -93,7 +94,8 @@ class Experiment:
         given = [each.path for each in tracked.inputs.get("weights", [])]
         weights = read_weights(recipe.weights, recipe.model_name, *given)
         log.info("weights: %s %s", weights.source, weights.sha256)
-        return cls(data, synthetic, recipe, weights, Features(data), settings)
+        features = Features(data, FeatureStore(tracked.work / "features"))
+        return cls(data, synthetic, recipe, weights, features, settings)
 
     def runs(self) -> list[tuple[str, int]]:
         """Fold and seed of every training that is asked for."""

@@ -31,9 +31,9 @@ def run(*, days: NonNegativeFloat = 30.0, delete: bool = False, work_dir: str = 
 
     At the server these are the artifacts of runs, logged models and experiments that it does not
     know; what is only in its bin is the administrator's (make gc). In the work folder: datasets and
-    models that no run names, the state and the spool of runs that have ended, were deleted or were
-    taken up by another process; only what was not touched for --days. Nothing is deleted unless
-    --delete true.
+    models that no run names, features, the state and the spool of runs that have ended, were
+    deleted or were taken up by another process; only what was not touched for --days. Nothing is
+    deleted unless --delete true.
     """
     from mammo.driver import work_folder
     from mammo.tracking import Tracking
@@ -78,6 +78,7 @@ def _local(work: Path, books: "Books", address: str, before: float) -> Iterator[
         *_cached(work, books, address),
         *_states(work, books, address),
         *_spooled(work, books, address),
+        *_features(work),
     ):
         with _held(found.lock) as free:
             if free and _touched(found.path) < before:
@@ -135,6 +136,12 @@ def _spooled(work: Path, books: "Books", address: str) -> Iterator[Found]:
             yield Found(path.parent, f"the journal of run {run_id}, which is {state.lower()}", path)
     for path in sorted(work.glob("taken/*")):
         yield Found(path, "what was logged of a run that another process took up")
+
+
+def _features(work: Path) -> Iterator[Found]:
+    """Features of frozen backbones, a folder for each; who asks for them again computes them."""
+    for path in sorted(work.glob("features/*")):
+        yield Found(path, "features that no training asks for", path / "lock")
 
 
 @contextmanager

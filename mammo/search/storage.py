@@ -23,6 +23,8 @@ PATIENCE_S = 60  # for a connection, or for the lock of an SQLite file
 FORMS = "postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE"
 # What another process that makes the same tables at the same moment lets one see
 _MEETING = ("already exists", "duplicate key", "UNIQUE constraint failed", "database is locked")
+# What a server says that has not yet seen another connection close
+_FULL = ("too many clients", "remaining connection slots", "too many connections")
 _ATTEMPTS = 10
 
 
@@ -50,13 +52,16 @@ def open_storage(address: str, *, connections: int = CONNECTIONS) -> "optuna.sto
     settings = _engine_settings(url, connections)
     for attempt in range(_ATTEMPTS):
         try:
-            _refuse_foreign(url, settings)
-            _made(url, settings).engine.dispose()  # which takes two connections at once
+            revision = _revision(url, settings)
+            if revision is None:
+                _made(url, settings).engine.dispose()  # which takes two connections at once
             storage = _opened(url, settings)
+            if revision not in (None, storage.get_head_version()):
+                raise ConfigError(_other_version(url))
         except ConfigError:
             raise
         except Exception as error:  # noqa: BLE001 - drivers and Optuna raise types of their own
-            if any(each in str(error) for each in _MEETING) and attempt < _ATTEMPTS - 1:
+            if any(each in str(error) for each in _MEETING + _FULL) and attempt < _ATTEMPTS - 1:
                 time.sleep(0.1 * (attempt + 1))
                 continue
             raise ConfigError(_reason(url, error)) from None
@@ -138,13 +143,21 @@ def _engine_settings(url: "URL", connections: int) -> dict[str, Any]:
     return settings | {"pool_pre_ping": True, "connect_args": about}
 
 
-def _refuse_foreign(url: "URL", settings: dict[str, Any]) -> None:
-    """Refuse a database of another program, before Optuna puts its tables into it."""
+def _revision(url: "URL", settings: dict[str, Any]) -> str | None:
+    """Version of the tables; None where they are not there, or not whole yet.
+
+    Refuses a database of another program, before Optuna puts its tables into it.
+    """
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(url, **settings)
     try:
-        tables = sqlalchemy.inspect(engine).get_table_names()
+        with engine.connect() as connection:
+            tables = sqlalchemy.inspect(connection).get_table_names()
+            if {"studies", "alembic_version"} <= set(tables):
+                asked = sqlalchemy.text("select version_num from alembic_version")
+                revision: str | None = connection.scalar(asked)
+                return revision
     finally:
         engine.dispose()
     if tables and "studies" not in tables and "version_info" not in tables:
@@ -153,6 +166,7 @@ def _refuse_foreign(url: "URL", settings: dict[str, Any]) -> None:
             f"storage {shown(url)} is the database of another program (with tables {told}); give "
             "the search a database of its own"
         )
+    return None
 
 
 def _made(url: "URL", settings: dict[str, Any]) -> "optuna.storages.RDBStorage":
@@ -205,16 +219,20 @@ def _reason(url: "URL", error: Exception) -> str:
         text = text.replace(str(secret), "***") if secret else text
     where = f"storage {shown(url)}"
     if "no longer compatible with the table schema" in text or "Can't locate revision" in text:
-        return (
-            f"{where} has the tables of another version of Optuna; run `optuna storage upgrade "
-            "--storage` on it, or give the search a new database"
-        )
+        return _other_version(url)
     if "does not exist" in text and "database" in text:
         return f"{where}: the server has no such database; make it with createdb"
     if "password authentication failed" in text or "no password supplied" in text:
         return f"{where}: the server does not take this user and password"
     if "permission denied" in text:
         return f"{where}: {text}; let the user own its database"
-    if "too many clients" in text or "remaining connection slots" in text:
+    if any(each in text for each in _FULL):
         return f"{where}: the server has no connection left; start fewer workers"
     return f"{where} cannot be opened: {text}"
+
+
+def _other_version(url: "URL") -> str:
+    return (
+        f"storage {shown(url)} has the tables of another version of Optuna; run `optuna storage "
+        "upgrade --storage` on it, or give the search a new database"
+    )

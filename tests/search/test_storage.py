@@ -228,6 +228,15 @@ def test_a_process_holds_no_more_connections_than_its_budget(postgres: servers.P
 
 
 @pytest.mark.doors
+def test_one_connection_is_enough_to_join(postgres: servers.Postgres) -> None:
+    """Else eight workers that begin at once would hold sixteen for a moment."""
+    database = fresh(postgres, "joining")
+    open_storage(database.uri).engine.dispose()
+    postgres.query(f"alter role {database.user} connection limit 1")
+    assert open_storage(database.uri).get_all_studies() == []
+
+
+@pytest.mark.doors
 def test_a_restarted_server_is_taken_up_again(postgres: servers.Postgres) -> None:
     """Its connections are closed from the server's side, as a restart does."""
     database = fresh(postgres, "restart")
