@@ -71,8 +71,7 @@ class Slurm:
         # put back when its time is over, or its node fails, also where the cluster's default is not
         further = {**asked.asked(), "requeue": True}
         if after is not None:
-            numbers = dict.fromkeys(job.partition("_")[0] for job in after.jobs)
-            further["dependency"] = f"afterany:{':'.join(numbers)}"
+            further["dependency"] = f"afterany:{':'.join(_numbers(after.jobs))}"
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a setup may name secrets
         executor = submitit.SlurmExecutor(self.folder, max_num_timeout=asked.requeues)
         executor.update_parameters(
