@@ -8,7 +8,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +21,7 @@ from mammo.errors import ConfigError, MammoError
 from mammo.mistakes import explain
 from mammo.run import Stopped
 
+_AGAIN_S = 0.05  # until a stop that was dropped comes again
 _DEEPEST = 10  # levels of a config; main's settings have two
 PRESETS = Path(__file__).parent / "presets"  # published settings, as files for --config
 USAGE = "usage: mammo ENTRY [--name value ...]     (mammo ENTRY --help shows the settings)"
@@ -67,6 +70,8 @@ def guarded(name: str, work: Any) -> int:
     logging.getLogger("mammo").setLevel(os.environ.get("MAMMO_LOG", "INFO").upper())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    others = sys.unraisablehook
+    sys.unraisablehook = partial(_stop_again, others)
     try:
         return int(work())
     except MammoError as error:
@@ -77,6 +82,8 @@ def guarded(name: str, work: Any) -> int:
         return 128 + stopped.signal
     except SystemExit as asked:  # --help
         return int(asked.code or 0)
+    finally:
+        sys.unraisablehook = others
 
 
 def parse(step: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -288,6 +295,21 @@ def _headline(module: ModuleType) -> str:
 def _stop(number: int, frame: object) -> None:
     signal.signal(number, signal.SIG_IGN)  # a second signal must not cut the saving short
     raise Stopped(number)
+
+
+def _stop_again(others: Callable[[Any], object], dropped: Any) -> None:
+    """Bring back a stop that came in a destructor or a weak reference's end.
+
+    Python drops what is raised there, and the process would go on, deaf to the signal.
+    """
+    if not isinstance(dropped.exc_value, Stopped):
+        others(dropped)
+        return
+    number = dropped.exc_value.signal
+    signal.signal(number, _stop)
+    again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from mammo import cli
 from mammo.commands.status import lines
@@ -13,7 +14,7 @@ from mammo.search.objective import read_objective
 from mammo.search.plan import Plan
 from mammo.search.space import Dimension, Space
 from mammo.search.status import WORKERS, status_of
-from mammo.search.study import PLAN
+from mammo.search.study import CHOSEN, OWN, PLAN
 
 NOW = datetime(2026, 1, 2, 12, 0, 0)
 SPACE = Space((Dimension("lr", low=0.0, high=1.0),))
@@ -31,12 +32,13 @@ def study(*ends: tuple[str, float], left: int = 0) -> optuna.Study:
     for number, (state, value) in enumerate(ends):
         over = NOW - timedelta(minutes=len(ends) - 1 - number)
         of = optuna.trial.TrialState[state]
-        values = {"value": value} if state == "COMPLETE" else {}
+        values: dict[str, Any] = {"value": value} if state == "COMPLETE" else {}
+        own = {CHOSEN: {"lr": value}, OWN: [value]} if state == "COMPLETE" else {}
         trial = optuna.create_trial(
             state=of,
             params={"lr": value},
             distributions={"lr": optuna.distributions.FloatDistribution(0, 1)},
-            user_attrs={"error": "no image of class benign"} if state == "FAIL" else {},
+            user_attrs={"error": "no image of class benign"} if state == "FAIL" else own,
             **values,
         )
         trial.datetime_start, trial.datetime_complete = over - timedelta(minutes=1), over
@@ -74,6 +76,32 @@ def test_the_lowest_loss_is_the_best() -> None:
     assert status_of(found, plan("val/loss"), now=NOW.timestamp()).best == 0.7
 
 
+def test_the_best_is_a_configuration_by_the_mean_of_its_trials() -> None:
+    """One lucky trial of 0.9 does not stay the best once the next one of it gives 0.3."""
+    found = study(("COMPLETE", 0.9), ("COMPLETE", 0.7))
+    again = optuna.create_trial(
+        value=0.6,
+        user_attrs={CHOSEN: {"lr": 0.9}, OWN: [0.3]},
+        state=optuna.trial.TrialState.COMPLETE,
+    )
+    found.add_trial(again)
+    seen = status_of(found, plan(), now=NOW.timestamp())
+    assert (seen.best, seen.best_number, seen.chosen) == (0.7, 1, {"lr": 0.7})
+
+
+def test_a_storage_that_goes_away_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> Any:
+        raise OperationalError("", {}, Exception("connection refused"))
+
+    monkeypatch.setattr("mammo.commands.status.open_storage", lambda address: None)
+    monkeypatch.setattr("mammo.commands.status.join_study", away)
+    assert cli.main(["status", "mix", "--storage", f"sqlite:///{tmp_path}/studies.db"]) == 2
+    line = "status: the storage of study mix does not answer (connection refused); start it and"
+    assert capsys.readouterr().err.startswith(line)
+
+
 def test_workers_work_idle_are_lost_or_have_left() -> None:
     found = study(left=1)
     found.set_user_attr(f"{WORKERS}a", word())
@@ -108,3 +136,5 @@ def test_a_study_that_is_not_there_is_one_line(
     assert capsys.readouterr().err == "status: no study is called mix; the storage has none\n"
     assert cli.main(["worker", "--storage", kept]) == 2
     assert "worker: study is empty" in capsys.readouterr().err
+    assert cli.main(["worker", "--study", "mix", "--trials", "-3", "--storage", kept]) == 2
+    assert "worker: trials -3 cannot be; give a number" in capsys.readouterr().err

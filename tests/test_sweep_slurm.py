@@ -95,7 +95,7 @@ class Sweep:
 @contextmanager
 def hurried(slurm: Slurm) -> Iterator[None]:
     """Start what is put back into the queue at once, not after two minutes."""
-    over = threading.Event()
+    over, since = threading.Event(), dict[str, float]()
 
     def hurry() -> None:
         while not over.wait(0.3):
@@ -104,7 +104,11 @@ def hurried(slurm: Slurm) -> Iterator[None]:
                 job, _, reason = line.partition(" ")
                 if "held" in reason:  # its node was not ready again
                     slurm.ask("scontrol", "release", job, check=False)
-                elif reason == "BeginTime":
+                elif reason != "BeginTime":
+                    continue
+                # what starts in the second in which it was put back has its credential revoked
+                elif time.monotonic() - since.setdefault(job, time.monotonic()) > 2:
+                    del since[job]
                     slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
 
     thread = threading.Thread(target=hurry)

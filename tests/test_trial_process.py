@@ -19,6 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "steps"))
 
 from classifier_data import TINY, write
 
+from mammo import cli
+from mammo.steps import train_classifier
+
 pytestmark = pytest.mark.doors
 TRAINING = {f"train_classifier__{name}": value for name, value in TINY.items()}
 
@@ -85,6 +88,7 @@ def test_a_killed_trial_has_failed_with_its_run_and_the_next_one_goes_on(tmp_pat
     reason = "its process was ended by SIGKILL; was the machine out of memory?"
     assert (failed.state.name, failed.user_attrs["error"]) == ("FAIL", reason)
     assert fine.state.name == "COMPLETE"
+    assert sorted(fine.intermediate_values) == list(range(12))  # as pruners count epochs
     first, second = children_of(done.run_id)
     assert (first.info.run_name, first.info.status) == ("trial_0", "FAILED")
     assert first.data.tags["error"] == reason
@@ -124,3 +128,7 @@ def test_trials_at_once_draw_what_they_share_once(tmp_path: Path) -> None:
     drawn = MlflowClient().search_runs(["0"], query)
     assert {each.info.status for each in drawn} == {"FINISHED"}
     assert sorted(each.data.params["steps"] for each in drawn) == ["2", "4"]
+    said = MlflowClient().download_artifacts(done.run_id, "study/best.yaml", str(tmp_path))
+    best = cli.parse("train_classifier", ["--config", said])
+    train_classifier.check(best)
+    assert best["synthetic"] in {f"runs:/{each.info.run_id}/dataset" for each in drawn}

@@ -48,17 +48,20 @@ class InThread:
 
     def receive(self, timeout_s: float) -> Message | None:
         try:
-            return self._said.get(timeout=timeout_s)
+            message = self._said.get(timeout=timeout_s)
         except queue.Empty:
             return None
+        if "end" in message:
+            self._thread = None
+        return message
 
     def answer(self, *, go: bool) -> None:
         self._heard.put(go)
 
     def stop(self) -> None:
         self._heard.put(None)
-        while not (message := self.receive(1)) or "end" not in message:
-            pass
+        while self._thread is not None:
+            self.receive(1)
 
     def close(self) -> None: ...
 

@@ -9,7 +9,7 @@ from mammo.commands import call
 from mammo.commands.worker import address_of
 from mammo.errors import ConfigError
 from mammo.search.status import Status, status_of
-from mammo.search.storage import open_storage
+from mammo.search.storage import in_plain_words, open_storage
 from mammo.search.study import join_study
 
 _CLEAR = "\033[H\033[2J"  # of a terminal
@@ -36,14 +36,15 @@ def status(
         raise ConfigError(f"every {every} is no pause; give seconds above 0")
     kept = open_storage(address_of(storage, work_dir))
     name = _name_of(study) if re.fullmatch("[0-9a-f]{32}", study) else study
-    found, plan = join_study(name, kept)
-    while True:
-        seen = status_of(found, plan)
-        clear = _CLEAR if watch and sys.stdout.isatty() else ""
-        print(clear + "\n".join(lines(seen)), flush=True)
-        if not watch or seen.is_over:
-            return 0
-        time.sleep(every)
+    with in_plain_words(name):
+        found, plan = join_study(name, kept)
+        while True:
+            seen = status_of(found, plan)
+            clear = _CLEAR if watch and sys.stdout.isatty() else ""
+            print(clear + "\n".join(lines(seen)), flush=True)
+            if not watch or seen.is_over:
+                return 0
+            time.sleep(every)
 
 
 def _name_of(run_id: str) -> str:

@@ -11,12 +11,12 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -59,13 +59,15 @@ def trial() -> int:
     told: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: told.append(number))
-    while not told and (order := talk.hear()) is not None:
+    for order in talk.orders():
         child = os.fork()
         if not child:
             work = partial(_bury, order) if "bury" in order else partial(_carry_out, talk, order)
             _leave(work)
         talk.say(process=child)
         talk.say(end=_end(child, talk, told))
+        if told:
+            break
     os._exit(0)  # nothing is open here, and what was imported takes its time to go
 
 
@@ -99,6 +101,15 @@ class Talk:
             line += got
         found: dict[str, Any] = json.loads(line)
         return found
+
+    def orders(self) -> Iterator[dict[str, Any]]:
+        """What is to be trained, until the worker is gone.
+
+        A trial may have died between its report and the answer, which is left in the pipe.
+        """
+        while (said := self.hear()) is not None:
+            if "go" not in said:
+                yield said
 
     def ask(self, **message: Any) -> bool:
         """Report, and hear whether to go on."""
@@ -157,8 +168,9 @@ def _carry_out(talk: Talk, order: Mapping[str, Any]) -> int:
         talk.say(failed=" ".join(str(error).split()))
         raise
     except Exception as error:
-        short = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-        talk.say(failed=short, memory=doing[-1] if _is_memory(error) else "")
+        from mammo.tracking import ending
+
+        talk.say(failed=ending.reason(error), memory=doing[-1] if _is_memory(error) else "")
         raise
     return 0
 
@@ -208,12 +220,14 @@ def _several(run: Run, talk: Talk, order: Mapping[str, Any], doing: list[str]) -
     for each in order["trainings"]:
         results.append(_training(run, talk, order, each, doing, each["name"]))
         metric = f"best/{order['metric']}"
-        run.metrics({f"each/{metric}": results[-1].metrics[metric]}, step=len(results) - 1)
+        value = results[-1].metrics.get(metric, nan)
+        run.metrics({f"each/{metric}": value}, step=len(results) - 1)
     first, *rest = (each.metrics for each in results)
     shared = [name for name in first if all(name in other for other in rest)]
     means = {name: mean(each.metrics[name] for each in results) for name in shared}
     run.metrics({name: value for name, value in means.items() if isfinite(value)})
-    return results[0].outputs if len(results) == 1 else {}
+    made = results[0].outputs.items()  # each its own model, but perhaps the same images
+    return {name: uri for name, uri in made if all(uri == o.outputs.get(name) for o in results)}
 
 
 def _training(
@@ -234,7 +248,8 @@ def _training(
         seen.update({name: float(value) for name, value in values.items()})
         if metric in values and step is not None:
             value = float(values[metric])
-            if not talk.ask(epoch={metric: value}, step=step):
+            # trainings count their epochs from 1, pruners from 0
+            if not talk.ask(epoch={metric: value}, step=step - 1):
                 raise Pruned(f"{metric} {value:.4f} in epoch {step}")
 
     made: dict[str, str] = {}  # the best settings name it

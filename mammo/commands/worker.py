@@ -11,7 +11,12 @@ from mammo.commands import call
 from mammo.errors import ConfigError
 from mammo.search.queue import worker_id
 from mammo.search.start import Start
-from mammo.search.storage import default_storage, given_storage, open_storage
+from mammo.search.storage import (
+    default_storage,
+    given_storage,
+    in_plain_words,
+    open_storage,
+)
 from mammo.search.study import join_study
 from mammo.search.trial import TrialProcess
 from mammo.search.worker import Worker
@@ -32,11 +37,14 @@ def worker(*, study: str = "", storage: str = "", work_dir: str = "", trials: in
     """
     if not study:
         raise ConfigError("study is empty; give the study_name of the search, see mammo status")
+    if trials < 0:
+        raise ConfigError(f"trials {trials} cannot be; give a number, or 0 for as many as wait")
     kept = open_storage(address_of(storage, work_dir))
-    found, plan = join_study(study, kept, worker=worker_id())
-    start = Start.read(found)
-    _join_run(start)
-    done = Worker(found, plan, start, TrialProcess(), most=trials).work()
+    with in_plain_words(study):
+        found, plan = join_study(study, kept, worker=worker_id())
+        start = Start.read(found)
+        _join_run(start)
+        done = Worker(found, plan, start, TrialProcess(), most=trials).work()
     LOG.info("worker: %d trials of study %s ended here", done, study)
     return 0
 

@@ -10,10 +10,11 @@ from mammo.run import Result, Run
 from mammo.search.figures import figures, importance
 from mammo.search.finalists import Rerun, finalists_table, winners_curse
 from mammo.search.note import note
-from mammo.search.outcome import candidates, counts, errors, front, ranked, trials_table
+from mammo.search.outcome import best_first, candidates, counts, errors, front, trials_table
 from mammo.search.plan import Plan
 from mammo.search.space import TRAINING
 from mammo.search.study import repeats
+from mammo.search.worker import BATCH, batch_that_fits
 
 if TYPE_CHECKING:
     import optuna
@@ -28,31 +29,37 @@ def conclude(
     *,
     wired: Mapping[str, Mapping[str, Any]],
     reruns: Sequence[Rerun] = (),
+    lost: Mapping[str, int] | None = None,
 ) -> Result:
     """Say what came out of `study` on the parent run.
 
     `wired` are the settings of each step that the plan leaves out: the references of its inputs.
-    Of finalists that were trained again the best one counts, by what they gave then.
+    Of finalists that were trained again the best one counts, by what they gave then; `lost` are
+    the reasons of those that failed.
     """
     objective, tried = plan.objective, candidates(study)
     if not tried:
         why = next(iter(errors(study)), "every trial was pruned or none had time")
-        raise ConfigError(f"no trial of study {study.study_name} was completed: {why}")
+        raise ConfigError(
+            f"no trial of study {study.study_name} was completed: {why}; mend that and give more "
+            "n_trials, or another study_name"
+        )
     for name, figure in figures(study, plan).items():
         tracked.figure(name, figure)
     tracked.table("trials", trials_table(study, plan))
     if reruns:
         tracked.table("finalists", finalists_table(reruns, objective.metric))
-    best = ranked(tried, objective) if len(objective.goals) == 1 else front(tried, objective)
+    best = best_first(tried, objective)
     winner = (reruns[0].candidate if reruns else best[0]).chosen
     write(tracked.folder / FOLDER, study, plan, winner, wired, reruns=reruns)
     tracked.artifacts(tracked.folder / FOLDER, FOLDER)
     total = counts(study)
-    metrics = {f"best/{objective.metric}": ranked(tried, objective)[0].value, **total}
+    metrics = {f"best/{objective.metric}": best[0].value, **total}
     metrics |= winners_curse(reruns, objective.metric)
     tracked.metrics(metrics)
     weights = importance(study, plan)
-    said = note(plan, best, total, reruns=reruns, weights=weights, errors=errors(study))
+    failed = errors(study) | {f"as finalist: {why}": count for why, count in (lost or {}).items()}
+    said = note(plan, best, total, reruns=reruns, weights=weights, errors=failed)
     outputs = {"study": tracked.uri(FOLDER), "best": tracked.uri(f"{FOLDER}/best.yaml")}
     return Result(outputs, metrics, note=said)
 
@@ -73,6 +80,8 @@ def write(
     for step, settings in configs(plan, winner).items():
         name = "best.yaml" if step == TRAINING else f"best_{step}.yaml"
         references = {**wired.get(step, {}), **_made_by(study, winner, step)}
+        halved = [batch_that_fits(step, each.user_attrs) for each in repeats(study, winner)]
+        settings |= min(filter(None, halved), key=lambda each: each[BATCH], default={})
         text = yaml.safe_dump({**references, **settings, **references}, sort_keys=False)
         (folder / name).write_text(text)
     tried = candidates(study)

@@ -60,9 +60,10 @@ def make_sampler(
     return sampler
 
 
-def make_pruner(pruner: str) -> "optuna.pruners.BasePruner":
+def make_pruner(pruner: str, *, reports: int = 1) -> "optuna.pruners.BasePruner":
+    """The pruner of one worker, of trials that report so often at most."""
     with _experimental():
-        made: optuna.pruners.BasePruner = PRUNERS[pruner]()
+        made: optuna.pruners.BasePruner = PRUNERS[pruner](reports)
     return made
 
 
@@ -136,14 +137,14 @@ def grid(space: Space, seed: int, own: int) -> "optuna.samplers.BaseSampler":
 
 
 @PRUNERS.register("none")
-def never() -> "optuna.pruners.BasePruner":
+def never(reports: int) -> "optuna.pruners.BasePruner":
     import optuna
 
     return optuna.pruners.NopPruner()
 
 
 @PRUNERS.register("median")
-def median() -> "optuna.pruners.BasePruner":
+def median(reports: int) -> "optuna.pruners.BasePruner":
     """Stop a trial below the median of the earlier ones, from the fifth trial and second epoch."""
     import optuna
 
@@ -151,15 +152,19 @@ def median() -> "optuna.pruners.BasePruner":
 
 
 @PRUNERS.register("hyperband")
-def hyperband() -> "optuna.pruners.BasePruner":
-    """Successive halving with several budgets (Li et al. 2018)."""
+def hyperband(reports: int) -> "optuna.pruners.BasePruner":
+    """Successive halving with several budgets (Li et al. 2018).
+
+    Left to itself each worker would take the longest trial that it has seen for the largest budget,
+    and have other brackets than the others.
+    """
     import optuna
 
-    return optuna.pruners.HyperbandPruner(min_resource=1)
+    return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=reports)
 
 
 @PRUNERS.register("wilcoxon")
-def wilcoxon() -> "optuna.pruners.BasePruner":
+def wilcoxon(reports: int) -> "optuna.pruners.BasePruner":
     """Stop a trial that loses to the best one training by training (signed ranks, p < 0.1)."""
     import optuna
 

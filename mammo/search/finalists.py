@@ -8,14 +8,16 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from mammo.search.objective import Objective
-from mammo.search.outcome import Candidate, candidates, front, ranked
+from mammo.search.outcome import Candidate, best_first, candidates
 from mammo.search.plan import Plan
+from mammo.search.study import CHOSEN, UNITS
 
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
-APART = 10_000  # from the search's seeds to the fresh ones: no repeat of a trial comes so far
+APART = 10_000  # from the search's seeds to the fresh ones: no repeat of a trial comes so far,
+REPEATS = 1000  # of these, each a span of seeds behind the other
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Rerun:
     candidate: Candidate
     values: tuple[float, ...]  # of the metric, one a fresh seed: each the mean over the folds
     maximise: bool
+    winner: bool = False  # the search had it for its best
     baseline: bool = False  # it is the settings as given, on real images alone where they vary
 
     @property
@@ -58,7 +61,8 @@ def finalist_name(study_name: str, plan: Plan) -> str:
 
 def fresh_seeds(objective: Objective, count: int) -> tuple[int, ...]:
     """Seeds that no trial of the search has."""
-    return tuple(max(objective.seeds) + APART + number for number in range(count))
+    first = max(objective.seeds) + max(APART, REPEATS * objective.span)
+    return tuple(first + number for number in range(count))
 
 
 def finalist_plan(study: "optuna.Study", plan: Plan, *, finalists: int, seeds: int) -> Plan:
@@ -68,11 +72,9 @@ def finalist_plan(study: "optuna.Study", plan: Plan, *, finalists: int, seeds: i
     first ones of the Pareto front. The baseline comes along, for a gain is one over something.
     """
     found = candidates(study)
-    single = len(plan.objective.goals) == 1
-    best = ranked(found, plan.objective) if single else front(found, plan.objective)
-    chosen = [dict(each.chosen) for each in best[:finalists]]
-    base = baseline_of(plan)
-    if base not in chosen and any(dict(each.chosen) == base for each in found):
+    chosen = [dict(each.chosen) for each in best_first(found, plan.objective)[:finalists]]
+    base = next((dict(each.chosen) for each in found if each.chosen == plan.baseline), None)
+    if base is not None and base not in chosen:
         chosen.append(base)
     return replace(
         plan,
@@ -82,35 +84,24 @@ def finalist_plan(study: "optuna.Study", plan: Plan, *, finalists: int, seeds: i
     )
 
 
-def baseline_of(plan: Plan) -> dict[str, Any]:
-    """The settings as given, with real images alone where real_percentage varies."""
-    return dict(plan.anchors()[0])
-
-
 def reruns(
     study: "optuna.Study", plan: Plan, again: "optuna.Study", again_plan: Plan
 ) -> list[Rerun]:
     """What the finalists gave in the study `again`, the best re-run mean first."""
     from optuna.trial import TrialState
 
-    from mammo.search.study import CHOSEN, UNITS
-
     goal = plan.objective.goals[0]
     units = again_plan.objective.units()
     searched = candidates(study)
+    winner = best_first(searched, plan.objective)[0]
     found = []
     for trial in again.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        candidate = next(
-            (each for each in searched if dict(each.chosen) == trial.user_attrs[CHOSEN]), None
-        )
-        if candidate is None:
-            continue
+        candidate = next(each for each in searched if each.chosen == trial.user_attrs[CHOSEN])
         values: dict[int, list[float]] = {}
         for unit, value in zip(units, trial.user_attrs[UNITS], strict=True):
             values.setdefault(unit.seed, []).append(value)
-        again_values = tuple(map(mean, values.values()))
-        base = dict(candidate.chosen) == baseline_of(plan)
-        found.append(Rerun(candidate, again_values, goal.maximise, baseline=base))
+        roles = {"winner": candidate == winner, "baseline": candidate.chosen == plan.baseline}
+        found.append(Rerun(candidate, tuple(map(mean, values.values())), goal.maximise, **roles))
     return sorted(found, key=lambda each: -each.mean if goal.maximise else each.mean)
 
 
@@ -163,11 +154,8 @@ def gain_of(found: Sequence[Rerun]) -> Gain | None:
 
 
 def winner_of(found: Sequence[Rerun]) -> Rerun | None:
-    """The one whose searched value was best; None where none was trained again."""
-    if not found:
-        return None
-    sign = 1 if found[0].maximise else -1
-    return max(found, key=lambda each: sign * each.candidate.value)
+    """The search's own; None where that was not trained again to its end."""
+    return next((each for each in found if each.winner), None)
 
 
 def finalists_table(found: Sequence[Rerun], metric: str) -> "pd.DataFrame":

@@ -6,6 +6,8 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from mammo.search.objective import Objective
+from mammo.search.outcome import candidates_of, measured, ranked
+from mammo.search.study import OWN
 
 if TYPE_CHECKING:
     import optuna
@@ -18,17 +20,16 @@ def history(
     study: "optuna.Study", objective: Objective, *, since: int = 0
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """How many trials had ended, and what was known then: of every end behind the first `since`."""
-    metric, best = objective.metric, max if objective.goals[0].maximise else min
-    states, values = Counter[str](), list[float]()
-    for number, trial in enumerate(ended(study), start=1):
+    metric, trials = objective.metric, ended(study)
+    states = Counter(each.state.name for each in trials[:since])
+    for number, trial in enumerate(trials[since:], start=since + 1):
         states[trial.state.name] += 1
-        if trial.state.name == "COMPLETE":
-            values.append(float(trial.values[0]))
-        if number <= since:
-            continue
         known = {f"trials/{name}": float(states[state]) for state, name in COUNTED.items()}
-        if values:
-            known |= {f"best/{metric}": best(values), f"trials/{metric}_mean": mean(values)}
+        tried = measured(trials[:number])
+        values = [each.user_attrs[OWN][0] for each in tried]
+        if tried:
+            best = ranked(candidates_of(tried), objective)[0]
+            known |= {f"best/{metric}": best.value, f"trials/{metric}_mean": mean(values)}
         if len(values) > 1:
             known[f"trials/{metric}_sd"] = stdev(values)
         yield number, known

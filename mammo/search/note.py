@@ -96,19 +96,14 @@ def _told(value: Any) -> str:
 
 def _again(metric: str, reruns: Sequence[Rerun]) -> str:
     """The finalists on fresh seeds, in words: what the search's winner really gives."""
-    winner = winner_of(reruns)
-    assert winner is not None
-    seeds = len(winner.values)
-    sd = "" if winner.sd is None else f" (sd {winner.sd:.4f})"
+    winner, gain = winner_of(reruns), gain_of(reruns)
+    seeds = len(reruns[0].values)
     lines = [
-        f"**Trained again on {seeds} fresh seed{'s' if seeds > 1 else ''}**, the winner (trial "
-        f"{winner.candidate.trials[0]}) gives {metric} {winner.mean:.4f}{sd}; the search had said "
-        f"{winner.candidate.value:.4f}. Winner's curse: {winner.curse:+.4f} (positive: the search "
-        "flattered it; same validation patients, so the luck of choosing on them is not in it)."
+        f"**Trained again on {seeds} fresh seed{'s' if seeds > 1 else ''}**, "
+        + ("the search's winner came to no end." if winner is None else _flattered(metric, winner))
     ]
-    gain = gain_of(reruns)
     lines += [_gained(metric, gain)] if gain is not None else []
-    if len(reruns) > 1:
+    if len(reruns) > 1 or winner is None:
         rows = ["| trial | searched | re-run mean | sd |", "|---|---|---|---|"]
         for each in reruns:
             sd = "" if each.sd is None else f"{each.sd:.4f}"
@@ -118,10 +113,21 @@ def _again(metric: str, reruns: Sequence[Rerun]) -> str:
     return "\n\n".join(lines)
 
 
+def _flattered(metric: str, winner: Rerun) -> str:
+    sd = "" if winner.sd is None else f" (sd {winner.sd:.4f})"
+    return (
+        f"the winner (trial {winner.candidate.trials[0]}) gives {metric} {winner.mean:.4f}{sd}; "
+        f"the search had said {winner.candidate.value:.4f}. Winner's curse: {winner.curse:+.4f} "
+        "(positive: the search flattered it; same validation patients, so the luck of choosing on "
+        "them is not in it)."
+    )
+
+
 def _gained(metric: str, gain: Gain) -> str:
     sd = "" if gain.sd is None else f" (sd {gain.sd:.4f} over the seeds)"
+    base = gain.baseline.candidate
+    chosen = ", ".join(f"{name} {_told(value)}" for name, value in base.chosen.items())
     return (
-        f"The baseline (the settings as given, trial {gain.baseline.candidate.trials[0]}) gives "
-        f"{metric} {gain.baseline.mean:.4f} on the same seeds: the winner is better by "
-        f"{gain.mean:+.4f}{sd}."
+        f"The baseline (trial {base.trials[0]}: {chosen}) gives {metric} {gain.baseline.mean:.4f} "
+        f"on the same seeds: the winner is better by {gain.mean:+.4f}{sd}."
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from statistics import mean
 from typing import Any
 
@@ -18,7 +19,8 @@ METRICS = {
     "val/loss": False,
 }
 # Further goals: what a trial costs, and how far its own generator's images are from real ones.
-COSTS = {"synthetic_share": False, "gpu_hours": False}
+GPU_HOURS = "gpu_hours"
+COSTS = {"synthetic_share": False, GPU_HOURS: False}
 FIDELITY = "val/kid"
 FURTHER = METRICS | COSTS | {FIDELITY: False}
 OF_GENERATOR = "train_generator/"  # before what the generator of a trial measured
@@ -34,14 +36,14 @@ class Goal:
     maximise: bool
 
     def of(self, measured: Mapping[str, float]) -> float:
-        """Its value in what one training measured."""
+        """Its value in what one training measured; nan where it measured none."""
         if self.name == "synthetic_share":
             return 1.0 - measured.get(REAL_SHARE, 1.0)
-        if self.name == "gpu_hours":
+        if self.name == GPU_HOURS:
             return measured[HOURS]
         if self.name == FIDELITY:
-            return measured[OF_GENERATOR + FIDELITY]
-        return measured[f"best/{self.name}"]
+            return measured.get(OF_GENERATOR + FIDELITY, nan)
+        return measured.get(f"best/{self.name}", nan)
 
     @property
     def direction(self) -> str:
@@ -76,17 +78,22 @@ class Objective:
     def directions(self) -> list[str]:
         return [each.direction for each in self.goals]
 
+    @property
+    def span(self) -> int:
+        """From the seeds of a trial to the next ones of its configuration."""
+        return max(self.seeds) - min(self.seeds) + 1
+
     def units(self, again: int = 0) -> tuple[Unit, ...]:
         """The trainings of a trial; of a configuration proposed `again`, with the next seeds."""
-        step = (max(self.seeds) - min(self.seeds) + 1) * again
-        return tuple(Unit(fold, seed + step) for fold in self.folds for seed in self.seeds)
+        later = self.span * again
+        return tuple(Unit(fold, seed + later) for fold in self.folds for seed in self.seeds)
 
     def values(self, measured: Sequence[Mapping[str, float]]) -> list[float]:
         """Each goal's mean over the trainings; hours are their sum."""
         found = []
         for goal in self.goals:
             own = [goal.of(each) for each in measured]
-            found.append(sum(own) if goal.name == "gpu_hours" else mean(own))
+            found.append(sum(own) if goal.name == GPU_HOURS else mean(own))
         return found
 
     def described(self) -> dict[str, Any]:

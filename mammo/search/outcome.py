@@ -1,19 +1,24 @@
 """What came out of a study: its trials, the configurations that they tried, the best of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from mammo.search.objective import Objective
 from mammo.search.plan import Plan
+from mammo.search.queue import WORKER
 from mammo.search.study import AGAIN, CHOSEN, ERROR, OWN, UNITS
 
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
     from optuna.trial import FrozenTrial
+
+
+# Of a trial's attributes; a worker's name has that of its machine in it, which may name people
+UNTOLD = (CHOSEN, AGAIN, OWN, UNITS, WORKER)
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,13 @@ class Candidate:
 
 def candidates(study: "optuna.Study") -> list[Candidate]:
     """The configurations that were measured, in the order of their first trials."""
+    return candidates_of(measured(study.get_trials(deepcopy=False)))
+
+
+def candidates_of(trials: "Iterable[FrozenTrial]") -> list[Candidate]:
+    """The configurations of `trials` that were measured."""
     found: dict[str, list[FrozenTrial]] = {}
-    for each in _complete(study):
+    for each in trials:
         found.setdefault(json.dumps(each.user_attrs[CHOSEN], sort_keys=True), []).append(each)
     return [
         Candidate(
@@ -49,6 +59,11 @@ def ranked(found: Sequence[Candidate], objective: Objective) -> list[Candidate]:
     """Best first by the metric; of equals the earlier one."""
     sign = -1 if objective.goals[0].maximise else 1
     return sorted(found, key=lambda each: (sign * each.value, each.trials[0]))
+
+
+def best_first(found: Sequence[Candidate], objective: Objective) -> list[Candidate]:
+    """All, by the metric; of several goals those of the front. The first is the winner."""
+    return ranked(found, objective) if len(objective.goals) == 1 else front(found, objective)
 
 
 def front(found: Sequence[Candidate], objective: Objective) -> list[Candidate]:
@@ -110,14 +125,12 @@ def trials_table(study: "optuna.Study", plan: Plan) -> "pd.DataFrame":
         row |= {
             name: value
             for name, value in each.user_attrs.items()
-            if name not in (CHOSEN, AGAIN, OWN, UNITS) and isinstance(value, str | int | float)
+            if name not in UNTOLD and isinstance(value, str | int | float)
         }
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _complete(study: "optuna.Study") -> "list[FrozenTrial]":
-    from optuna.trial import TrialState
-
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [each for each in trials if OWN in each.user_attrs]
+def measured(trials: "Iterable[FrozenTrial]") -> "list[FrozenTrial]":
+    """Those that came to their end."""
+    return [each for each in trials if each.state.name == "COMPLETE" and OWN in each.user_attrs]

@@ -11,6 +11,8 @@ from mammo.search.objective import Objective, Unit
 from mammo.search.space import TRAINING, Dimension, Space
 from mammo.seeds import derive
 
+EPOCHS = ("subset_epochs", "epochs", "real_epochs")  # of the phases of a training
+REAL = "real_percentage"
 ANCHORS = (1.0, 0.5, 0.0, 0.25)  # of real_percentage: baselines that every search contains
 
 
@@ -61,6 +63,16 @@ class Plan:
         return found
 
     @property
+    def reports(self) -> int:
+        """The most that a trial tells a pruner: of its trainings, or of the epochs of one."""
+        trainings = len(self.objective.units())
+        if trainings > 1:
+            return trainings
+        given = self.settings[TRAINING]
+        ends = {name: self.space[name].ends() for name in EPOCHS if name in self.space}
+        return max(1, sum(int(max(ends.get(name, (given.get(name, 0),)))) for name in EPOCHS))
+
+    @property
     def listed(self) -> bool:
         """Whether the study has no configurations but those that it begins with."""
         return bool(self.only) or self.search == "grid"
@@ -81,11 +93,17 @@ class Plan:
     def anchors(self) -> list[dict[str, Any]]:
         """The settings as given, with each real_percentage of ANCHORS where that varies."""
         given = {each.name: each.near(self._given(each)) for each in self.space}
-        if "real_percentage" not in self.space:
+        if REAL not in self.space.canonical(given):
             return [self.space.canonical(given)]
-        shares = self.space["real_percentage"]
+        shares = self.space[REAL]
         inside = [share for share in ANCHORS if shares.near(share) == share]
-        return [self.space.canonical({**given, "real_percentage": share}) for share in inside]
+        return [self.space.canonical({**given, REAL: share}) for share in inside]
+
+    @property
+    def baseline(self) -> dict[str, Any] | None:
+        """The first anchor where it is one without synthetic images, if their share varies."""
+        first = next(iter(self.anchors()), None)
+        return first if first is not None and first.get(REAL, 1.0) == 1.0 else None
 
     def _given(self, dimension: Dimension) -> Any:
         return self.settings[dimension.of_step][dimension.setting]

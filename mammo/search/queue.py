@@ -33,15 +33,6 @@ class Queue:
         self._storage = study._storage
         self._database: Any = getattr(self._storage, "_backend", self._storage)
 
-    def fill(self, count: int) -> None:
-        """Have `count` trials in all."""
-        import optuna
-
-        # with no settings at all, which a search over a grid would take for its own
-        waiting = optuna.create_trial(state=optuna.trial.TrialState.WAITING)
-        for _ in range(len(self.study.get_trials(deepcopy=False)), count):
-            self.study.add_trial(waiting)
-
     def take(self, worker: str) -> "optuna.Trial | None":
         """A trial that waited, and that nobody else has; None where none waits."""
         import optuna
@@ -69,11 +60,12 @@ class Queue:
             found = connection.execute(asked).one_or_none()
         return bool(found and found[0].name == "RUNNING" and json.loads(found[1]) == worker)
 
-    def give_back(self, trial_id: int, worker: str) -> None:
-        """Let another worker go on with a trial, at once."""
-        with self._locked(trial_id) as trial:
-            if trial.state == "RUNNING" and trial.said.get(WORKER) == worker:
-                trial.become("WAITING")
+    def give_back(self, worker: str) -> None:
+        """Let others go on with what `worker` has, at once."""
+        for trial_id in self._in("RUNNING"):
+            with self._locked(trial_id) as trial:
+                if trial.state == "RUNNING" and trial.said.get(WORKER) == worker:
+                    trial.become("WAITING")
 
     def recover(self) -> list[int]:
         """Put the trials of dead workers back; returns the numbers of those this call put back."""
@@ -210,12 +202,16 @@ def is_gone(worker: str) -> bool:
 
 
 def _machine() -> str:
-    """This machine's name; containers that share it number their processes by themselves."""
+    """This start of this machine, which shares its name with others that were set up alike.
+
+    Containers on it number their processes by themselves.
+    """
     try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
         container = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
     except OSError:
-        container = "0"
-    return f"{socket.gethostname()}/{container}"
+        start = container = "0"
+    return f"{socket.gethostname()}/{start}/{container}"
 
 
 @contextmanager

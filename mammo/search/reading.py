@@ -4,6 +4,7 @@ import inspect
 import math
 import random
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -27,9 +28,12 @@ OWNED = {
     *(f"train_classifier.{name}" for name in ("data", "synthetic", "folds", "seeds", "score_fold")),
     *("train_generator.data", "train_generator.fold", "sample.generator"),
 }
+# Settings that do not change what a training computes, and may differ from start to start.
+APART = ("device", "workers", "jobs", "upload_minutes", "logger")
 _OF_VALIDATION = "trials with different validation patients cannot be compared"
 # Settings that a trial may not vary, and why.
 FIXED = {
+    **{f"{step}.{name}": "trials would not differ" for step in TRIAL_STEPS for name in APART},
     **dict.fromkeys(sorted(OWNED), "tune sets it"),
     "train_classifier.val_fraction": _OF_VALIDATION,
     "train_generator.val_fraction": _OF_VALIDATION,
@@ -179,7 +183,7 @@ def _range(
     whole = issubclass(kind, int)
     low, high = (_fitting(name, said[end], kind) for end in ("low", "high"))
     log, step = said.get("log", False), _number(said.get("step", 0))
-    if not isinstance(log, bool) or isinstance(step, str | bool) or not math.isfinite(step):
+    if not isinstance(log, bool) or not _is_finite(step):
         raise ConfigError(f"space: {name} has log {log!r}, step {step!r}; give true and a number")
     if not low < high:  # type: ignore[operator]  # numbers both
         raise ConfigError(f"space: {name} is an empty range from {low} to {high}; give low < high")
@@ -220,8 +224,7 @@ def _fitting(name: str, value: Any, kind: Any) -> Value:
         fits = isinstance(found, str) and found in get_args(kind)
     elif _is_number(kind):
         plain = int if issubclass(kind, int) else float
-        fits = isinstance(found, int | float) and not isinstance(found, bool)
-        fits = fits and math.isfinite(found) and plain(found) == found and _in_range(found, kind)
+        fits = _is_finite(found) and plain(found) == found and _in_range(found, kind)
     else:
         fits = isinstance(found, str)
     if not fits:
@@ -229,6 +232,12 @@ def _fitting(name: str, value: Any, kind: Any) -> Value:
         raise ConfigError(f"space: {name} cannot be {value!r}; give {wanted}")
     result: Value = plain(found)
     return result
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number, and one that a float can be."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 def _in_range(value: float, kind: Any) -> bool:
@@ -262,7 +271,7 @@ def _check_condition(each: Dimension, read: Mapping[str, Dimension]) -> None:
                 f"space: {each.name} has a condition on {parent}, a range without a step; name one "
                 "with choices"
             )
-        if not values or not set(values) <= set(known):
+        if not values or not all(each in known for each in values):
             told = ", ".join(map(str, values)) or "nothing"
             raise ConfigError(
                 f"space: {each.name} waits for {parent} {told}; {parent} may be "

@@ -178,6 +178,11 @@ class Space:
         return cls(tuple(_dimension(name, said) for name, said in described.items()))
 
 
+def name_of(step: str, setting: str) -> str:
+    """What a setting of a step is called in a space and in a study."""
+    return setting if step == TRAINING else f"{step}.{setting}"
+
+
 class _Nothing:
     """The value of a dimension that has none."""
 

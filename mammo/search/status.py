@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mammo.search.history import ended
+from mammo.search.outcome import candidates, errors, ranked
 from mammo.search.plan import Plan
 from mammo.search.queue import STALE_S
 
@@ -51,8 +52,8 @@ class Status:
     left_s: float | None = None  # until no trial is left, at this rate
     metric: str = ""
     best: float | None = None
-    best_number: int = -1
-    chosen: dict[str, Any] = field(default_factory=dict)  # by the best trial
+    best_number: int = -1  # of the first trial of the best configuration
+    chosen: dict[str, Any] = field(default_factory=dict)  # that configuration
     errors: list[str] = field(default_factory=list)  # of failed trials, the most frequent first
 
     @property
@@ -68,22 +69,18 @@ def status_of(study: "optuna.Study", plan: Plan, *, now: float | None = None) ->
     counts = {state: found[state] for state in STATES}
     per_hour = _rate(ended(study), moment)
     left = counts["RUNNING"] + counts["WAITING"]
-    goal = plan.objective.goals[0]
-    complete = [each for each in trials if each.state.name == "COMPLETE"]
-    order = max if goal.maximise else min
-    best = order(complete, key=lambda each: each.values[0], default=None)
-    errors = Counter(str(each.user_attrs["error"]) for each in trials if "error" in each.user_attrs)
+    best = next(iter(ranked(candidates(study), plan.objective)), None)
     return Status(
         name=study.study_name,
         counts=counts,
         workers=_workers(study, moment),
         per_hour=per_hour,
         left_s=3600 * left / per_hour if per_hour else None,
-        metric=goal.name,
-        best=float(best.values[0]) if best else None,
-        best_number=best.number if best else -1,
-        chosen=dict(best.params) if best else {},
-        errors=[text for text, _ in errors.most_common(3)],
+        metric=plan.objective.metric,
+        best=best.value if best else None,
+        best_number=best.trials[0] if best else -1,
+        chosen=dict(best.chosen) if best else {},
+        errors=list(errors(study))[:3],
     )
 
 

@@ -7,6 +7,8 @@ import logging
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -100,6 +102,32 @@ def check_room(storage: "optuna.storages.RDBStorage", workers: int) -> None:
             f"workers {workers}: storage {shown(storage.engine.url)} {what}; give workers "
             f"{max(0, free // CONNECTIONS)} or fewer, or raise the limit of the server"
         )
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What is raised while a database is away."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+
+    return StorageInternalError, OperationalError, InterfaceError, TimeoutError
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a storage does not answer, on one line; Optuna's own errors say it by their cause."""
+    cause = error.__cause__ or error
+    return " ".join(str(getattr(cause, "orig", None) or cause).split())
+
+
+@contextmanager
+def in_plain_words(study_name: str) -> Iterator[None]:
+    """A storage that is away is the user's to mend, and told in one line."""
+    try:
+        yield
+    except storage_errors() as error:
+        raise ConfigError(
+            f"the storage of study {study_name} does not answer ({reason_of(error)}); start it and "
+            "the same command again"
+        ) from None
 
 
 def shown(address: "str | URL") -> str:

@@ -1,12 +1,12 @@
 """A study in its storage: made once, joined by who searches the same, its trials taken and told."""
 
 import logging
-import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,8 @@ def found_study(
         _furnish(study, plan, n_trials)
     study = _awaited(name, storage, plan, n_trials, patience_s)
     plan.refuse_other(plan_of(study), name)
+    if study.user_attrs[PLAN] != plan.dumps():  # its workers go on with another engine too
+        study.set_user_attr(PLAN, plan.dumps())
     return _equipped(study, plan, worker)
 
 
@@ -107,13 +109,15 @@ def complete(
     They are the means over this trial and the finished ones of the same configuration, which had
     other seeds.
     """
-    own = plan.objective.values(measured)
-    if not all(map(math.isfinite, own)):
-        fail(study, proposal.trial, f"{plan.objective.metric} is {own[0]}")
+    own, goals = plan.objective.values(measured), plan.objective.goals
+    wrong = [
+        (each.name, value) for each, value in zip(goals, own, strict=True) if not isfinite(value)
+    ]
+    if wrong:
+        fail(study, proposal.trial, ", ".join(f"{name} is {value}" for name, value in wrong))
         return own
-    goal = plan.objective.goals[0]
     proposal.trial.set_user_attr(OWN, own)
-    proposal.trial.set_user_attr(UNITS, [goal.of(each) for each in measured])
+    proposal.trial.set_user_attr(UNITS, [goals[0].of(each) for each in measured])
     earlier = [each.user_attrs[OWN] for each in repeats(study, proposal.chosen)]
     values = [mean(each) for each in zip(own, *earlier, strict=True)]
     study.tell(proposal.trial, values)
@@ -149,8 +153,7 @@ class Progress:
     """
 
     def __init__(self, plan: Plan, proposal: Proposal) -> None:
-        self._metric = plan.objective.metric
-        self._single = len(proposal.units) == 1
+        self._goal, self._trainings = plan.objective.goals[0], len(proposal.units)
         self._pairs = plan.pruner == "wilcoxon"
         self._trial = proposal.trial
         self._silent = len(plan.objective.goals) > 1  # Optuna prunes by one objective only
@@ -160,41 +163,59 @@ class Progress:
 
     def epoch(self, values: Mapping[str, float], step: int | None) -> None:
         """Of a training that goes on."""
-        if self._single and step is not None and self._metric in values:
-            self._report(float(values[self._metric]), step)
+        if self._trainings == 1 and step is not None and self._goal.name in values:
+            self._report(float(values[self._goal.name]), step)
 
     def training(self, measured: Mapping[str, float]) -> None:
-        """Of a training that is done; the last one ends the trial anyway."""
-        if not self._single:
-            self._done.append(float(measured[f"best/{self._metric}"]))
-            value = self._done[-1] if self._pairs else mean(self._done)
-            self._report(value, len(self._done) - 1)
+        """Of a training that is done; after the last one there is nothing left to save."""
+        if self._trainings > 1:
+            self._done.append(self._goal.of(measured))
+            value, count = self._done[-1] if self._pairs else mean(self._done), len(self._done)
+            self._report(value, count - 1, last=count == self._trainings)
 
-    def _report(self, value: float, step: int) -> None:
-        if self._silent or step in self._reported:
+    def _report(self, value: float, step: int, *, last: bool = False) -> None:
+        if self._silent or step in self._reported or not isfinite(value):
             return
         self._reported.add(step)
         self._trial.report(value, step)
-        if self._trial.should_prune():
-            raise Pruned(f"{self._metric} {value:.4f} at {step}")
+        if not last and self._trial.should_prune():
+            raise Pruned(f"{self._goal.name} {value:.4f} at {step}")
+
+
+def fill(study: "optuna.Study", plan: Plan, n_trials: int) -> None:
+    """Have `n_trials` trials in all: those of the plan that the study has not, then any others.
+
+    All wait from the start and are only taken, so that as many end as were asked for.
+    """
+    import optuna
+
+    trials = study.get_trials(deepcopy=False)
+    waits = sum(each.state == optuna.trial.TrialState.WAITING for each in trials)
+    if waits and len(trials) > n_trials:
+        raise ConfigError(
+            f"n_trials {n_trials}: study {study.study_name} has {len(trials)} trials, {waits} of "
+            f"which wait; give {len(trials)} or more, or end it with timeout_s"
+        )
+    known = [each.user_attrs.get(CHOSEN, each.system_attrs.get("fixed_params")) for each in trials]
+    first = iter([each for each in plan.first() if each not in known])
+    waiting = optuna.create_trial(state=optuna.trial.TrialState.WAITING)
+    for _ in range(len(trials), n_trials):
+        if (configuration := next(first, None)) is not None:
+            study.enqueue_trial(configuration)
+        elif plan.listed:
+            return
+        else:
+            study.add_trial(waiting)
 
 
 def _furnish(study: "optuna.Study", plan: Plan, n_trials: int) -> None:
     """Leave the trials and, last, the plan in a new study: it is ready.
 
-    All trials wait from the start and are only taken, so that as many end as were asked for. Who
-    goes on after one that died over it adds what is missing.
+    Who goes on after one that died over it adds what is missing.
     """
     import optuna
 
-    first = plan.first()
-    most = min(n_trials, len(first)) if plan.listed else n_trials
-    waiting = optuna.create_trial(state=optuna.trial.TrialState.WAITING)
-    for number in range(len(study.get_trials(deepcopy=False)), most):
-        if number < len(first):
-            study.enqueue_trial(first[number])
-        else:
-            study.add_trial(waiting)
+    fill(study, plan, n_trials)
     with warnings.catch_warnings():  # its dashboard calls the goals by these names
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([each.name for each in plan.objective.goals])
@@ -228,7 +249,7 @@ def _equipped(study: "optuna.Study", plan: Plan, worker: object) -> "optuna.Stud
 
     told = sum(each.state != TrialState.WAITING for each in study.get_trials(deepcopy=False))
     study.sampler = make_sampler(plan.search, plan.space, seed=plan.seed, worker=worker, told=told)
-    study.pruner = make_pruner(plan.pruner)
+    study.pruner = make_pruner(plan.pruner, reports=plan.reports)
     return study
 
 
@@ -257,7 +278,8 @@ def _claims(
     """What the other trials of a configuration have claimed, by their numbers."""
     from optuna.trial import TrialState
 
-    states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+    # one that waits was given back, and goes on with the seeds that it had
+    states = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
     return {
         each.number: int(each.user_attrs[AGAIN])
         for each in study.get_trials(deepcopy=False, states=states)

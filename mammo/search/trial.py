@@ -53,13 +53,17 @@ class TrialProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""  # of a line that has come in part
         self._child = 0  # process of the trial that goes on
+        self._busy = False  # from an order until its end
 
     def start(self, order: Mapping[str, Any]) -> None:
-        if self._process is None or self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
+        if self._process is None:
             self._rest = b""
             # its own output goes where that of the worker goes
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(self._program, stdin=pipe, stdout=pipe, bufsize=0)
+        self._busy = True
         self._send(order)
 
     def receive(self, timeout_s: float) -> Message | None:
@@ -71,32 +75,33 @@ class TrialProcess:
                 return None
             got = os.read(self._process.stdout.fileno(), 65536)
             if not got:  # with it went the trial, or will
-                self._child = 0
+                self._child, self._busy = 0, False
                 return {"end": self._process.wait()}
             self._rest += got
         line, _, self._rest = self._rest.partition(b"\n")
         message: Message = json.loads(line)
         self._child = int(message.get("process", self._child))
         if "end" in message:
-            self._child = 0
+            self._child, self._busy = 0, False
         return message
 
     def answer(self, *, go: bool) -> None:
         self._send({"go": go})
 
     def stop(self) -> None:
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or not self._busy:
             return
         self._process.send_signal(signal.SIGTERM)  # it hands that on to the trial
         deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            message = self.receive(0.5)
-            if message is not None and "end" in message:
-                return
+        while self._busy and time.monotonic() < deadline:
+            self.receive(0.5)
         if self._child:
-            os.kill(self._child, signal.SIGKILL)
-        self._process.kill()
-        self._process.wait()
+            with suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
+        if self._busy:
+            self._busy = False
+            self._process.kill()
+        self.close()  # it takes no further order
 
     def close(self) -> None:
         """End the process that the trials come from, once the last of them has ended."""

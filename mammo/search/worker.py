@@ -9,12 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mammo.errors import ConfigError
 from mammo.run import Pruned, Stopped
 from mammo.search.ending import Ending
+from mammo.search.objective import GPU_HOURS
 from mammo.search.plan import Plan
 from mammo.search.queue import BEAT_S, Queue, uninterrupted, worker_id
+from mammo.search.space import TRAINING, name_of
 from mammo.search.start import Start
+from mammo.search.storage import in_plain_words, reason_of, storage_errors
 from mammo.search.study import Progress, Proposal, propose
 from mammo.search.trial import Message, Trials
 
@@ -44,7 +46,6 @@ class Worker:
         self._queue = Queue(self.study)
         self._done = 0  # trials that ended here
         self._number = -1  # of the trial that goes on
-        self._held = -1  # its id
         self._beat = 0.0
         self._deadline = self.start.deadline(self.study)
 
@@ -55,12 +56,16 @@ class Worker:
         """
         self._say()
         try:
-            while not self._is_over():
+            while True:
                 try:
                     if not self._step(to_the_end=to_the_end):
                         break
                 except storage_errors() as error:
                     self._wait_for_storage(error)
+        except Stopped:
+            with uninterrupted(), suppress(*storage_errors()):
+                self._queue.give_back(self.name)
+            raise
         finally:
             self._number = -1
             with suppress(*storage_errors()):
@@ -68,14 +73,17 @@ class Worker:
             self.trials.close()
         return self._done
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it begins no further trial."""
+        return time.time() > self._deadline or 0 < self.most <= self._done
+
     def _step(self, *, to_the_end: bool) -> bool:
         """Do a trial, or wait a little; False where nothing is left to do."""
         self._queue.recover()
-        trial = self._queue.take(self.name)
+        trial = None if self.is_over else self._queue.take(self.name)
         if trial is not None:
-            self._held = trial._trial_id
             self._carry_out(trial)
-            self._held = -1
             self.told()
             return True
         if not (to_the_end and self._queue.goes_on):
@@ -85,49 +93,43 @@ class Worker:
         return True
 
     def _wait_for_storage(self, error: Exception) -> None:
-        """Wait until the storage answers again; the trial that was cut off waits to go on."""
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        LOG.warning("tune: the storage of the study does not answer: %s", reason)
+        """Wait until the storage answers again; a trial that was cut off waits to go on."""
+        LOG.warning("tune: the storage of the study does not answer: %s", reason_of(error))
         deadline = time.monotonic() + _AWAY_S
         while True:
             time.sleep(_LAST_S)
-            try:
-                if self._held >= 0:
-                    self._queue.give_back(self._held, self.name)
-                    self._held = -1
+            late, name = time.monotonic() > deadline, self.study.study_name
+            with in_plain_words(name) if late else suppress(*storage_errors()):
+                self._queue.give_back(self.name)
                 return
-            except storage_errors():
-                if time.monotonic() > deadline:
-                    raise ConfigError(
-                        f"the storage of study {self.study.study_name} does not answer ({reason}); "
-                        "start it and the same command again"
-                    ) from None
 
     def _carry_out(self, trial: "optuna.Trial") -> None:
-        """Have one trial done; who is told to stop gives it back."""
-        began = time.monotonic()
+        """Have one trial done; one that is cut short is as it was, for `work` to give back."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        began, spent = time.monotonic(), float(trial.user_attrs.get(SPENT, 0.0))
         self._number = trial.number
-        spent = float(trial.user_attrs.get(SPENT, 0.0))
         try:
             self._say()
             proposal = propose(self.study, self.plan, trial)
             LOG.info("tune: trial %d: %s", trial.number, dict(proposal.chosen))
             ending = self._attended(proposal)
+        except UpdateFinishedTrialError:  # by another worker, who took this one for dead
+            self.trials.stop()
         except BaseException:
             with uninterrupted():
-                self.trials.stop()
-                hours = spent + (time.monotonic() - began) / 3600
-                if self._queue.is_held(trial._trial_id, self.name):
-                    trial.set_user_attr(SPENT, hours)
-                self._queue.give_back(trial._trial_id, self.name)
+                self.trials.stop()  # first: nobody is to take it while its process lives
+                with suppress(*storage_errors()):
+                    if self._queue.is_held(trial._trial_id, self.name):
+                        trial.set_user_attr(SPENT, spent + _hours_since(began))
             raise
-        self._bury(ending)
         with uninterrupted():
             if not self._queue.is_held(trial._trial_id, self.name):
                 LOG.warning("tune: trial %d has gone to another worker", trial.number)
                 return
-            ending.tell(self.study, self.plan, proposal, spent + (time.monotonic() - began) / 3600)
+            ending.tell(self.study, self.plan, proposal, spent + _hours_since(began))
         self._done += 1
+        self._bury(ending)
 
     def _attended(self, proposal: Proposal) -> "Ending":
         """Have a trial done until it ends for good; once more where memory ran out."""
@@ -136,9 +138,9 @@ class Worker:
             ending = self._once(proposal, order)
             if not (ending.memory and self.start.halve_batch and _halved(order, ending.memory)):
                 return ending
-            size = order["trainings"][0]["settings"][ending.memory]["batch_size"]
+            size = order["trainings"][0]["settings"][ending.memory][BATCH]
             LOG.warning("tune: trial %d again with batch_size %d", proposal.number, size)
-            proposal.trial.set_user_attr(BATCH, size)
+            proposal.trial.set_user_attr(name_of(ending.memory, BATCH), size)
 
     def _once(self, proposal: Proposal, order: Mapping[str, Any]) -> "Ending":
         progress, ending = Progress(self.plan, proposal), Ending()
@@ -181,10 +183,15 @@ class Worker:
 
     def _order(self, proposal: Proposal) -> dict[str, Any]:
         """What the process of a trial is told."""
-        apart, trainings = self.start.apart, []
+        apart, trainings, known = self.start.apart, [], proposal.trial.user_attrs
         for unit in proposal.units:
             steps = self.plan.config(proposal.chosen, unit)
-            settings = {step: {**apart.get(step, {}), **own} for step, own in steps.items()}
+            settings = {
+                step: {**apart.get(step, {}), **own, **batch_that_fits(step, known)}
+                for step, own in steps.items()
+            }
+            if GPU_HOURS in [each.name for each in self.plan.objective.goals]:
+                settings[TRAINING]["reuse"] = False  # one that another search has done took no time
             trainings.append({"name": unit.name, "settings": settings})
         return {
             "name": f"{'finalist' if self.plan.only else 'trial'}_{proposal.number}",
@@ -197,10 +204,6 @@ class Worker:
             "offline": self.start.offline,
             "reuse": self.start.reuse,
         }
-
-    def _is_over(self) -> bool:
-        """Whether no new trial may begin."""
-        return time.time() > self._deadline or 0 < self.most <= self._done
 
     def _say(self, *, over: bool = False) -> None:
         """Leave word in the study of who works on what, for `mammo status`."""
@@ -224,12 +227,8 @@ def _job() -> str:
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
-def storage_errors() -> tuple[type[Exception], ...]:
-    """What is raised while a database is away."""
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
-
-    return StorageInternalError, OperationalError, InterfaceError, TimeoutError
+def _hours_since(began: float) -> float:
+    return (time.monotonic() - began) / 3600
 
 
 def _goes_on(progress: Progress, message: Message) -> bool:
@@ -244,11 +243,17 @@ def _goes_on(progress: Progress, message: Message) -> bool:
     return True
 
 
+def batch_that_fits(step: str, attributes: Mapping[str, Any]) -> dict[str, int]:
+    """The batch_size of a step for which a trial with `attributes` had memory, if it was halved."""
+    name = name_of(step, BATCH)
+    return {BATCH: int(attributes[name])} if name in attributes else {}
+
+
 def _halved(order: Mapping[str, Any], step: str) -> bool:
     """Halve the batch of a step in all trainings; False where it is 1 already."""
     for training in order["trainings"]:
         settings = training["settings"].get(step, {})
-        if int(settings.get("batch_size", 1)) < 2:
+        if int(settings.get(BATCH, 1)) < 2:
             return False
-        settings["batch_size"] = int(settings["batch_size"]) // 2
+        settings[BATCH] = int(settings[BATCH]) // 2
     return True

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
@@ -18,14 +20,21 @@ from mammo.search.engines import PRUNERS, SEARCHES, check_engines
 from mammo.search.finalists import Rerun, finalist_name, finalist_plan, reruns
 from mammo.search.history import history
 from mammo.search.objective import FIDELITY, Objective, read_folds, read_objective
-from mammo.search.outcome import candidates
+from mammo.search.outcome import candidates, errors
 from mammo.search.plan import Plan
 from mammo.search.queue import Queue
-from mammo.search.reading import OWNED, check_space, read_space
+from mammo.search.reading import APART, OWNED, check_space, read_space
 from mammo.search.space import TRAINING, TRIAL_STEPS, Space
 from mammo.search.start import Start
-from mammo.search.storage import check_room, default_storage, given_storage, open_storage
-from mammo.search.study import found_study, join_study, plan_of
+from mammo.search.storage import (
+    check_room,
+    default_storage,
+    given_storage,
+    in_plain_words,
+    open_storage,
+    storage_errors,
+)
+from mammo.search.study import fill, found_study, join_study
 from mammo.search.trial import TrialProcess
 from mammo.search.worker import Worker
 from mammo.settings import Count, PositiveInt, one_of
@@ -39,6 +48,7 @@ else:
     SearchName = one_of(SEARCHES)
     PrunerName = one_of(PRUNERS)
 
+LOG = logging.getLogger("mammo")
 SPARE_PARTS = True  # what workers left undone, the step itself does
 INPUTS = {"data": "dataset", "synthetic": "dataset", "generator": "model"}
 SEVERAL = ("synthetic",)
@@ -48,8 +58,6 @@ WIRED = {
     "sample": ("generator",),
     "train_classifier": ("data", "synthetic"),
 }
-# Settings that do not change what a training computes, and may differ from start to start.
-_APART = ("device", "workers", "jobs", "upload_minutes", "logger")
 
 
 def check(settings: Mapping[str, Any]) -> None:
@@ -134,37 +142,46 @@ def run(
         device: of every training: auto (train_classifier.device), cpu, cuda or cuda:<number>.
     """
     settings = {name: value for name, value in locals().items() if name != "tracked"}
-    study, plan = _found(tracked, settings)
-    tell = partial(_tell, tracked, study, plan)
-    Worker(study, plan, Start.read(study), TrialProcess(), told=tell).work(to_the_end=True)
-    tell()
-    again = _finalists(study, plan, settings)
-    return conclude(tracked, study, plan, wired=_wired(settings), reruns=again)
+    with in_plain_words(_name(tracked, settings)):
+        study, plan = _found(tracked, settings)
+        tell = partial(_tell, tracked, study, plan)
+        Worker(study, plan, Start.read(study), TrialProcess(), told=tell).work(to_the_end=True)
+        tell()
+        found, lost = _finalists(study, plan, settings)
+        return conclude(tracked, study, plan, wired=_wired(settings), reruns=found, lost=lost)
 
 
 def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
     """The workers, who find the study as they need it; a single one on this machine is the step."""
-    study, _ = _found(tracked, _with_steps(settings))
-    _start(tracked, _with_steps(settings)).write(study)
+    with in_plain_words(_name(tracked, settings)):
+        study, _ = _found(tracked, _with_steps(settings))
+        _start(tracked, _with_steps(settings)).write(study)
     workers = int(settings["workers"])
+    if settings["launcher"] == "slurm" and _address(tracked, settings).startswith("sqlite"):
+        LOG.warning(
+            "tune: the study is kept in an SQLite file, which is good for the jobs of one machine; "
+            "give storage or MAMMO_STORAGE a PostgreSQL for those of several"
+        )
     return workers if settings["launcher"] != "local" or workers > 1 else 0
 
 
 def part(tracked: Run, number: int, of: int, **settings: Any) -> None:
     """Be worker `number`."""
-    storage = _storage(_address(tracked, settings))
-    study, plan = join_study(_name(tracked, settings), storage, worker=number + 1)
-    more = bool(settings["finalists"])  # to do for all, once the last trial is over
-    Worker(study, plan, Start.read(study), TrialProcess()).work(to_the_end=more)
-    if Queue(study).is_over:
-        _finalists(study, plan, settings, worker=number + 1)
+    storage, name = _storage(_address(tracked, settings)), _name(tracked, settings)
+    with in_plain_words(name):
+        study, plan = join_study(name, storage, worker=number + 1)
+        more = bool(settings["finalists"])  # to do for all, once the last trial is over
+        worker = Worker(study, plan, Start.read(study), TrialProcess())
+        worker.work(to_the_end=more)
+        if more and (worker.is_over or Queue(study).is_over):
+            _finalists(study, plan, settings, worker=number + 1)
 
 
 def watch(tracked: Run, settings: Mapping[str, Any]) -> None:
     """Log how the search goes on while the workers do it."""
-    storage = _storage(_address(tracked, settings))
-    study, plan = join_study(_name(tracked, settings), storage)
-    _tell(tracked, study, plan)
+    with suppress(*storage_errors()):  # its workers wait for it, too
+        study, plan = join_study(_name(tracked, settings), _storage(_address(tracked, settings)))
+        _tell(tracked, study, plan)
 
 
 def _found(tracked: Run, settings: Mapping[str, Any]) -> tuple["optuna.Study", Plan]:
@@ -172,7 +189,7 @@ def _found(tracked: Run, settings: Mapping[str, Any]) -> tuple["optuna.Study", P
     plan = _plan(tracked, settings)
     storage, count = _storage(_address(tracked, settings)), int(settings["n_trials"])
     study = found_study(_name(tracked, settings), storage, plan, n_trials=count)
-    Queue(study).fill(min(count, len(plan.first())) if plan.listed else count)
+    fill(study, plan, count)
     try:
         mine = Start.read(study).run_id == tracked.id
     except ConfigError:
@@ -185,18 +202,21 @@ def _found(tracked: Run, settings: Mapping[str, Any]) -> tuple["optuna.Study", P
 
 def _finalists(
     study: "optuna.Study", plan: Plan, settings: Mapping[str, Any], *, worker: int = 0
-) -> list[Rerun]:
-    """Train the best settings again with fresh seeds, in a study that all workers share."""
+) -> tuple[list[Rerun], dict[str, int]]:
+    """Train the best settings again with fresh seeds, in a study that all workers share.
+
+    What they gave, and why others gave nothing.
+    """
     count = int(settings["finalists"])
     if not (count and candidates(study)):
-        return []
+        return [], {}
     asked = finalist_plan(study, plan, finalists=count, seeds=int(settings["finalist_seeds"]))
     name, storage = finalist_name(study.study_name, asked), study._storage
     again = found_study(name, storage, asked, n_trials=len(asked.only), worker=worker)
     start = replace(Start.read(study), timeout_s=0.0)  # that time was the search's
     start.write(again)
-    Worker(again, plan_of(again), start, TrialProcess()).work(to_the_end=not worker)
-    return reruns(study, plan, again, plan_of(again))
+    Worker(again, asked, start, TrialProcess()).work(to_the_end=not worker)
+    return reruns(study, plan, again, asked), errors(again)
 
 
 def _start(tracked: Run, settings: Mapping[str, Any]) -> Start:
@@ -235,7 +255,7 @@ def _with_steps(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(tracked: Run, settings: Mapping[str, Any]) -> str:
-    return str(settings["study_name"] or tracked.folder.name)
+    return str(settings["study_name"] or tracked.id)
 
 
 def _address(tracked: Run, settings: Mapping[str, Any]) -> str:
@@ -264,18 +284,20 @@ def _plan(tracked: Run, settings: Mapping[str, Any]) -> Plan:
     check_engines(settings["search"], settings["pruner"], space, objective)
     steps = settings["step_settings"]
     own = {step: steps.get(step, {}) for step in _steps_run(settings, space)}
+    weights = weights_digest(steps.get(TRAINING, {}).get("weights", "none"))
     return Plan(
         space=space,
         objective=objective,
         inputs={
             name: ",".join(each.digest for each in references)
             for name, references in tracked.inputs.items()
-        },
+        }
+        | ({"weights": weights} if weights else {}),
         settings={
             step: {
                 name: value
                 for name, value in given.items()
-                if name not in _APART and f"{step}.{name}" not in OWNED
+                if name not in APART and f"{step}.{name}" not in OWNED
             }
             | ({} if step == TRAINING else {"seed": settings["seed"]})
             for step, given in own.items()

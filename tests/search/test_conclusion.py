@@ -18,7 +18,7 @@ from mammo.search.figures import figures, importance
 from mammo.search.finalists import Rerun
 from mammo.search.objective import read_objective
 from mammo.search.outcome import Candidate, candidates, front
-from mammo.search.study import fail, found_study, propose
+from mammo.search.study import complete, fail, found_study, propose
 from studies import searched
 
 pytestmark = pytest.mark.doors
@@ -90,7 +90,7 @@ def test_the_note_says_what_was_searched_and_what_came_out(tmp_path: Path) -> No
     top = max(candidates(study), key=lambda each: each.value)
     low = min(candidates(study), key=lambda each: each.value)
     other = Candidate(low.chosen, (0.7,), (77,))
-    again = [Rerun(other, (0.86, 0.88), maximise=True), Rerun(top, (0.80, 0.84), maximise=True)]
+    again = [Rerun(other, (0.86, 0.88), True), Rerun(top, (0.80, 0.84), True, winner=True)]
     said = conclude(MemoryRun(tmp_path), study, of, wired=WIRED, reruns=again).note
     for expected in (
         "by random, pruner none: 24 trials complete",
@@ -111,7 +111,7 @@ def test_the_note_says_what_was_searched_and_what_came_out(tmp_path: Path) -> No
 def test_of_finalists_the_best_on_fresh_seeds_is_the_config(tmp_path: Path) -> None:
     study, of = study_of()
     first, second = sorted(candidates(study), key=lambda each: -each.value)[:2]
-    again = [Rerun(second, (0.9,), maximise=True), Rerun(first, (0.5,), maximise=True)]
+    again = [Rerun(second, (0.9,), True), Rerun(first, (0.5,), True, winner=True)]
     run = MemoryRun(tmp_path)
     metrics = conclude(run, study, of, wired=WIRED, reruns=again).metrics
     assert json.loads((run.folder / "study/study.json").read_text())["best"] == second.chosen
@@ -179,3 +179,44 @@ def test_when_every_trial_failed_the_most_frequent_reason_is_told(tmp_path: Path
         fail(study, propose(study, of, study.ask()).trial, reason)
     with pytest.raises(ConfigError, match="no trial of study s was completed: no image of class"):
         conclude(MemoryRun(tmp_path), study, of, wired={})
+
+
+def test_the_note_says_when_the_winner_was_not_trained_again(tmp_path: Path) -> None:
+    study, of = study_of()
+    second = sorted(candidates(study), key=lambda each: -each.value)[1]
+    again = [Rerun(second, (0.86, 0.88), True)]
+    run = MemoryRun(tmp_path)
+    result = conclude(run, study, of, wired=WIRED, reruns=again, lost={"out of memory": 1})
+    assert "on 2 fresh seeds**, the search's winner came to no end." in result.note
+    assert f"| {second.trials[0]} | {second.value:.4f} | 0.8700 | 0.0141 |" in result.note
+    assert "1 failed: as finalist: out of memory" in result.note
+    assert "Winner's curse" not in result.note and "winner/val/auc_mean" not in result.metrics
+
+
+def test_the_note_says_what_the_baseline_is(tmp_path: Path) -> None:
+    study, of = study_of()
+    top, low = (f(candidates(study), key=lambda each: each.value) for f in (max, min))
+    base = Candidate({"real_percentage": 1.0, "loss": "ce"}, low.values, (0,))
+    again = [Rerun(top, (0.9,), True, winner=True), Rerun(base, (0.7,), True, baseline=True)]
+    said = conclude(MemoryRun(tmp_path), study, of, wired=WIRED, reruns=again).note
+    assert "The baseline (trial 0: real_percentage 1, loss ce) gives val/auc 0.7000" in said
+    assert "better by +0.2000" in said
+
+
+def test_the_best_settings_have_the_batch_that_fitted_into_memory(tmp_path: Path) -> None:
+    """Halved twice in the winner's training, once where it sampled."""
+    of = plan({"dropout": {"choices": [0.0, 0.1]}}, search="grid", pruner="none")
+    of = replace(of, settings={"sample": SETTINGS["sample"], **of.settings})
+    study = found_study("s", optuna.storages.InMemoryStorage(), of, n_trials=2)
+    for value, sizes in ((0.8, {"batch_size": 8, "sample.batch_size": 16}), (0.7, {})):
+        proposal = propose(study, of, study.ask())
+        for name, size in sizes.items():
+            proposal.trial.set_user_attr(name, size)
+        complete(study, of, proposal, [{"best/val/auc": value}])
+    run = MemoryRun(tmp_path)
+    conclude(run, study, of, wired=WIRED)
+    place = run.folder / "study"
+    parsed = cli.parse("train_classifier", ["--config", str(place / "best.yaml")])
+    assert parsed["batch_size"] == 8 != SETTINGS["train_classifier"]["batch_size"]
+    parsed = cli.parse("sample", ["--config", str(place / "best_sample.yaml")])
+    assert parsed["batch_size"] == 16 != SETTINGS["sample"]["batch_size"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mammo.search.engines import PRUNERS, SEARCHES, check_engines, make_sampler
 from mammo.search.objective import Objective, read_objective
 from mammo.search.outcome import candidates, counts, front, ranked
 from mammo.search.space import Space
+from mammo.search.study import found_study, join_study, propose
 from studies import searched
 
 NUMBERS = {"dropout": {"low": 0.0, "high": 1.0}, "lr": {"low": 1e-5, "high": 1e-1, "log": True}}
@@ -150,6 +152,33 @@ def test_the_median_pruner_judges_the_mean_so_far() -> None:
 
     searched(of, measure, n_trials=5)
     assert seen == [3, 3, 3, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "folds", "given", "brackets"),
+    [
+        ({"dropout": {"choices": [0.0]}}, ("none",), {"epochs": 27}, 4),  # 1, 3, 9, 27 epochs
+        ({"dropout": {"choices": [0.0]}}, ("none",), {"epochs": 5, "real_epochs": 4}, 3),
+        ({"epochs": {"low": 1, "high": 9}}, ("none",), {"epochs": 27}, 3),
+        ({"dropout": {"choices": [0.0]}}, ("0", "1", "2"), {"epochs": 27}, 2),  # 1 or 3 trainings
+    ],
+)
+def test_workers_of_hyperband_have_the_same_brackets(
+    said: Any, folds: tuple[str, ...], given: dict[str, int], brackets: int
+) -> None:
+    """Those that follow from the plan, whatever the trials that each of them has seen."""
+    of = plan(said, objective=read_objective("val/auc", folds=folds, seeds=(0,)),
+              search="random", pruner="hyperband")  # fmt: skip
+    of = replace(of, settings={"train_classifier": {"dropout": 0.0, **given}})
+    study = found_study("s", optuna.storages.InMemoryStorage(), of, n_trials=2)
+    for last in (1, 2):  # the second trial is longer
+        trial = propose(study, of, study.ask()).trial
+        for step in range(last):
+            trial.report(0.5, step)
+        worker, _ = join_study("s", study._storage, worker=last)
+        assert not trial.should_prune() and not worker.pruner.prune(worker, worker.trials[last - 1])
+        assert {study.pruner._n_brackets, worker.pruner._n_brackets} == {brackets}
+        study.tell(trial, 0.5)
 
 
 ONE = read_objective("val/auc", seeds=(0,))

@@ -21,7 +21,7 @@ from mammo.search.finalists import (
 )
 from mammo.search.objective import Objective, read_objective
 from mammo.search.outcome import Candidate, candidates, ranked
-from mammo.search.study import found_study
+from mammo.search.study import fail, found_study, propose
 from studies import searched
 
 LEVELS: dict[str, Any] = {"dropout": {"choices": [0.0, 0.1, 0.2, 0.3]}}
@@ -97,6 +97,47 @@ def test_the_best_are_trained_again_on_seeds_that_the_search_never_had() -> None
     )  # fmt: skip
     table = finalists_table(found, "val/auc")
     assert list(table["searched - re-run"]) == pytest.approx([0.9 - 0.65, 0.55, 0.7 - 0.4])
+
+
+def test_fresh_seeds_are_fresh_however_far_apart_those_of_the_search_are() -> None:
+    """Seeds 0 and 4999: the third trial of a configuration has 10000 already."""
+    objective = read_objective("val/auc", seeds=(0, 4999))
+    used = {unit.seed for again in range(1000) for unit in objective.units(again)}
+    assert 10_000 in used
+    assert not used & set(fresh_seeds(objective, 5))
+
+
+def test_without_a_baseline_on_real_images_there_is_no_gain() -> None:
+    """The share of real images ends at 0.9: the settings nearest to it are no baseline."""
+    said = {"real_percentage": {"low": 0.3, "high": 0.9, "step": 0.2}}
+    of = plan(said, search="grid", pruner="none")
+    storage = optuna.storages.InMemoryStorage()
+
+    def rising(chosen: Mapping[str, Any], unit: int) -> dict[str, float]:
+        return {"best/val/auc": chosen["real_percentage"]}
+
+    study = searched(of, rising, n_trials=4, study=found_study("s", storage, of, n_trials=4))
+    again_plan = finalist_plan(study, of, finalists=1, seeds=2)
+    assert again_plan.first() == [{"real_percentage": 0.9}]
+    again = found_study(finalist_name("s", again_plan), storage, again_plan, n_trials=1)
+    found = reruns(study, of, searched(again_plan, rising, n_trials=1, study=again), again_plan)
+    said_of = winners_curse(found, "val/auc")
+    assert said_of["winner/val/auc_mean"] == pytest.approx(0.9)
+    assert "winner/val/auc_gain" not in said_of
+
+
+def test_the_second_is_not_passed_off_as_a_winner_that_failed() -> None:
+    of = plan(LEVELS, search="grid", pruner="none")
+    storage = optuna.storages.InMemoryStorage()
+    study = searched(of, level, n_trials=4, study=found_study("s", storage, of, n_trials=4))
+    again_plan = finalist_plan(study, of, finalists=2, seeds=1)
+    again = found_study(finalist_name("s", again_plan), storage, again_plan, n_trials=3)
+    winner = propose(again, again_plan, again.ask())
+    assert winner.chosen == {"dropout": 0.3}
+    fail(again, winner.trial, "out of memory")
+    found = reruns(study, of, searched(again_plan, level, n_trials=2, study=again), again_plan)
+    assert [each.candidate.chosen["dropout"] for each in found] == [0.2, 0.0]
+    assert winners_curse(found, "val/auc") == {}
 
 
 def test_repeats_of_a_configuration_cure_its_luck() -> None:

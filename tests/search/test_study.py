@@ -12,11 +12,22 @@ from spaces import plan
 
 from mammo.errors import ConfigError
 from mammo.run import Pruned
+from mammo.search.history import history
 from mammo.search.objective import Goal, Objective, Unit, read_folds, read_objective
-from mammo.search.outcome import candidates, counts, errors, trials_table
+from mammo.search.outcome import candidates, counts, errors, ranked, trials_table
 from mammo.search.plan import Plan
+from mammo.search.queue import WORKER
 from mammo.search.storage import open_storage
-from mammo.search.study import Progress, complete, fail, found_study, join_study, plan_of, propose
+from mammo.search.study import (
+    Progress,
+    complete,
+    fail,
+    fill,
+    found_study,
+    join_study,
+    plan_of,
+    propose,
+)
 
 MIX: dict[str, Any] = {
     "real_percentage": {"low": 0.0, "high": 1.0},
@@ -245,6 +256,22 @@ def test_an_epoch_that_a_dead_worker_reported_is_not_reported_again() -> None:
     assert study.trials[0].intermediate_values == {0: 0.7, 1: 0.8}
 
 
+@pytest.mark.parametrize("pruner", ["median", "hyperband", "wilcoxon"])
+def test_what_is_no_number_is_no_reason_to_prune(pruner: str) -> None:
+    """The trial fails, and says why."""
+    objective = read_objective("val/auc", folds=tuple("01234"), seeds=(0,))
+    of = plan({"loss": {"choices": ["ce"]}}, objective=objective, search="random", pruner=pruner)
+    study = found_study("s", memory(), of, n_trials=6)
+    for number in range(6):
+        proposal = propose(study, of, study.ask())
+        measured = [{"best/val/auc": 0.8}] * 5 if number < 5 else [{}] * 5
+        report = Progress(of, proposal)
+        for each in measured:
+            report.training(each)
+        complete(study, of, proposal, measured)
+    assert errors(study) == {"val/auc is nan": 1}
+
+
 def test_an_unpromising_epoch_ends_the_trial() -> None:
     of = plan({"dropout": {"choices": [0.0, 0.1, 0.2, 0.3, 0.4]}}, search="grid", pruner="median")
     study = found_study("s", memory(), of, n_trials=5)
@@ -305,3 +332,153 @@ def test_folds_are_none_all_or_numbers() -> None:
         read_folds("3", ("0", "1"))
     with pytest.raises(ConfigError, match="folds 'all' is asked of a dataset that has no folds"):
         read_folds("all", ())
+
+
+def fixed(study: optuna.Study) -> list[Any]:
+    """What each trial was told to try, None where it is to be proposed."""
+    return [each.system_attrs.get("fixed_params") for each in study.trials]
+
+
+def test_more_trials_bring_the_baselines_that_there_was_no_room_for() -> None:
+    of = plan(MIX)
+    study = found_study("mix", memory(), of, n_trials=2)
+    fill(study, of, 6)
+    assert fixed(study) == [*of.first(), None, None]
+    fill(study, of, 6)
+    assert len(study.trials) == 6
+
+
+def test_a_grid_that_is_continued_has_its_other_points_once_each() -> None:
+    said = {"dropout": {"choices": [0.0, 0.1, 0.2, 0.3]}}
+    of = plan(said, search="grid", pruner="none")
+    storage = memory()
+    study = found_study("grid", storage, of, n_trials=2)
+    complete(study, of, propose(study, of, study.ask()), [{"best/val/auc": 0.5}])
+    fill(study, of, 3)
+    fill(study, of, 100)
+    assert sorted(each["dropout"] for each in fixed(study)) == [0.0, 0.1, 0.2, 0.3]
+
+
+def test_a_grid_goes_on_where_another_engine_was() -> None:
+    """Four trials of which two are points of the grid: the two that are left come."""
+    said = {"dropout": {"choices": [0.0, 0.1, 0.2, 0.3]}}
+    earlier, of = plan(said, search="random", pruner="none"), plan(said, search="grid")
+    storage = memory()
+    study = found_study("mix", storage, earlier, n_trials=2)
+    tried = []
+    for _ in range(2):
+        proposal = propose(study, earlier, study.ask())
+        tried.append(proposal.chosen["dropout"])
+        complete(study, earlier, proposal, [{"best/val/auc": 0.5}])
+    study = found_study("mix", storage, of, n_trials=10)
+    fill(study, of, 10)
+    new = [each["dropout"] for each in fixed(study)[2:]]
+    assert sorted({*tried, *new}) == [0.0, 0.1, 0.2, 0.3] and not {*tried} & {*new}
+
+
+def test_fewer_trials_than_wait_are_refused() -> None:
+    of = plan(MIX)
+    study = found_study("mix", memory(), of, n_trials=6)
+    with pytest.raises(ConfigError, match=r"n_trials 4: study mix has 6 trials, 6 of which wait"):
+        fill(study, of, 4)
+    for trial in range(6):
+        fail(study, propose(study, of, study.ask()).trial, f"reason {trial}")
+    fill(study, of, 4)  # all are over: there is nothing that nobody asked for
+    assert len(study.trials) == 6
+
+
+def test_workers_go_on_with_the_engine_of_the_last_start() -> None:
+    storage = memory()
+    found_study("mix", storage, plan(MIX), n_trials=5)
+    found_study("mix", storage, plan(MIX, search="random", pruner="none", seed=7), n_trials=5)
+    study, of = join_study("mix", storage, worker=3)
+    assert (of.search, of.pruner, of.seed) == ("random", "none", 7)
+    assert isinstance(study.sampler, optuna.samplers.RandomSampler)
+    assert isinstance(study.pruner, optuna.pruners.NopPruner)
+
+
+def test_a_trial_whose_trainings_are_all_done_is_complete_however_it_compares() -> None:
+    """Two folds: the fifth trial is as good as the others on the first, and bad on the last."""
+    objective = read_objective("val/auc", folds=("0", "1"), seeds=(0,))
+    of = plan({"dropout": {"choices": [0.0, 0.1, 0.2, 0.3, 0.4]}}, objective=objective,
+              search="grid", pruner="median")  # fmt: skip
+    study = found_study("s", memory(), of, n_trials=5)
+    for number in range(5):
+        proposal = propose(study, of, study.ask())
+        report, measured = Progress(of, proposal), []
+        for value in (0.8, 0.1) if number == 4 else (0.8, 0.9):
+            measured.append({"best/val/auc": value - 0.05 * (number == 4)})
+            report.training(measured[-1])
+        complete(study, of, proposal, measured)
+    assert counts(study) == {"trials/complete": 5, "trials/pruned": 0, "trials/failed": 0}
+    assert study.trials[4].value == pytest.approx(0.4)
+
+
+def test_a_trial_that_was_given_back_keeps_its_seeds_for_itself() -> None:
+    of = plan({"loss": {"choices": ["ce"]}}, search="random", pruner="none")
+    study = found_study("s", memory(), of, n_trials=2)
+    first = propose(study, of, study.ask())
+    waits = study._storage.get_trial(first.trial._trial_id)
+    other = study.ask()
+    # as a worker that stops leaves it; Optuna itself takes no trial back
+    waits.state = optuna.trial.TrialState.WAITING
+    study._storage._studies[study._study_id].trials[0] = waits
+    assert propose(study, of, other).units[0].seed != first.units[0].seed
+
+
+def test_the_goal_that_is_no_number_is_named() -> None:
+    objective = read_objective("val/auc", "val/loss", seeds=(0,))
+    of = plan({"loss": {"choices": ["ce"]}}, objective=objective, search="random", pruner="none")
+    study = found_study("s", memory(), of, n_trials=1)
+    measured = {"best/val/auc": 0.8, "best/val/loss": math.inf}
+    complete(study, of, propose(study, of, study.ask()), [measured])
+    assert errors(study) == {"val/loss is inf": 1}
+
+
+def test_a_setting_that_waits_for_another_brings_no_baseline_twice() -> None:
+    said = {
+        "mix_mode": {"choices": ["replace", "append"]},
+        "real_percentage": {"low": 0.0, "high": 1.0, "when": {"mix_mode": ["append"]}},
+    }
+    assert plan(said).first() == [{"mix_mode": "replace"}]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (MIX, {"real_percentage": 1.0, "loss": "ce"}),
+        ({"loss": MIX["loss"]}, {"loss": "ce"}),
+        ({"real_percentage": {"low": 0.25, "high": 0.75}}, None),
+        ({"real_percentage": {"low": 0.6, "high": 0.9}}, None),
+    ],
+)
+def test_a_baseline_has_real_images_alone_where_their_share_varies(
+    said: Any, expected: Any
+) -> None:
+    assert plan(said).baseline == expected
+
+
+def test_what_was_known_after_each_end_is_the_best_mean_of_a_configuration() -> None:
+    """One lucky trial of ce, 0.9, is 0.6 with the next seed; focal gives 0.7."""
+    of = plan({"loss": {"choices": ["ce", "focal"]}}, search="grid", pruner="none")
+    study = found_study("s", memory(), of, n_trials=2)
+    study.enqueue_trial({"loss": "ce"})
+    given = {"ce": iter([0.9, 0.3]), "focal": iter([0.7])}
+    while len(study.get_trials(states=(optuna.trial.TrialState.WAITING,))):
+        proposal = propose(study, of, study.ask())
+        value = next(given[str(proposal.chosen["loss"])])
+        complete(study, of, proposal, [{"best/val/auc": value}])
+    known = [each for _, each in history(study, of.objective)]
+    assert [each["best/val/auc"] for each in known] == pytest.approx([0.9, 0.9, 0.7])
+    assert known[-1]["trials/val/auc_mean"] == pytest.approx((0.9 + 0.3 + 0.7) / 3)
+    assert [each for _, each in history(study, of.objective, since=2)] == known[2:]
+    assert ranked(candidates(study), of.objective)[0].value == known[-1]["best/val/auc"]
+
+
+def test_the_table_of_trials_does_not_name_machines() -> None:
+    of = plan({"loss": {"choices": ["ce"]}}, search="random", pruner="none")
+    study = found_study("s", memory(), of, n_trials=1)
+    trial = study.ask()
+    trial.set_user_attr(WORKER, "dr_mustermann/1:23:ab")
+    complete(study, of, propose(study, of, trial), [{"best/val/auc": 0.5}])
+    assert "mustermann" not in trials_table(study, of).to_csv()

@@ -3,6 +3,7 @@
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,17 @@ def test_where_memory_runs_out_the_batch_is_halved_if_that_is_allowed(
     assert found.trials[0].user_attrs.get(workers.BATCH) == expected
 
 
+def test_who_goes_on_with_a_trial_knows_what_fits_into_memory(tmp_path: Path) -> None:
+    """Its first worker halved the batch and was stopped; the checkpoint is of the half one."""
+    found = study(tmp_path, 1)
+    trial = Queue(found).take(dead_worker())
+    assert trial is not None
+    trial.set_user_attr(workers.BATCH, 2)
+    done = trials.InThread(auc)
+    assert worker(found, done, halve_batch=True).work() == 1
+    assert [each["batch_size"] for each in done.given] == [2]
+
+
 def test_a_worker_may_take_only_some_trials(tmp_path: Path) -> None:
     found = study(tmp_path, 3)
     start = Start("parent", "folder", "work", {})
@@ -277,11 +289,11 @@ def test_a_storage_that_is_away_for_a_while_costs_no_trial(
     for name in ("is_held", "give_back"):
         real = getattr(Queue, name)
 
-        def broken(self: Queue, trial_id: int, worker: str, real: Any = real) -> Any:
+        def broken(self: Queue, *asked: Any, real: Any = real) -> Any:
             if failures:
                 failures.pop()
                 raise OperationalError("", {}, Exception("connection refused"))
-            return real(self, trial_id, worker)
+            return real(self, *asked)
 
         monkeypatch.setattr(Queue, name, broken)
     monkeypatch.setattr(workers, "_LAST_S", 0.01)
@@ -306,3 +318,169 @@ def test_a_storage_that_stays_away_ends_the_worker_in_one_line(
     monkeypatch.setattr(workers, "_AWAY_S", 0.0)
     with pytest.raises(ConfigError, match=r"storage of study test does not answer \(connection"):
         worker(found, trials.InThread(auc)).work()
+
+
+def away(*_: Any) -> Any:
+    from sqlalchemy.exc import OperationalError
+
+    raise OperationalError("", {}, Exception("connection refused"))
+
+
+def test_a_worker_without_a_trial_does_not_wait_for_ever_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = study(tmp_path, 1)
+    monkeypatch.setattr(workers, "_LAST_S", 0.01)
+    monkeypatch.setattr(workers, "_AWAY_S", 0.05)
+    for name in ("recover", "give_back"):
+        monkeypatch.setattr(Queue, name, away)
+    with pytest.raises(ConfigError, match=r"storage of study test does not answer \(connection"):
+        worker(found, trials.InThread(auc)).work()
+
+
+def test_who_is_told_to_stop_while_the_storage_is_away_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trial is left to who finds it gone."""
+    found = study(tmp_path, 1)
+
+    class Stopping(trials.InThread):
+        def receive(self, timeout_s: float) -> Any:
+            message = super().receive(timeout_s)
+            if message and "epoch" in message:
+                for name in ("is_held", "give_back"):
+                    monkeypatch.setattr(Queue, name, away)
+                raise Stopped(15)
+            return message
+
+    def reports(settings: Mapping[str, Any], listener: Listener | None) -> Result:
+        assert listener is not None
+        listener({"val/auc": 0.25}, 0)
+        return auc(settings, listener)
+
+    with pytest.raises(Stopped):
+        worker(found, Stopping(reports)).work()
+    assert states(found) == ["RUNNING"]
+
+
+def test_a_stop_between_the_end_of_a_trial_and_its_telling_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = study(tmp_path, 1)
+
+    def stop(self: Queue, *_: Any) -> bool:
+        raise Stopped(15)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Queue, "is_held", stop)
+        worker(found, trials.InThread(auc)).work()
+    assert states(found) == ["WAITING"]
+    assert queues.DIED not in found.trials[0].user_attrs
+    assert worker(found, trials.InThread(auc)).work() == 1
+
+
+def test_a_bug_in_a_worker_counts_as_its_death(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would end one worker after the other, for ever."""
+    found = study(tmp_path, 1)
+
+    def bug(*_: Any) -> Any:
+        raise AssertionError("a bug")
+
+    with monkeypatch.context() as patch, pytest.raises(AssertionError):
+        patch.setattr(workers, "propose", bug)
+        worker(found, trials.InThread(auc)).work()
+    assert states(found) == ["RUNNING"]
+
+
+def test_a_trial_that_another_worker_has_ended_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine that slept: its trial was taken up and ended, its run is that of the other."""
+    found, other = study(tmp_path, 2), study(tmp_path, 2)
+
+    class Sleeping(trials.InThread):
+        def _run(self, order: Mapping[str, Any]) -> None:
+            self._said.put({"run": "run 1"})
+            super()._run(order)
+
+    def sleeps(settings: Mapping[str, Any], listener: Listener | None) -> Result:
+        assert listener is not None
+        if settings["lr"] == 0.5:  # the first one
+            with monkeypatch.context() as patch:
+                patch.setattr(queues, "STALE_S", -1.0)
+                assert Queue(other).recover() == [0]
+            start = Start("parent", "folder", "work", {})
+            assert Worker(other, PLAN, start, trials.InThread(auc), most=1).work() == 1
+        listener({"val/auc": 0.1}, 0)
+        return auc(settings, listener)
+
+    done = Sleeping(sleeps)
+    assert worker(found, done).work() == 1  # the second one
+    assert states(found) == ["COMPLETE", "COMPLETE"]
+    assert found.trials[0].value == 0.5 and found.trials[0].intermediate_values == {}
+    assert [order["name"] for order in done.orders] == ["trial_0", "trial_1"]  # and no burial
+
+
+def test_a_training_without_the_metric_fails_its_trial_alone(tmp_path: Path) -> None:
+    """A step hands on no number that is not there: a loss that was nan, say."""
+
+    def measures(settings: Mapping[str, Any], listener: Listener | None) -> Result:
+        return Result() if settings["lr"] == 0.5 else auc(settings, listener)
+
+    found = study(tmp_path, 2)
+    assert worker(found, trials.InThread(measures)).work() == 2
+    assert states(found) == ["FAIL", "COMPLETE"]
+    assert found.trials[0].user_attrs["error"] == "val/auc is nan"
+
+
+def test_when_the_time_is_over_the_trials_of_others_are_waited_for(tmp_path: Path) -> None:
+    """The one that is told of them, and the one that takes the best of them, needs them all."""
+    found, other = study(tmp_path, 3), study(tmp_path, 3)
+    begun, ended = threading.Event(), threading.Event()
+
+    def waits(settings: Mapping[str, Any], listener: Listener | None) -> Result:
+        begun.set()
+        assert ended.wait(60)
+        return auc(settings, listener)
+
+    slow = threading.Thread(target=lambda: worker(other, trials.InThread(waits)).work())
+    slow.start()
+    assert begun.wait(60)
+    late = worker(found, trials.InThread(auc), timeout_s=1e-9)
+    looks = []
+
+    def told() -> None:
+        looks.append(states(found)[0])
+        ended.set()
+
+    late.told = told
+    try:
+        assert late.work(to_the_end=True) == 0
+    finally:
+        ended.set()
+        slow.join()
+    assert looks and looks[0] == "RUNNING"
+
+
+def test_machines_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that lives on another machine of this name is not dead because it is not here."""
+    gone = dead_worker()
+    assert queues.is_gone(gone)
+    name, start, rest = gone.split("/")
+    elsewhere = f"{name}/{'0' if start[0] != '0' else '1'}{start[1:]}/{rest}"
+    assert not queues.is_gone(elsewhere)
+
+
+def test_a_goal_of_hours_has_every_training_done_anew(tmp_path: Path) -> None:
+    """One that another search has done would have taken no time."""
+    objective = read_objective("val/auc", "gpu_hours", seeds=(0,))
+    timed = replace(PLAN, objective=objective)
+    storage = open_storage(f"sqlite:///{tmp_path}/studies.db")
+    found = found_study("timed", storage, timed, n_trials=1)
+    for of, plan, expected in ((found, timed, False), (study(tmp_path, 1), PLAN, None)):
+        done = trials.InThread(auc)
+        start = Start("parent", "folder", "work", {}, reuse=True)
+        assert Worker(of, plan, start, done).work() == 1
+        assert [each.get("reuse") for each in done.given] == [expected]

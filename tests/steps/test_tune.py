@@ -10,6 +10,7 @@ import optuna
 import pytest
 import trials
 import yaml
+from sqlalchemy.exc import OperationalError
 
 from mammo.errors import ConfigError, DataError
 from mammo.run import Listener, MemoryRun, Result
@@ -179,3 +180,64 @@ def test_what_goes_with_folds_alone_may_be_given(tmp_path: Path) -> None:
     tune.check({**settings, "folds": "all"})
     with pytest.raises(ConfigError, match=r"val_fraction 0\.2 has no effect with folds none"):
         tune.check(settings)
+
+
+@pytest.mark.doors
+def test_a_study_without_a_name_is_its_runs(tmp_path: Path) -> None:
+    """Computed again as another run it does not find the trials of the first."""
+    kept = f"sqlite:///{tmp_path}/studies.db"
+    for name in ("first", "again"):
+        _, done, _ = search(tmp_path / name, storage=kept, n_trials=2)
+        assert len(done.given) == 2
+    assert sorted(optuna.get_all_study_names(kept)) == ["memory-again", "memory-first"]
+
+
+@pytest.mark.doors
+def test_a_storage_that_is_away_does_not_end_who_watches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With it would go the workers, who wait for the storage."""
+    run, _, _ = search(tmp_path, study_name="mix", n_trials=2)
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise OperationalError("", {}, Exception("connection refused"))
+
+    settings = {"study_name": "mix", "storage": ""}
+    (run.folder / "told").unlink()
+    before = len(run.history)
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna, "load_study", away)
+        tune.watch(run, settings)
+    assert len(run.history) == before
+    tune.watch(run, settings)
+    assert ("trials/complete", 2.0, 2) in run.history[before:]
+
+
+@pytest.mark.doors
+def test_other_weights_under_the_same_path_are_another_search(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BASE, "weights", str(weights))
+        search(tmp_path, study_name="mix", n_trials=2)
+        weights.write_bytes(b"second")
+        with pytest.raises(ConfigError, match=r"study mix has inputs.weights"):
+            search(tmp_path, study_name="mix", n_trials=2)
+
+
+@pytest.mark.doors
+def test_finalists_are_trained_by_all_workers_also_when_the_time_was_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _, _ = search(tmp_path, study_name="mix", n_trials=3)
+    known = inspect.signature(tune.run).parameters
+    given = {name: each.default for name, each in known.items() if name != "tracked"}
+    given |= {"data": "d", "synthetic": "s", "search": "random", "pruner": "none"}
+    given |= {"study_name": "mix", "n_trials": 9, "finalists": 1, "finalist_seeds": 2}
+    given |= {"step_settings": {"train_classifier": BASE}, "workers": 2, "launcher": "local"}
+    carried_out = trials.InThread(hill)
+    monkeypatch.setattr(tune, "TrialProcess", lambda: carried_out)
+    assert tune.parts(run, {**given, "train_classifier": BASE, "timeout_s": 1e-9}) == 2
+    tune.part(run, 0, 2, **given)
+    seeds = [each["seed"] for each in carried_out.given]
+    assert sorted(set(seeds)) == [10_000, 10_001]  # no trial was begun, the finalists were
