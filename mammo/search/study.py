@@ -190,12 +190,6 @@ def fill(study: "optuna.Study", plan: Plan, n_trials: int) -> None:
     import optuna
 
     trials = study.get_trials(deepcopy=False)
-    waits = sum(each.state == optuna.trial.TrialState.WAITING for each in trials)
-    if waits and len(trials) > n_trials:
-        raise ConfigError(
-            f"n_trials {n_trials}: study {study.study_name} has {len(trials)} trials, {waits} of "
-            f"which wait; give {len(trials)} or more, or end it with timeout_s"
-        )
     known = [each.user_attrs.get(CHOSEN, each.system_attrs.get("fixed_params")) for each in trials]
     first = iter([each for each in plan.first() if each not in known])
     waiting = optuna.create_trial(state=optuna.trial.TrialState.WAITING)
@@ -206,6 +200,17 @@ def fill(study: "optuna.Study", plan: Plan, n_trials: int) -> None:
             return
         else:
             study.add_trial(waiting)
+
+
+def refuse_fewer(study: "optuna.Study", n_trials: int) -> None:
+    """Refuse a start of a study in which more trials wait than are asked for."""
+    trials = study.get_trials(deepcopy=False)
+    waits = sum(each.state.name == "WAITING" for each in trials)
+    if waits and len(trials) > n_trials:
+        raise ConfigError(
+            f"n_trials {n_trials}: study {study.study_name} has {len(trials)} trials, {waits} of "
+            f"which wait; give {len(trials)} or more, or end it with timeout_s"
+        )
 
 
 def _furnish(study: "optuna.Study", plan: Plan, n_trials: int) -> None:

@@ -34,7 +34,7 @@ from mammo.search.storage import (
     open_storage,
     storage_errors,
 )
-from mammo.search.study import fill, found_study, join_study
+from mammo.search.study import fill, found_study, join_study, refuse_fewer
 from mammo.search.trial import TrialProcess
 from mammo.search.worker import Worker
 from mammo.settings import Count, PositiveInt, one_of
@@ -155,6 +155,7 @@ def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
     """The workers, who find the study as they need it; a single one on this machine is the step."""
     with in_plain_words(_name(tracked, settings)):
         study, _ = _found(tracked, _with_steps(settings))
+        refuse_fewer(study, int(settings["n_trials"]))  # but not who ends what was started
         _start(tracked, _with_steps(settings)).write(study)
     workers = int(settings["workers"])
     if settings["launcher"] == "slurm" and _address(tracked, settings).startswith("sqlite"):

@@ -27,6 +27,7 @@ from mammo.search.study import (
     join_study,
     plan_of,
     propose,
+    refuse_fewer,
 )
 
 MIX: dict[str, Any] = {
@@ -380,10 +381,11 @@ def test_fewer_trials_than_wait_are_refused() -> None:
     of = plan(MIX)
     study = found_study("mix", memory(), of, n_trials=6)
     with pytest.raises(ConfigError, match=r"n_trials 4: study mix has 6 trials, 6 of which wait"):
-        fill(study, of, 4)
+        refuse_fewer(study, 4)
     for trial in range(6):
         fail(study, propose(study, of, study.ask()).trial, f"reason {trial}")
-    fill(study, of, 4)  # all are over: there is nothing that nobody asked for
+    refuse_fewer(study, 4)  # all are over: there is nothing that nobody asked for
+    fill(study, of, 4)
     assert len(study.trials) == 6
 
 

@@ -241,3 +241,18 @@ def test_finalists_are_trained_by_all_workers_also_when_the_time_was_over(
     tune.part(run, 0, 2, **given)
     seeds = [each["seed"] for each in carried_out.given]
     assert sorted(set(seeds)) == [10_000, 10_001]  # no trial was begun, the finalists were
+
+
+@pytest.mark.doors
+def test_a_start_that_asks_for_fewer_trials_than_wait_is_refused(tmp_path: Path) -> None:
+    """One that has begun goes on: somebody else may have asked for more meanwhile."""
+    run, _, _ = search(tmp_path, study_name="mix", n_trials=2)
+    known = inspect.signature(tune.run).parameters
+    given = {name: each.default for name, each in known.items() if name != "tracked"}
+    given |= {"data": "d", "synthetic": "s", "study_name": "mix", "launcher": "local"}
+    given |= {"train_classifier": BASE, "timeout_s": 1}
+    assert tune.parts(run, {**given, "n_trials": 5}) == 0
+    with pytest.raises(ConfigError, match=r"n_trials 3: study mix has 5 trials, 3 of which wait"):
+        tune.parts(run, {**given, "n_trials": 3})
+    *_, result = search(tmp_path, study_name="mix", n_trials=3)
+    assert result.metrics["trials/complete"] == 5
