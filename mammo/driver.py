@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mammo import launching
-from mammo.errors import ConfigError, DataError, MammoError
+from mammo.errors import ConfigError, MammoError, disk_in_plain_words
 from mammo.launch import at_its_place, check_launcher
 from mammo.references import check_form, on_hub, resolve
 from mammo.run import Listener, Reference, Result
@@ -244,11 +244,11 @@ class Execution:
 
     def _computed(self, fingerprint: str, folder: Path) -> dict[str, Any]:
         """Do the step where its launcher says, and hand on what it made."""
-        from mammo.tracking import closing, unfinished_run
+        from mammo.tracking import closing
 
-        if not unfinished_run(self.tracking, folder):  # state of a run that is not there to go on
-            shutil.rmtree(folder, ignore_errors=True)
         launcher = self.settings.get("launcher", "local")
+        if launcher != "slurm":
+            launching.refuse_beside_jobs(folder)
         if launcher == "none":
             return launching.scheduled(self, fingerprint, folder)
         if launcher == "slurm":
@@ -288,8 +288,11 @@ class Execution:
         tracked.config({key: self.settings[key] for key in self.settings if key != "work_dir"})
         return tracked
 
-    def held_run(self, folder: Path) -> str:
-        """The run to continue, else the one `mlflow run` opened, else a new one."""
+    def held_run(self, folder: Path, *, join: bool = True) -> str:
+        """The run to continue, else the one `mlflow run` opened, else a new one.
+
+        That of `mlflow run` is over with this process; where not to `join` it, it only points on.
+        """
         from mammo.tracking import unfinished_run
         from mammo.tracking.ownership import STALE_S
 
@@ -300,11 +303,16 @@ class Execution:
             self.tracking.reopen(held)
             self.link("continues", held)
             return held
-        if self.joined:
+        if not held:  # what is there is of no run that could go on
+            shutil.rmtree(folder, ignore_errors=True)
+        if self.joined and join:
             self.tracking.claim(self.joined)
             return self.joined
         parent = self.parent.id if self.parent is not None else ""
-        return self.tracking.create_run(self.name, self.step, parent)
+        created = self.tracking.create_run(self.name, self.step, parent)
+        if self.joined:
+            self.link("continues", created)
+        return created
 
     def _tags(self, fingerprint: str) -> dict[str, str]:
         tags = {"mammo.step": self.step, "mammo.fingerprint": fingerprint}
@@ -346,10 +354,8 @@ def carry_out(
     """Do a step in this process; its result goes into the tags of its run too."""
     from mammo.tracking import conclude
 
-    try:
+    with disk_in_plain_words(str(settings.get("source", ""))):
         result: Result = module.run(tracked, **wanted(module, settings))
-    except OSError as error:
-        raise _users_oserror(error, str(settings.get("source", ""))) from error
     # the JSON line has no word for a number that is not there
     finite = {name: value for name, value in result.metrics.items() if isfinite(value)}
     result = replace(result, metrics=finite)
@@ -436,25 +442,6 @@ def _result_tags(result: Result) -> dict[str, str]:
     if result.digest:
         tags["mammo.digest"] = result.digest
     return tags
-
-
-def _users_oserror(error: OSError, source: str) -> Exception:
-    """A full disk or a forbidden file is the user's to mend; other OSErrors are bugs.
-
-    A file below `source`, the folder of a release, is not named: its name may be a patient's.
-    """
-    import errno
-
-    below = source and Path(str(error.filename)).is_relative_to(Path(source).expanduser())
-    if error.errno == errno.EACCES and below:
-        return DataError(
-            f"a file or folder in source {source} cannot be read: {error.strerror}; "
-            "give yourself the right to read all that is in it"
-        )
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG):
-        where = error.filename2 or error.filename or "the work folder"  # of a copy, its target
-        return DataError(f"{where} cannot be written: {error.strerror}; free space or set work_dir")
-    return error
 
 
 @contextmanager

@@ -1,13 +1,15 @@
 """How a step is handed to others: parts in processes here, jobs of a cluster, commands by hand."""
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mammo.launch import Order, open_launcher, read_profile
+from mammo.errors import ConfigError, TrackingError, disk_in_plain_words
+from mammo.launch import Local, Order, open_launcher, read_profile
 from mammo.run import Result
 
 if TYPE_CHECKING:
@@ -22,12 +24,13 @@ def parts_here(execution: "Execution", tracked: "TrackedRun") -> None:
     order = _order(execution, tracked)
     if not order.parts:
         return
-    module = execution.module
+    module, device = execution.module, execution.settings.get("device", "auto")
     watch = getattr(module, "watch", None)
-    order.do_parts(
-        open_launcher("local", read_profile(""), tracked.folder),
-        meanwhile=partial(watch, tracked, execution.settings) if watch else lambda: None,
-    )
+    with disk_in_plain_words():
+        order.do_parts(
+            Local(deals_gpus=device in ("auto", "cuda")),  # unless one GPU or the CPU is named
+            meanwhile=partial(watch, tracked, execution.settings) if watch else lambda: None,
+        )
     if not are_spare(module):
         order.refuse_undone()
 
@@ -54,21 +57,35 @@ def by_jobs(execution: "Execution", fingerprint: str, folder: Path) -> Result:
         return order.start(launcher, at_once=jobs if jobs > 1 else 0).wait()
 
 
+def refuse_beside_jobs(folder: Path) -> None:
+    """ConfigError where jobs that an earlier command has launched are on their way to do this."""
+    if not shutil.which("squeue"):
+        return
+    going = Order.going(folder, open_launcher("slurm", read_profile(""), folder))
+    if going is not None:
+        raise ConfigError(
+            f"job {', '.join(going.last.jobs)} of Slurm is on its way to do the same; wait for it "
+            "with launcher slurm, or scancel it first"
+        )
+
+
 def scheduled(execution: "Execution", fingerprint: str, folder: Path) -> dict[str, Any]:
     """The commands of a step, for somebody else to run, the last one at the end."""
-    order = _handed_on(execution, fingerprint, folder)
+    order = _handed_on(execution, fingerprint, folder, join=False)
     parts, gather = order.commands()
     line = {**execution.line(order.run_id, Result()), "status": "SCHEDULED"}
     return {**line, "commands": [str(each) for each in [*parts, gather]]}
 
 
-def _handed_on(execution: "Execution", fingerprint: str, folder: Path) -> Order:
+def _handed_on(
+    execution: "Execution", fingerprint: str, folder: Path, *, join: bool = True
+) -> Order:
     """Open the run, and leave it with an order to the processes that are to do it.
 
     A run has one writer: from here on that is the gathering process.
     """
-    execution.run_id = run_id = execution.held_run(folder)
-    with _ended_where_nobody_does(execution):
+    execution.run_id = run_id = execution.held_run(folder, join=join)
+    with _ended_where_nobody_does(execution), disk_in_plain_words():
         order = _order(execution, execution.opened_run(run_id, fingerprint, folder))
         order.write()
         execution.tracking.hand_on(run_id)
@@ -76,20 +93,23 @@ def _handed_on(execution: "Execution", fingerprint: str, folder: Path) -> Order:
 
 
 def _order(execution: "Execution", tracked: "TrackedRun") -> Order:
+    from mammo.driver import code_digest
+
     counted = getattr(execution.module, "parts", None)
     parts = counted(tracked, execution.settings) if counted else 0
-    return Order.of(tracked, execution.step, execution.settings, parts)
+    return Order.of(tracked, execution.step, execution.settings, parts, code=code_digest())
 
 
 @contextmanager
 def _ended_where_nobody_does(execution: "Execution") -> Iterator[None]:
     """Give a run that others do its end, where what ends the block has ended them too."""
-    from mammo.tracking import Taken, close_failed
+    from mammo.tracking import close_failed
 
     try:
         yield
     except BaseException as error:
-        with suppress(Taken):  # by the gathering process, which is about to end it itself
+        # taken by the gathering process, which is about to end it itself, or of another store
+        with suppress(TrackingError):
             if execution.tracking.is_open(execution.run_id):
                 close_failed(execution.tracking, execution.run_id, error)
         raise

@@ -39,6 +39,10 @@ class Pruned(Exception):
     """A listener ends the run early: it has learned enough (an unpromising trial)."""
 
 
+class FailedElsewhere(RuntimeError):
+    """Another process has met a bug; its log has the traceback."""
+
+
 class Stopped(BaseException):
     """A signal asked the process to stop; state is saved and the run ends KILLED."""
 

@@ -15,7 +15,9 @@ from servers import Absent, free_port, running
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo", "srun")
 NODES = ("n1", "n2")
 # No accounting and no munge. Nodes and controller trust each other, on loopback alone. A killed
-# node is noticed in seconds, and jobs of `urgent` push those of `main` out and back into the queue.
+# node is noticed in seconds. Jobs of `urgent` push those of `main` out and back into the queue, and
+# those of `spare` too, which are given a minute to go. As on many clusters, a job is not put back
+# unless it says that it may be.
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost=localhost(127.0.0.1)
@@ -35,6 +37,7 @@ SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0
 ReturnToService=1
 SlurmdTimeout=10
 KillWait=5
+JobRequeue=0
 MinJobAge=3600
 EnforcePartLimits=ALL
 PreemptType=preempt/partition_prio
@@ -44,6 +47,7 @@ NodeName=DEFAULT CPUs=2 RealMemory=2000 Gres=gpu:2
 NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={first}
 NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={second}
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=1:00:00 PriorityTier=1
+PartitionName=spare Nodes=n[1-2] MaxTime=1:00:00 PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes=n[1-2] MaxTime=1:00:00 PriorityTier=10 PreemptMode=OFF
 """
 

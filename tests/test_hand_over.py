@@ -1,5 +1,8 @@
 """A run that jobs do has one writer at a time: the command, the gathering, or who is left."""
 
+import errno
+import shlex
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +25,10 @@ from mammo.tracking.ownership import HEARTBEAT, OWNER
 pytestmark = pytest.mark.doors
 
 
-def run(tracked: Run, *, value: float = 1.0) -> Result:
+TROUBLES: list[Exception] = []  # that the second part meets
+
+
+def run(tracked: Run, *, value: float = 1.0, source: str = "") -> Result:
     """Add up what the parts have written."""
     found = sorted(tracked.folder.glob("part-*"))
     total = sum(float(each.read_text()) for each in found)
@@ -35,8 +41,10 @@ def parts(tracked: Run, settings: Any) -> int:
     return 2
 
 
-def part(tracked: Run, number: int, of: int, *, value: float) -> None:
+def part(tracked: Run, number: int, of: int, *, value: float, source: str) -> None:
     tracked.metrics({"nobody": 1.0})  # not of the run: this process is not its writer
+    if number and TROUBLES:
+        raise TROUBLES.pop()
     with tracked.child(f"fold {number}", "train_classifier", {"fold": number}) as child:
         child.metrics({"fold/auc": number / of})
     (tracked.folder / f"part-{number}").write_text(str(value * (number + 1)))
@@ -54,7 +62,7 @@ class Elsewhere:
         self.commands, self.earlier = list(commands), about.get("after")
         return self
 
-    def again(self, commands: Sequence[Command], jobs: Sequence[str]) -> None:
+    def again(self, commands: Sequence[Command], jobs: Sequence[str], **about: Any) -> None:
         return None
 
     def cancel(self) -> None: ...
@@ -72,8 +80,11 @@ class Elsewhere:
         with self.patch.context() as other:
             other.setattr(ownership, "_TOKEN", f"token{word}")
             other.setattr(launching, "open_launcher", None)
-            done = doors.here(*command.words[3:])
-        command.log.parent.mkdir(exist_ok=True)
+            try:
+                done = doors.here(*command.words[3:])
+            except Exception as bug:  # noqa: BLE001 - with which a process would end
+                done = doors.Outcome(1, "", repr(bug))
+        command.forget()
         command.log.write_text(done.err)
         command.note(done.code)
         return End(done.code, command.told())
@@ -89,7 +100,7 @@ class Cluster:
     def open(self, name: str, profile: Any, folder: Path) -> "Cluster":
         return self
 
-    def again(self, commands: Sequence[Command], jobs: Sequence[str]) -> None:
+    def again(self, commands: Sequence[Command], jobs: Sequence[str], **about: Any) -> None:
         return None
 
     def start(self, commands: Sequence[Command], **about: Any) -> Elsewhere:
@@ -145,6 +156,109 @@ def test_the_gathering_alone_writes_the_run(cluster: Cluster, tmp_path: Path) ->
     )
     assert [each.info.status for each in children] == ["FINISHED"] * 2
     assert call(value=3).line == line  # reused
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/disk/a"), 2, "/disk/a cannot be writ"),
+        (OSError(errno.EACCES, "Permission denied", "/busi/jane.png"), 2, "a file or folder in so"),
+        (IndexError("of jane.png"), 1, "part 1 of 2 failed; its traceback is in "),
+    ],
+)
+def test_what_a_part_met_is_told_on_the_run_without_a_name(
+    cluster: Cluster, error: Exception, code: int, told: str
+) -> None:
+    TROUBLES.append(error)
+    settings = {"source": "/busi"}
+    if code == 1:
+        with pytest.raises(RuntimeError, match="the gathering job failed"):
+            call(**settings)
+    else:
+        assert call(**settings).code == code
+    found = only_parent()
+    assert found.info.status == "FAILED"
+    assert found.data.tags["error"].startswith(told) and "jane" not in found.data.tags["error"]
+
+
+def test_without_a_launcher_the_run_of_mlflow_run_points_to_the_one_that_waits(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mlflow run` closes its own when the command ends, which is before anything is done."""
+    client = MlflowClient()
+    for _ in range(2):
+        joined = client.create_run("0").info.run_id
+        monkeypatch.setenv("MLFLOW_RUN_ID", joined)
+        line = doors.here("evaluate", launcher="none").line
+        pointer, waiting = client.get_run(joined), client.get_run(line["run_id"])
+        assert (pointer.info.status, waiting.info.status) == ("FINISHED", "SCHEDULED")
+        assert pointer.data.tags["mammo.continues"] == line["run_id"] != joined
+    for each in line["commands"]:
+        assert doors.here(*shlex.split(each)[3:]).code == 0
+    done = doors.here("evaluate", launcher="none").line
+    assert (done["run_id"], done["metrics"]) == (line["run_id"], {"total": 3.0})
+
+
+@pytest.mark.parametrize("restarts", ["0", "1"])
+def test_a_gathering_that_slurm_starts_again_waits_until_the_lost_machine_is_silent(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, restarts: str
+) -> None:
+    """The first start had the run, and nobody can ask its machine whether it lives."""
+    *parts, gather = doors.here("evaluate", launcher="none").line["commands"]
+    for each in parts:
+        assert doors.here(*shlex.split(each)[3:]).code == 0
+    run_id, last = only_parent().info.run_id, time.time() - ownership.STALE_S + 1.5
+    for name, value in {OWNER: "elsewhere:1:00", HEARTBEAT: str(last)}.items():
+        MlflowClient().set_tag(run_id, name, value)
+    MlflowClient().update_run(run_id, "RUNNING")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    done = doors.here(*shlex.split(gather)[3:])
+    found = MlflowClient().get_run(run_id)
+    if restarts == "0":
+        assert done.code == 2 and "is being written by another process on another ma" in done.err
+        assert (found.info.status, found.data.tags[OWNER]) == ("RUNNING", "elsewhere:1:00")
+    else:
+        assert time.time() - last >= ownership.STALE_S
+        assert (done.code, found.info.status) == (0, "FINISHED")
+        assert found.data.metrics["total"] == 3.0
+
+
+def test_jobs_on_their_way_are_found_though_their_run_is_in_another_store(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _empty_store: Path
+) -> None:
+    """Who forgot to name the tracking server must not clear the folder that they work in."""
+    doors.here("evaluate", launcher="none")
+    (folder,) = (tmp_path / "home" / "runs").glob("*/launch")
+    (folder / "jobs.json").write_text('{"parts": ["1"], "gather": ["2"]}')
+    shutil.copyfile(_empty_store, tmp_path / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+
+    def again(commands: Sequence[Command], jobs: Sequence[str], *, before: Any) -> Elsewhere:
+        assert (jobs, before) == (["2"], ["1"])
+        cluster.before = lambda word: End(2, f"part: {word} is told")
+        return Elsewhere(cluster.before, monkeypatch).start(commands)
+
+    monkeypatch.setattr(cluster, "again", again)
+    done = call()
+    assert (done.code, done.err.splitlines()[-1]) == (2, "evaluate: gather is told")
+    assert (folder / "order.json").is_file() and not MlflowClient().search_runs(["0"])
+
+
+def test_nobody_else_does_what_jobs_are_on_their_way_to_do(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who ends first would clear the folder that the others work in."""
+    doors.here("evaluate", launcher="none")
+    (folder,) = (tmp_path / "home" / "runs").glob("*/launch")
+    (folder / "jobs.json").write_text('{"parts": ["1"], "gather": ["2"]}')
+    going = Elsewhere(cluster.before, monkeypatch, ["2"])
+    monkeypatch.setattr(cluster, "again", lambda *commands, before: going)
+    monkeypatch.setattr(launching.shutil, "which", lambda name: name)
+    for launcher in ("local", "none"):
+        refused = doors.here("evaluate", launcher=launcher)
+        assert refused.code == 2
+        assert "evaluate: job 2 of Slurm is on its way to do the same" in refused.err
+    assert only_parent().info.status == "SCHEDULED"
 
 
 def test_offline_it_goes_through_the_spool(cluster: Cluster) -> None:

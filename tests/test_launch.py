@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,9 @@ import yaml
 
 from mammo import cli
 from mammo.errors import ConfigError
-from mammo.launch import Order, SlurmSettings, at_its_place, commands_of, open_launcher
+from mammo.launch import Local, Order, SlurmSettings, at_its_place, commands_of, open_launcher
 from mammo.launch.profile import PROFILES, Profile, read_profile
-from mammo.run import MemoryRun, Reference, Stopped
+from mammo.run import MemoryRun, Stopped
 
 SHELL = ["sh", "-c"]
 
@@ -46,6 +49,8 @@ def test_processes_at_once_share_gpus_and_cores(
     assert told == ["4 1", "7 1", "4 1"]
     (only,) = local(tmp_path).start(commands[:1], name="test", at_once=1).wait()
     assert only.told == "4 1"
+    undealt = Local(deals_gpus=False).start(commands, name="test")  # where one of them is named
+    assert [end.told for end in undealt.wait()] == ["4,7 1"] * 3
 
 
 def test_no_more_processes_run_than_are_allowed_at_once(tmp_path: Path) -> None:
@@ -75,40 +80,63 @@ def test_who_is_told_to_stop_ends_the_processes(
     assert commands[0].told() == "saved"
 
 
-def test_an_order_is_read_as_it_was_written(tmp_path: Path) -> None:
-    given = [Reference("runs:/a/dataset", tmp_path, "d1", "a"), Reference("b", tmp_path, "d2")]
-    run = MemoryRun(tmp_path, {"data": given})
-    order = Order.of(run, "sample", {"count": 3, "guidance": 1.5}, 4)
-    order.write()
-    assert Order.read(run.folder) == order
-    parts, gather = order.commands()
-    assert [each.words[-1] for each in [*parts, gather]] == ["0", "1", "2", "3", "gather"]
+def test_all_are_told_to_stop_before_one_is_waited_for(tmp_path: Path) -> None:
+    """Each ends well only when the other has been told too."""
+    scripts = [
+        f"trap 'touch {tmp_path}/{me}; while [ ! -e {tmp_path}/{other} ]; do sleep 0.02; done; "
+        f"echo saved; exit 143' TERM; touch {tmp_path}/on-{me}; while :; do sleep 0.02; done"
+        for me, other in ((0, 1), (1, 0))
+    ]
+    commands = commands_of([[*SHELL, each] for each in scripts], tmp_path / "logs")
+    for command in commands:
+        command.patience_s = 2
+    launched = local(tmp_path).start(commands, name="test")
+    while len([*tmp_path.glob("on-*")]) < 2:
+        time.sleep(0.01)
+    launched.cancel()
+    assert [each.told() for each in commands] == ["saved", "saved"]
 
 
-@pytest.mark.parametrize(
-    ("script", "error", "text"),
-    [
-        ("echo 'part: count 0 is wrong' >&2; exit 2", ConfigError, "^count 0 is wrong$"),
-        ("exit 1", RuntimeError, "part 1 of 2 failed; its traceback is in .*0001.log"),
-        ("kill -9 $$", ConfigError, r"part 1 of 2 was ended from outside \(exit code -9\)"),
-    ],
-)
-def test_what_went_wrong_in_a_part_is_raised(
-    tmp_path: Path, script: str, error: type[Exception], text: str
-) -> None:
-    order = Order.of(MemoryRun(tmp_path), "sample", {}, 2)
-    commands, _ = order.commands()
-    for command, words in zip(commands, ["true", script], strict=True):
-        command.words = [*SHELL, words]
-    local(tmp_path).start(commands, name="test").wait()
-    with pytest.raises(error, match=text):
-        order.refuse_undone()
+PART = """
+import os, signal, sys, types
+from mammo import cli, driver
+def part(*args):
+    print(os.getpid(), flush=True)
+    signal.pause()
+driver.step_module = lambda step: types.SimpleNamespace(part=part, run=part)
+sys.exit(cli.main(["part", sys.argv[1], "0"]))
+"""
+LAUNCHER = """
+import sys
+from pathlib import Path
+from mammo.launch import Profile, commands_of, open_launcher
+commands = commands_of([[sys.executable, "-c", sys.argv[2], sys.argv[1]]], Path(sys.argv[1]))
+open_launcher("local", Profile(), Path(sys.argv[1])).start(commands, name="test").wait()
+"""
 
 
-def test_a_part_that_never_ended_is_told(tmp_path: Path) -> None:
-    order = Order.of(MemoryRun(tmp_path), "sample", {}, 1)
-    with pytest.raises(ConfigError, match=r"part 0 of 1 was ended from outside \(without a word\)"):
-        order.refuse_undone()
+@pytest.mark.doors
+def test_a_part_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """Which was killed: the same command would start the part again beside it."""
+    run = MemoryRun(tmp_path)
+    Order.of(run, "sample", {}, 1).write()
+    words = [sys.executable, "-c", LAUNCHER, str(run.folder), PART]
+    with subprocess.Popen(words) as launcher:
+        log = run.folder / "0000.log"
+        until(lambda: log.exists() and log.read_text().endswith("\n"))
+        launcher.kill()
+    number = int(log.read_text().split()[0])
+    until(lambda: not Path(f"/proc/{number}").exists())
+    assert log.read_text().splitlines()[-1] == (
+        "part: stopped by signal 15; the same command continues"
+    )
+
+
+def until(found: Any, *, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PROFILES.glob("*.yaml")))
@@ -167,6 +195,12 @@ def test_a_profile_names_the_tracking_server_unless_the_environment_does(
         ({"slurm": {"queue": "gpu"}}, "slurm.queue is not known; choose among partition, account"),
         ({"slurm": {"minutes": "1:00"}}, "slurm.minutes is '1:00'; it must be a whole number"),
         ({"slurm": {"gpus": -1}}, "slurm.gpus is -1"),
+        ({"slurm": {"partition": True}}, "slurm.partition is True; it must be a text"),
+        ({"slurm": {"save_s": 0}}, "slurm.save_s is 0; give 1 or more"),
+        ({"slurm": {"memory_gb": float("inf")}}, "slurm.memory_gb is inf; it must be a number"),
+        ({"slurm": {"setup": [{"export A": "b"}]}}, "slurm.setup is .* must be a list of texts"),
+        ({"work_dir": "$NO_DISK/a"}, r"work_dir is '\$NO_DISK/a', and NO_DISK is not set"),
+        ({"sources": {"busi": "${NO_DISK}"}}, "sources.busi is .*, and NO_DISK is not set"),
         ({"slurm": {"minutes": 0}}, "slurm.minutes is 0; give 1 or more"),
         ({"slurm": {"gpus": 1, "gres": "gpu:1"}}, "both ask for GPUs"),
         ({"slurm": {"minutes": 1, "save_s": 60}}, "save_s 60 leaves nothing of slurm.minutes 1"),
@@ -201,8 +235,3 @@ def test_a_machine_without_slurm_is_told_before_anything_starts(
     line = refused("--launcher", "slurm", capsys=capsys)
     assert line.startswith("sample: launcher slurm needs Slurm, and sbatch, squeue, srun cannot be")
     assert "\n" not in line
-
-
-def test_a_part_of_no_order_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["part", str(tmp_path), "0"]) == 2
-    assert "is no order of a launcher; give the folder of a run" in capsys.readouterr().err

@@ -56,6 +56,11 @@ def until(path: Path, *, timeout_s: float = 60) -> None:
         time.sleep(0.05)
 
 
+def said(command: Command) -> list[str]:
+    """The words of its log, but for the shell's about a child that was told to stop first."""
+    return [word for word in command.log.read_text().split() if word != "Terminated"]
+
+
 def test_each_task_of_an_array_has_a_gpu_of_its_own(slurm: Slurm, tmp_path: Path) -> None:
     """Four at a time, for each waits until four have come."""
     here = tmp_path / "here"
@@ -83,7 +88,8 @@ def test_each_end_is_told_and_the_gathering_comes_after_all(slurm: Slurm, tmp_pa
 
 
 def test_a_task_that_is_cancelled_has_no_end_or_a_stopped_one(slurm: Slurm, tmp_path: Path) -> None:
-    launched = opened(tmp_path).start(scripts(tmp_path, "sleep 60", "echo fine"), name="test")
+    # exec, for a shell whose child is the first to hear of it says 143
+    launched = opened(tmp_path).start(scripts(tmp_path, "exec sleep 60", "echo fine"), name="test")
     slurm.until(launched.jobs[1], "COMPLETED")
     slurm.ask("scancel", launched.jobs[0])
     cancelled, fine = launched.wait()
@@ -103,7 +109,27 @@ def test_a_job_that_is_pushed_out_starts_again_and_ends_once(slurm: Slurm, tmp_p
     slurm.hurry(launched.jobs[0])
     go.touch()
     assert ends() == [End(0, "end")]
-    assert command.log.read_text().split() == ["start", "start", "end"]
+    assert said(command) == ["start", "start", "end"]
+
+
+def test_a_job_that_is_given_time_to_go_saves_and_starts_again(
+    slurm: Slurm, tmp_path: Path
+) -> None:
+    """It would have ended well, as far as Slurm can tell, and not be put back."""
+    saved = tmp_path / "saved"
+    script = (
+        f"[ -e {saved} ] && echo end && exit 0; trap 'touch {saved}; echo saved; exit 143' TERM; "
+        "echo start; while :; do sleep 0.05; done"
+    )
+    (command,) = scripts(tmp_path, script)
+    launched = opened(tmp_path, partition="spare", cpus=2).start([command], name="test")
+    ends = in_thread(launched)
+    until(command.log)
+    urgent = opened(tmp_path / "urgent", partition="urgent", cpus=2)
+    urgent.start(scripts(tmp_path / "urgent", "true", "true"), name="urgent").wait()
+    slurm.hurry(launched.jobs[0])
+    assert ends() == [End(0, "end")]
+    assert said(command) == ["start", "saved", "end"]
 
 
 def test_a_job_whose_node_fails_starts_again_and_ends_once(slurm: Slurm, tmp_path: Path) -> None:
@@ -123,8 +149,7 @@ def test_a_job_whose_node_fails_starts_again_and_ends_once(slurm: Slurm, tmp_pat
         assert ends() == [End(0, "end")]
     finally:
         slurm.ask("scontrol", "update", node, "State=RESUME")
-    said = command.log.read_text().split()
-    assert sorted(set(said) & {"n1", "n2", "end"}) == ["end", "n1", "n2"]  # beside "Terminated"
+    assert sorted(set(said(command))) == ["end", "n1", "n2"]
 
 
 def test_a_job_whose_time_is_over_saves_and_goes_on(slurm: Slurm, tmp_path: Path) -> None:
@@ -157,18 +182,42 @@ def test_who_is_told_to_stop_cancels_the_jobs(
     slurm.until(launched.jobs[0].partition("_")[0], "CANCELLED")
 
 
+def test_who_cancels_waits_until_the_jobs_have_saved(slurm: Slurm, tmp_path: Path) -> None:
+    text = "trap 'sleep 1; echo saved; exit 143' TERM; echo on; while :; do sleep 0.05; done"
+    cluster, commands = opened(tmp_path), scripts(tmp_path, text, text)
+    parts = cluster.start(commands, name="test")
+    gather = Command(["echo", "gathered"], tmp_path / "logs" / "gather.log")
+    last = cluster.start([gather], name="gather", after=parts)
+    for command in commands:
+        until(command.log)
+        while not command.told():
+            time.sleep(0.05)
+    last.cancel()
+    assert [each.told() for each in commands] == ["saved", "saved"]
+    assert slurm.ask("squeue", "-h") == "" and gather.end() is None
+
+
+def test_parts_whose_gathering_was_cancelled_are_not_left_beside_new_ones(
+    slurm: Slurm, tmp_path: Path
+) -> None:
+    cluster, commands = opened(tmp_path), scripts(tmp_path, "sleep 60", "sleep 60")
+    parts = cluster.start(commands, name="test")
+    assert cluster.again(commands[:1], [], before=parts.jobs) is None
+    assert slurm.ask("squeue", "-h") == ""
+
+
 def test_jobs_on_their_way_are_found_again(slurm: Slurm, tmp_path: Path) -> None:
     go = tmp_path / "go"
     commands = scripts(tmp_path, f"while [ ! -e {go} ]; do sleep 0.05; done; echo end")
     cluster = opened(tmp_path)
     launched = cluster.start(commands, name="test")
-    found = cluster.again(commands, launched.jobs)
+    found = cluster.again(commands, launched.jobs, before=[])
     assert found is not None
     go.touch()
     assert found.wait() == [End(0, "end")]
     slurm.until(launched.jobs[0], "COMPLETED")
-    assert cluster.again(commands, launched.jobs) is None
-    assert cluster.again(commands, ["99999"]) is None
+    assert cluster.again(commands, launched.jobs, before=[]) is None
+    assert cluster.again(commands, ["99999"], before=[]) is None
 
 
 @pytest.mark.parametrize(

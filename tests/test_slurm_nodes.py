@@ -27,7 +27,9 @@ from classifier_data import TINY, write
 from mammo.errors import ConfigError, DataError
 from mammo.launch import Command, Launched, Profile, SlurmSettings
 from mammo.launch import slurm as launcher
+from mammo.training import nodes
 from mammo.training.nodes import across
+from mammo.training.processes import ALONE
 
 pytestmark = pytest.mark.doors
 
@@ -221,6 +223,37 @@ def test_machines_that_are_not_there_are_told_in_one_line(
     assert refused.code == 2
     (line,) = refused.err.strip().splitlines()
     assert line.startswith("train_generator: nodes 2: ") and "use launcher=slurm" in line
+
+
+def test_what_a_site_prints_into_its_jobs_is_no_word_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a prolog of Slurm may."""
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\necho Welcome; echo 7; echo '{}'; head -c 1\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setattr(nodes, "START_S", 2.0)
+    step = nodes._Step(1)
+    try:
+        step.give(print, ALONE)
+    finally:
+        step.end()
+    assert step.exitcode == 0
+
+
+def test_a_login_node_that_holds_machines_is_told_to_begin_on_one_of_them(
+    store: str, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    """As after salloc, where its shell stays where it was."""
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    refused = doors.here("train_generator", **asked, nodes=2)
+    assert refused.code == 2
+    (line,) = refused.err.strip().splitlines()
+    assert line.startswith("train_generator: nodes 2: this process runs outside of the machines")
+    assert not MlflowClient().search_runs(["0"])
 
 
 def test_more_machines_than_the_cluster_has_are_told_before_anything_is_launched(

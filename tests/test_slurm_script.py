@@ -1,6 +1,7 @@
 """What a profile asks of Slurm, in the script that submitit hands to sbatch."""
 
 import shlex
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 from submitit.core.utils import DelayedSubmission
 
 from mammo.errors import ConfigError
-from mammo.launch import commands_of, open_launcher, read_profile
+from mammo.launch import Profile, check_launcher, commands_of, open_launcher, read_profile
 from mammo.launch.profile import PROFILES
 
 ALL = {
@@ -35,10 +36,15 @@ def _sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An sbatch that takes what it is given, and an srun to be found."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name, script in (("sbatch", "echo Submitted batch job 7"), ("srun", "true")):
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
+    for name, script in (("sbatch", "echo Submitted batch job 7"), ("srun", ""), ("squeue", "")):
+        stand_in(tmp_path, name, script)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def stand_in(tmp_path: Path, name: str, script: str) -> None:
+    path = tmp_path / "bin" / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
 
 
 def script(tmp_path: Path, cluster: str, *, nodes: int = 1) -> list[str]:
@@ -84,11 +90,47 @@ def test_each_setting_of_a_profile_stands_in_the_script(tmp_path: Path) -> None:
         "time": "240",
         "mail-user": "me",
         "exclusive": "",
+        "requeue": "",  # or a cluster with JobRequeue=0 would put nothing back
     }
     srun = next(number for number, line in enumerate(lines) if line.startswith("srun "))
     assert lines.index("module load cuda") < lines.index("ulimit -n 4096") < srun
     job = DelayedSubmission.load(sorted((tmp_path / "jobs").glob("*_0_submitted.pkl"))[0])
     assert (job._timeout_countdown, job._timeout_min) == (7, 240)
+    assert job.function.patience_s == 120  # of 180 seconds; then it has to be put back
+
+
+def test_variables_of_the_setup_are_left_to_the_job_and_its_script_to_the_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "secret")
+    monkeypatch.setenv("SLURM_JOB_ID", "5")  # of the job in which the command runs
+    setup = ["export TOKEN=$KEY", "cd /scratch/$SLURM_JOB_ID"]
+    lines = script(tmp_path, written(tmp_path, {"setup": setup}))
+    assert [line for line in lines if line in setup] == setup
+    assert stat.S_IMODE((tmp_path / "jobs").stat().st_mode) == 0o700
+
+
+def test_the_account_of_the_environment_holds_where_the_profile_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a job's script it would go before the profile's; its time limit is not the user's."""
+    for name in ("ACCOUNT", "PARTITION", "TIMELIMIT"):
+        monkeypatch.setenv(f"SBATCH_{name}", f"mine-{name}")
+    told = tmp_path / "told"
+    variables = "$SBATCH_ACCOUNT/$SBATCH_PARTITION/$SBATCH_TIMELIMIT"
+    stand_in(tmp_path, "sbatch", f"echo {variables} >> {told}; echo Submitted batch job 7")
+    cluster = written(tmp_path, {"partition": "gpu"})
+    check_launcher({"launcher": "slurm", "cluster": cluster})
+    script(tmp_path, cluster)
+    assert told.read_text().split() == ["mine-ACCOUNT//"] * 2
+
+
+def test_the_reason_of_a_site_is_told_with_slurms(tmp_path: Path) -> None:
+    said = "sbatch: error: Give an account of yours\nsbatch: error: failed: Unspecified error"
+    stand_in(tmp_path, "sbatch", f"echo '{said}' >&2; exit 1")
+    with pytest.raises(ConfigError, match="slurm: Give an account of yours; failed: Unspec") as it:
+        check_launcher({"launcher": "slurm"})
+    assert "\n" not in str(it.value)
 
 
 def test_gpus_of_a_kind_are_asked_for_by_it(tmp_path: Path) -> None:
@@ -129,3 +171,17 @@ def test_an_option_that_the_launcher_sets_is_refused(
     with pytest.raises(ConfigError, match=text) as caught:
         read_profile(written(tmp_path, {"further": further}))
     assert "\n" not in str(caught.value)
+
+
+def test_a_cluster_that_does_not_answer_is_not_taken_for_an_empty_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or jobs would go on unseen, and others be started beside them."""
+    commands = commands_of([["true"]] * 2, tmp_path / "logs")
+    launched = open_launcher("slurm", Profile(), tmp_path).start(commands, name="step")
+    for name in ("squeue", "scancel"):
+        stand_in(tmp_path, name, "echo cannot contact the controller >&2; exit 1")
+    launched.cancel()
+    assert "some jobs may go on; see squeue, and call: scancel 7" in caplog.text
+    with pytest.raises(ConfigError, match="squeue does not answer, and jobs 7 may be on their way"):
+        open_launcher("slurm", Profile(), tmp_path).again(commands, ["7_0", "7_1"], before=[])

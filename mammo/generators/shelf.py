@@ -8,6 +8,7 @@ import json
 import logging
 import operator
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ class Shelf:
         np.savez(buffer, **arrays)
         content = buffer.getvalue()
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{number:06d}.partial"
+        partial = self.folder / f"{number:06d}.{secrets.token_hex(4)}"  # two may draw the same
         try:
             with partial.open("wb") as file:
                 file.write(content)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mammo.errors import ConfigError
 from mammo.launch.command import Command, End, Launched, Launcher, commands_of
+from mammo.launch.local import LAUNCHED_BY, Local
 from mammo.launch.order import GATHER, Order
 from mammo.launch.profile import Profile, SlurmSettings, at_its_place, read_profile
 
@@ -13,11 +14,13 @@ LAUNCHERS = ("local", "slurm", "none")
 
 __all__ = [
     "GATHER",
+    "LAUNCHED_BY",
     "LAUNCHERS",
     "Command",
     "End",
     "Launched",
     "Launcher",
+    "Local",
     "Order",
     "Profile",
     "SlurmSettings",
@@ -47,6 +50,4 @@ def open_launcher(name: str, profile: Profile, folder: Path) -> Launcher:
         from mammo.launch.slurm import Slurm
 
         return Slurm(profile, folder / "jobs")
-    from mammo.launch.local import Local
-
     return Local()

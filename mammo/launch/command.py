@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 _POLL_S = 0.1
-PATIENCE_S = 60  # that a command has to save its state when its time is over
+_WARNING = signal.SIGUSR2  # by which Slurm tells a job that its time is over, and submitit hears it
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Command:
     words: list[str]
     log: Path
     nodes: int = 1  # machines of its job; it runs on the first
+    patience_s: float = 60.0  # that it has to save its state
 
     def __post_init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,9 +49,12 @@ class Command:
     def __call__(self) -> None:
         """Run it here and wait for its end."""
         # Slurm tells all processes of a job that its time is over; submitit alone shall hear it
-        self.start({}, deaf_to=signal.SIGUSR2)
-        while not self.take_end():
+        self.start({}, deaf_to=_WARNING)
+        while self._runs():
             time.sleep(_POLL_S)
+        if self._was_told_to_stop() and _job_goes_on():
+            signal.raise_signal(_WARNING)  # it was given time to go, and then comes again
+        self.take_end()
 
     def start(self, environment: Mapping[str, str], *, deaf_to: int = 0) -> None:
         """Start it as a process with `environment` in addition, which ignores one signal."""
@@ -92,13 +96,17 @@ class Command:
         """End the process, which may save its state first."""
         if self._process is None:
             return
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if self._runs():
-                os.kill(self._pid, number)
+            self.tell(number)
             while self._runs() and (time.monotonic() < deadline or number == signal.SIGKILL):
                 time.sleep(_POLL_S)
         self._process.poll()
+
+    def tell(self, number: int = signal.SIGTERM) -> None:
+        """Send the process a signal."""
+        if self._runs():
+            os.kill(self._pid, number)
 
     @property
     def _pid(self) -> int:
@@ -114,13 +122,16 @@ class Command:
         except ChildProcessError:  # it has ended, and that is taken in
             return False
 
+    def _was_told_to_stop(self) -> bool:
+        assert self._process is not None
+        return self._process.poll() in (128 + signal.SIGTERM, -signal.SIGTERM)
+
     def checkpoint(self) -> Any:
         """What submitit puts into the queue when it has to give the machine back."""
         from importlib import import_module
 
         self.stop()
-        again = Command(self.words, self.log, self.nodes)
-        return import_module("submitit.helpers").DelayedSubmission(again)
+        return import_module("submitit.helpers").DelayedSubmission(self)
 
     def end(self) -> End | None:
         """How it ended, as any process can read it; None while nobody has said so."""
@@ -143,7 +154,7 @@ class Command:
         return self.log.with_suffix(".end")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"words": self.words, "log": self.log, "nodes": self.nodes, "_process": None}
+        return {**vars(self), "_process": None}
 
 
 class Launched(Protocol):
@@ -154,7 +165,8 @@ class Launched(Protocol):
     def wait(self, meanwhile: Callable[[], None] = ...) -> list[End]:
         """The end of each, in the order of the commands; `meanwhile` is called now and then."""
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """End them, and those that they wait for."""
 
 
 class Launcher(Protocol):
@@ -173,8 +185,23 @@ class Launcher(Protocol):
         Those in `after` end first, in whatever way.
         """
 
-    def again(self, commands: Sequence[Command], jobs: Sequence[str]) -> Launched | None:
-        """`commands` that an earlier process started as `jobs`; None where no job is left."""
+    def again(
+        self, commands: Sequence[Command], jobs: Sequence[str], *, before: Sequence[str]
+    ) -> Launched | None:
+        """`commands` that an earlier process started as `jobs`; None where no job is left.
+
+        Of the jobs `before`, which they wait for, none is left then either.
+        """
+
+
+def _job_goes_on() -> bool:
+    """Whether the Slurm job of this process is to run on: not cancelled, nor its time over.
+
+    Who pushes a job out may give it some time, in which it is told to stop and runs on.
+    """
+    words = ["squeue", "-h", "-j", os.environ.get("SLURM_JOB_ID", ""), "-o", "%T"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stdout.strip() == "RUNNING"
 
 
 def commands_of(words: Sequence[Sequence[str]], folder: Path, *, nodes: int = 1) -> list[Command]:

@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 
 from mammo.launch.command import Command, End, Launched
 
+LAUNCHED_BY = "MAMMO_LAUNCHED_BY"  # variable with the number of the process that starts others
 _POLL_S = 0.1
 _MEANWHILE_S = 5.0
 
 
+@dataclass(frozen=True)
 class Local:
     """The launcher of one machine."""
+
+    deals_gpus: bool = True  # a GPU to each; else each may use all
 
     def start(
         self,
@@ -26,11 +30,14 @@ class Local:
     ) -> "LocalLaunched":
         if after is not None:
             after.wait()
-        launched = LocalLaunched(list(commands), min(at_once or len(commands), len(commands)))
+        slots = min(at_once or len(commands), len(commands))
+        launched = LocalLaunched(list(commands), slots, _gpus() if self.deals_gpus else [])
         launched.advance()
         return launched
 
-    def again(self, commands: Sequence[Command], jobs: Sequence[str]) -> None:
+    def again(
+        self, commands: Sequence[Command], jobs: Sequence[str], *, before: Sequence[str]
+    ) -> None:
         """Processes end with the one that started them."""
 
 
@@ -40,6 +47,7 @@ class LocalLaunched:
 
     commands: list[Command]
     at_once: int
+    gpus: list[str]  # to deal out
     jobs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -52,7 +60,7 @@ class LocalLaunched:
         for slot in range(self.at_once):
             if self._left and slot not in self._running:
                 command = self._left.pop(0)
-                command.start(_environment(slot, self.at_once))
+                command.start(_environment(slot, self.at_once, self.gpus))
                 self._running[slot] = command
 
     def wait(self, meanwhile: Callable[[], None] = lambda: None) -> list[End]:
@@ -71,17 +79,19 @@ class LocalLaunched:
         return [command.end() or End(None, command.told()) for command in self.commands]
 
     def cancel(self) -> None:
+        """Have them save their state and end."""
         self._left = []
+        for command in self._running.values():
+            command.tell()  # all, before one is waited for
         for command in self._running.values():
             command.stop()
 
 
-def _environment(slot: int, slots: int) -> dict[str, str]:
-    """The GPU of a slot, dealt out in turn, and its share of the cores."""
+def _environment(slot: int, slots: int, gpus: Sequence[str]) -> dict[str, str]:
+    """The GPU of a slot, dealt out in turn, its share of the cores, and with whom it ends."""
     threads = max(1, _cores() // slots)
     given = int(os.environ.get("OMP_NUM_THREADS") or threads)
-    environment = {"OMP_NUM_THREADS": str(min(given, threads))}
-    gpus = _gpus()
+    environment = {"OMP_NUM_THREADS": str(min(given, threads)), LAUNCHED_BY: str(os.getpid())}
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return environment

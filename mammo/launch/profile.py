@@ -1,6 +1,7 @@
 """Cluster profiles: the paths of a place and what its Slurm is asked for, in one YAML file."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -89,7 +90,8 @@ def at_its_place(settings: Mapping[str, Any]) -> dict[str, Any]:
 def read_profile(name: str) -> Profile:
     """The profile in a YAML file, or of that name in mammo/profiles; "" leaves all to defaults.
 
-    Environment variables in its texts, as $SCRATCH, are filled in.
+    Environment variables in its texts, as $SCRATCH, are filled in; those of `setup` are left to the
+    shell of the job.
     """
     if not name:
         return Profile()
@@ -142,24 +144,34 @@ def _read(standard: Any, content: Any, path: Path, prefix: str) -> Any:
 
 def _as(standard: Any, value: Any, what: str) -> Any:
     """`value` of the kind of `standard`."""
-    if isinstance(standard, tuple) and isinstance(value, list):
-        return tuple(os.path.expandvars(str(each)) for each in value)
+    if isinstance(standard, tuple) and isinstance(value, list) and {*map(type, value)} <= {str}:
+        return tuple(value)
     if isinstance(standard, Mapping) and isinstance(value, Mapping):
-        return {str(key): _filled(each, f"{what}.{key}") for key, each in value.items()}
-    if isinstance(standard, str) and isinstance(value, str | int):
-        return os.path.expandvars(str(value))
-    if isinstance(standard, int | float) and type(value) in (int, type(standard)) and value >= 0:
+        return {str(key): _of_a_mapping(each, f"{what}.{key}") for key, each in value.items()}
+    if isinstance(standard, str) and type(value) in (str, int):
+        return _filled(str(value), what)
+    numbers = (int, type(standard)) if isinstance(standard, int | float) else ()
+    if type(value) in numbers and 0 <= value < float("inf"):
         return value
     kind = {tuple: "a list of texts", str: "a text", int: "a whole number", float: "a number"}
     wanted = kind.get(type(standard), "a mapping of names to texts")
     raise ConfigError(f"{what} is {value!r}; it must be {wanted}")
 
 
-def _filled(value: Any, what: str) -> Any:
-    """A value of a mapping with the variables in it filled in; a true or false stays."""
+def _of_a_mapping(value: Any, what: str) -> Any:
+    """A value of a mapping as a text; a true or false stays."""
     if not isinstance(value, str | int | float):
         raise ConfigError(f"{what} is {value!r}; it must be a text, a number, true or false")
-    return value if isinstance(value, bool) else os.path.expandvars(str(value))
+    return value if isinstance(value, bool) else _filled(str(value), what)
+
+
+def _filled(text: str, what: str) -> str:
+    """`text` with the variables in it filled in."""
+    filled = os.path.expandvars(text)
+    absent = re.search(r"\$\{?(\w+)", filled)
+    if absent:
+        raise ConfigError(f"{what} is {text!r}, and {absent[1]} is not set; export it, or write it")
+    return filled
 
 
 def _check(slurm: SlurmSettings, path: Path) -> None:
@@ -168,7 +180,7 @@ def _check(slurm: SlurmSettings, path: Path) -> None:
             mine = _TAKEN[option]
             remedy = f"use slurm.{mine}" if mine else "the launcher sets it itself; leave it out"
             raise ConfigError(f"cluster {path}: slurm.further.{option}: {remedy}")
-    for name in ("cpus", "minutes"):
+    for name in ("cpus", "minutes", "save_s"):
         if not getattr(slurm, name):
             raise ConfigError(f"cluster {path}: slurm.{name} is 0; give 1 or more")
     if slurm.gres and slurm.gpus:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from mammo.launch.profile import Profile
 LOG = logging.getLogger("mammo")
 POLL_S = 0.5  # between looks at the files that a job leaves behind
 _LEAVE_S = 10.0
+_CANCEL_S = 60.0  # that cancelled jobs have to save their state and be gone
+_WHOSE = ("account", "partition", "qos", "reservation")  # options of sbatch
 _SQUEUE_S = (1.0, 30.0)  # between questions to the controller: at first, and in the long run
 
 
@@ -42,12 +44,13 @@ class Slurm:
                 "node that submits jobs, or use launcher local"
             )
         _submitit()
+        asked = self.profile.slurm.asked()
         options = [
-            f"--{name}" if value is True else f"--{name}={value}"
-            for name, value in self.profile.slurm.asked().items()
+            f"--{name}" if value is True else f"--{name}={value}" for name, value in asked.items()
         ]
         words = ["sbatch", "--test-only", f"--nodes={nodes}", *options, "--wrap=true"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        with _out_of_any_job(asked):
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             mine = "nodes or the profile" if nodes > 1 else "the profile"
             raise ConfigError(f"launcher slurm: {_refusal(done.stderr)}; change {mine}")
@@ -64,10 +67,12 @@ class Slurm:
         nodes = max(command.nodes for command in commands)
         for command in commands:
             command.forget()
-        further = asked.asked()
+            command.patience_s = asked.save_s * 2 / 3  # the rest is for putting it back
+        # put back when its time is over, or its node fails, also where the cluster's default is not
+        further = {**asked.asked(), "requeue": True}
         if after is not None:
-            numbers = dict.fromkeys(job.partition("_")[0] for job in after.jobs)
-            further["dependency"] = f"afterany:{':'.join(numbers)}"
+            further["dependency"] = f"afterany:{':'.join(_numbers(after.jobs))}"
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a setup may name secrets
         executor = submitit.SlurmExecutor(self.folder, max_num_timeout=asked.requeues)
         executor.update_parameters(
             job_name=f"mammo-{name}",
@@ -83,18 +88,30 @@ class Slurm:
             additional_parameters=further,
         )
         try:
-            with _out_of_any_job(submitit):
+            with _out_of_any_job(further):
                 submitted = executor.submit_array(list(commands))
         except (submitit.core.utils.FailedJobError, OSError) as error:
             raise ConfigError(f"launcher slurm: {_refusal(str(error))}") from None
         before = after.jobs if after is not None else []
         launched = SlurmLaunched(list(commands), [str(each.job_id) for each in submitted], before)
-        LOG.info("%s: Slurm has taken %s", name, ", ".join(launched.jobs))
+        LOG.info("%s: Slurm has taken %s", name, ", ".join(_numbers(launched.jobs)))
         return launched
 
-    def again(self, commands: Sequence[Command], jobs: Sequence[str]) -> "SlurmLaunched | None":
-        launched = SlurmLaunched(list(commands), list(jobs))
-        return launched if jobs and _queued(jobs) else None
+    def again(
+        self, commands: Sequence[Command], jobs: Sequence[str], *, before: Sequence[str]
+    ) -> "SlurmLaunched | None":
+        launched = SlurmLaunched(list(commands), list(jobs), list(before))
+        queued = _queued([*jobs, *before])
+        if queued is None:
+            raise ConfigError(
+                f"launcher slurm: squeue does not answer, and jobs {', '.join(_numbers(jobs))} may "
+                "be on their way; try again when it does"
+            )
+        if set(_numbers(jobs)) & set(_numbers(queued)):
+            return launched
+        if queued:  # what they would make, nobody gathers
+            launched.cancel()
+        return None
 
 
 @dataclass
@@ -103,7 +120,7 @@ class SlurmLaunched:
 
     commands: list[Command]
     jobs: list[str]  # number of each, as 12_0 in an array
-    before: list[str] = field(default_factory=list)  # jobs that they wait for, to tell of them too
+    before: list[str] = field(default_factory=list)  # jobs that they wait for, and end with
 
     def wait(self, meanwhile: Callable[[], None] = lambda: None) -> list[End]:
         """The end of each; when this process is told to stop, the jobs are cancelled."""
@@ -138,12 +155,22 @@ class SlurmLaunched:
             time.sleep(POLL_S)
 
     def cancel(self) -> None:
-        subprocess.run(["scancel", *_numbers(self.jobs)], capture_output=True, check=False)
+        """Have them save their state and end; a warning names those that do not."""
+        jobs = [*self.jobs, *self.before]  # in this order: those would begin when these end
+        words = ["scancel", *_numbers(jobs)]
+        subprocess.run(words, capture_output=True, check=False)
+        deadline = time.monotonic() + _CANCEL_S
+        while (left := _queued(jobs)) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        if left != {}:
+            LOG.warning("Slurm: some jobs may go on; see squeue, and call: %s", " ".join(words))
 
 
 def _queued(jobs: Sequence[str]) -> dict[str, str] | None:
     """State, with the reason to wait, of those jobs not over; None when nobody answers."""
-    words = ["squeue", "-h", "-r", "-j", ",".join(_numbers(jobs)), "-o", "%i %T %r"]
+    if not jobs:
+        return {}
+    words = ["squeue", "-h", "-r", "--me", "-j", ",".join(_numbers(jobs)), "-o", "%i %T %r"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode and "Invalid job id" not in done.stderr:
         return None
@@ -168,9 +195,9 @@ def _summary(queued: dict[str, str]) -> str:
 
 
 def _refusal(text: str) -> str:
-    """The reason in what sbatch writes to stderr."""
-    lines = [line.removeprefix("sbatch: error: ") for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "sbatch refuses without a word"
+    """The reason in what sbatch writes to stderr; a site's own words come before Slurm's."""
+    lines = [line.removeprefix("sbatch: error: ").strip() for line in text.splitlines()]
+    return "; ".join(filter(None, lines)) or "sbatch refuses without a word"
 
 
 def _submitit() -> Any:
@@ -184,10 +211,14 @@ def _submitit() -> Any:
 
 
 @contextmanager
-def _out_of_any_job(submitit: Any) -> Iterator[None]:
-    """Submit as from outside of a job, whose variables would make the new ones a part of it."""
-    configuration = os.environ.get("SLURM_CONF")
-    with submitit.helpers.clean_env():
-        if configuration is not None:
-            os.environ["SLURM_CONF"] = configuration
+def _out_of_any_job(asked: Mapping[str, Any]) -> Iterator[None]:
+    """Submit as from outside of a job, whose variables would make the new ones a part of it.
+
+    Those stay that say on whose account a user computes, where `asked` does not: in a job's script
+    they would go before it.
+    """
+    mine = [f"SBATCH_{name.upper()}" for name in _WHOSE if name not in asked]
+    kept = {name: os.environ[name] for name in ("SLURM_CONF", *mine) if name in os.environ}
+    with _submitit().helpers.clean_env():
+        os.environ.update(kept)
         yield

@@ -37,7 +37,8 @@ def note(
         said.append(f"What the best trials have in common (importance, PED-ANOVA): {told}.")
     for reason, count in list((errors or {}).items())[:2]:
         said.append(f"{count} failed: {reason[:200]}")
-    said.append("Best settings: `mammo train_classifier --config study/best.yaml`.")
+    told = f" (trial {reruns[0].candidate.trials[0]}, the best on fresh seeds)" if reruns else ""
+    said.append(f"Best settings{told}: `mammo train_classifier --config study/best.yaml`.")
     return "\n\n".join(said)
 
 
@@ -117,9 +118,9 @@ def _flattered(metric: str, winner: Rerun) -> str:
     sd = "" if winner.sd is None else f" (sd {winner.sd:.4f})"
     return (
         f"the winner (trial {winner.candidate.trials[0]}) gives {metric} {winner.mean:.4f}{sd}; "
-        f"the search had said {winner.candidate.value:.4f}. Winner's curse: {winner.curse:+.4f} "
-        "(positive: the search flattered it; same validation patients, so the luck of choosing on "
-        "them is not in it)."
+        f"the search had said {winner.candidate.value:.4f}.\n\n"
+        f"Winner's curse: {winner.curse:+.4f} (positive: the search flattered it). The luck of "
+        "choosing on these validation patients is not in it."
     )
 
 
@@ -129,5 +130,6 @@ def _gained(metric: str, gain: Gain) -> str:
     chosen = ", ".join(f"{name} {_told(value)}" for name, value in base.chosen.items())
     return (
         f"The baseline (trial {base.trials[0]}: {chosen}) gives {metric} {gain.baseline.mean:.4f} "
-        f"on the same seeds: the winner is better by {gain.mean:+.4f}{sd}."
+        f"on the same seeds: the winner is {'better' if gain.mean > 0 else 'worse'} by "
+        f"{abs(gain.mean):.4f}{sd}."
     )

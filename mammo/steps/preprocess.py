@@ -210,9 +210,12 @@ def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
     """Jobs of a cluster that share the images; on one machine `workers` are processes of `run`."""
     if settings["launcher"] == "local" or settings["workers"] == 1:
         return 0
+    from mammo.data.intake import chunk_size
+
     plan = _plan(tracked, settings)  # what it refuses is told before anything is launched
     plan.preparation.open(tracked.work / "datasets")
-    return int(settings["workers"])
+    count = len(plan.records)
+    return min(int(settings["workers"]), -(-count // chunk_size(count)))  # some work for each
 
 
 def part(tracked: Run, number: int, of: int, **settings: Any) -> None:

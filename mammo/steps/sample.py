@@ -116,11 +116,14 @@ def run(
 
 
 def parts(tracked: Run, settings: Mapping[str, Any]) -> int:
-    """Processes that share the images; none beside this one for a single worker."""
+    """Processes that share the images, with a batch for each; none beside this one for a single."""
     if settings["workers"] == 1:
         return 0
-    _drawer(tracked, settings)  # what it refuses is told before anything is launched
-    return int(settings["workers"])
+    # what it refuses is told before anything is launched, perhaps where there is no GPU
+    here = "cpu" if settings["device"].startswith("cuda") else settings["device"]
+    _, asked = _drawer(tracked, {**settings, "device": here})
+    shared = min(int(settings["workers"]), -(-sum(asked.values()) // settings["batch_size"]))
+    return shared if shared > 1 else 0
 
 
 def part(tracked: Run, number: int, of: int, **settings: Any) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mammo.errors import MammoError
-from mammo.run import Pruned, Stopped
+from mammo.run import FailedElsewhere, Pruned, Stopped
 from mammo.tracking.reading import UnknownRun
 from mammo.tracking.server import ServerAway
 from mammo.tracking.store import Tracking
@@ -44,7 +44,7 @@ def close_failed(tracking: Tracking, run_id: str, error: BaseException) -> None:
 
 def reason(error: BaseException) -> str:
     """Why a run failed, as its readers may know it."""
-    return str(error) if isinstance(error, MammoError) else _place(error)
+    return str(error) if isinstance(error, MammoError | FailedElsewhere) else _place(error)
 
 
 def _place(error: BaseException) -> str:

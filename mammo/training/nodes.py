@@ -38,6 +38,11 @@ def check_nodes(nodes: int) -> None:
             f"nodes {nodes}: the machines of this Slurm job, or without one this machine alone, "
             f"are {held}; use launcher=slurm, a job of {nodes} nodes, or nodes=1"
         )
+    if nodes > 1 and "SLURMD_NODENAME" not in os.environ:
+        raise ConfigError(
+            f"nodes {nodes}: this process runs outside of the machines of its Slurm job; begin it "
+            "on one of them (srun --overlap --nodes=1 --ntasks=1 mammo ...), or use launcher=slurm"
+        )
 
 
 @contextmanager
@@ -139,20 +144,23 @@ class _Step:
 
     def end(self) -> None:
         """End them all."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         for number in (0, signal.SIGTERM, signal.SIGKILL):
             self._process.send_signal(number)
             if wait([self.sentinel], timeout=_END_S):
                 break
         self.join()
+        self._process.stdout.close()
         os.close(self.sentinel)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
+            said = _word(line)
+            if said is None:
+                continue
             with self._heard:
-                said = json.loads(line)
                 self._there += not said
                 self._reason = self._reason or said
                 self._heard.notify()
@@ -215,6 +223,15 @@ def lead() -> None:
 def _say(told: TextIO, word: Mapping[str, str]) -> None:
     told.write(json.dumps(word) + "\n")
     told.flush()
+
+
+def _word(line: bytes) -> Mapping[str, str] | None:
+    """A word that `_say` wrote; None for what a prolog of the site has printed."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _end_with(given: Connection) -> None:

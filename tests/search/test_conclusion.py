@@ -193,14 +193,25 @@ def test_the_note_says_when_the_winner_was_not_trained_again(tmp_path: Path) -> 
     assert "Winner's curse" not in result.note and "winner/val/auc_mean" not in result.metrics
 
 
-def test_the_note_says_what_the_baseline_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fresh", "told"), [((0.9, 0.7), "better by 0.2000"), ((0.7, 0.75), "worse by 0.0500")]
+)
+def test_the_note_says_what_the_winner_gives_over_the_baseline(
+    fresh: tuple[float, float], told: str, tmp_path: Path
+) -> None:
     study, of = study_of()
     top, low = (f(candidates(study), key=lambda each: each.value) for f in (max, min))
-    base = Candidate({"real_percentage": 1.0, "loss": "ce"}, low.values, (0,))
-    again = [Rerun(top, (0.9,), True, winner=True), Rerun(base, (0.7,), True, baseline=True)]
+    again = [
+        Rerun(top, fresh[:1], True, winner=True),
+        Rerun(low, fresh[1:], True, baseline=True),
+    ]
+    again.sort(key=lambda each: -each.mean)
     said = conclude(MemoryRun(tmp_path), study, of, wired=WIRED, reruns=again).note
-    assert "The baseline (trial 0: real_percentage 1, loss ce) gives val/auc 0.7000" in said
-    assert "better by +0.2000" in said
+    what = "real_percentage 1, loss ce, lr 0.001, sample.guidance 1"
+    assert f"The baseline (trial 0: {what}) gives" in said
+    assert f"val/auc {fresh[1]:.4f} on the same seeds: the winner is {told}." in said
+    best = again[0].candidate.trials[0]
+    assert f"Best settings (trial {best}, the best on fresh seeds): `mammo train" in said
 
 
 def test_the_best_settings_have_the_batch_that_fitted_into_memory(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from preprocessed import dataset_of, preprocessed
 from mammo.data.dataset import Dataset
 from mammo.data.manifest import check_manifest
 from mammo.data.slots import Slots
+from mammo.driver import defaults
 from mammo.errors import ConfigError, DataError
 from mammo.run import MemoryRun
 from mammo.steps import main, preprocess
@@ -154,6 +155,13 @@ def test_two_processes_write_what_one_writes(tmp_path: Path, release: Path) -> N
     _, one = run(tmp_path / "work", source=str(release), **SMALL)
     _, two = run(tmp_path / "work", source=str(release), workers=2, **SMALL)
     assert two.digest == one.digest
+
+
+def test_no_more_jobs_decode_than_there_are_images(tmp_path: Path, release: Path) -> None:
+    asked = {**defaults(preprocess), **SMALL, "source": str(release), "launcher": "slurm"}
+    tracked = MemoryRun(tmp_path / "work")
+    assert preprocess.parts(tracked, {**asked, "workers": 7}) == 7
+    assert preprocess.parts(tracked, {**asked, "workers": 100}) == 24
 
 
 def test_a_split_file_is_followed(tmp_path: Path, release: Path) -> None:

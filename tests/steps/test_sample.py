@@ -431,6 +431,15 @@ def test_what_this_generator_does_not_have_is_named_before_a_device_is_touched(
     assert not (tmp_path / "run" / "drawn").exists()
 
 
+def test_no_more_processes_draw_than_there_are_batches_wherever_the_gpus_are(tmp_path, model):
+    """The machine that launches them may have none."""
+    tracked = run_on(tmp_path, "generator", model[0])
+    asked = {**DEFAULTS, "counts": "malignant=9", "batch_size": 4, "device": "cuda"}
+    shares = [sample.parts(tracked, {**asked, "workers": number}) for number in (1, 2, 3, 100)]
+    assert shares == [0, 2, 3, 3]
+    assert sample.parts(tracked, {**asked, "batch_size": 9, "workers": 4}) == 0
+
+
 def test_a_class_that_was_never_shown_is_refused(tmp_path, monkeypatch):
     path, _ = train(tmp_path, task="malignancy4", patients=32, epochs=1, only=3)
     with monkeypatch.context() as patch:

@@ -254,5 +254,5 @@ def test_a_start_that_asks_for_fewer_trials_than_wait_is_refused(tmp_path: Path)
     assert tune.parts(run, {**given, "n_trials": 5}) == 0
     with pytest.raises(ConfigError, match=r"n_trials 3: study mix has 5 trials, 3 of which wait"):
         tune.parts(run, {**given, "n_trials": 3})
-    _, _, result = search(tmp_path, study_name="mix", n_trials=3)
+    *_, result = search(tmp_path, study_name="mix", n_trials=3)
     assert result.metrics["trials/complete"] == 5
