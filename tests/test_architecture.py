@@ -120,6 +120,12 @@ def is_print(node: ast.AST) -> bool:
     )
 
 
+SAFE = {  # a setting of each way to load, what it is by default, what is safe
+    "torch.load": ("weights_only", "", "True"),
+    "np.load": ("allow_pickle", "False", "False"),
+}
+
+
 def test_nothing_is_unpickled() -> None:
     """A file may come from anybody: tensors are read without code, arrays without objects."""
     for path in MODULES:
@@ -128,14 +134,13 @@ def test_nothing_is_unpickled() -> None:
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             called = ast.unparse(node.func)
-            given = {each.arg: ast.unparse(each.value) for each in node.keywords}
             where = f"{path.relative_to(ROOT)}:{node.lineno}"
             forbidden = {"pickle.load", "pickle.loads", "pickle.Unpickler", "pd.read_pickle"}
             assert called not in forbidden, where
-            if called == "torch.load":
-                assert given.get("weights_only") == "True", where
-            if called == "np.load":  # numpy's own default
-                assert given.get("allow_pickle", "False") == "False", where
+            if called in SAFE:
+                name, by_default, safe = SAFE[called]
+                given = {each.arg: ast.unparse(each.value) for each in node.keywords}
+                assert given.get(name, by_default) == safe, where
 
 
 def test_every_module_opens_with_its_sentence():

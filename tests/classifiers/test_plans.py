@@ -278,6 +278,7 @@ def test_dropout_acts_where_the_head_alone_is_trained(tmp_path, pretrained):
     assert not torch.equal(*found)
 
 
+@pytest.mark.doors
 @pytest.mark.parametrize("killed_after", [3, 7])
 def test_a_killed_gradual_run_ends_with_the_same_bits(
     tmp_path, pretrained, monkeypatch, killed_after

@@ -157,6 +157,7 @@ def test_many_file_sizes_are_no_confound() -> None:
     assert not [name for name in names(rows) if "geometry" in name]
 
 
+@pytest.mark.doors
 def test_checks_of_half_a_million_rows_take_seconds() -> None:
     import time
 

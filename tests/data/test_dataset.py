@@ -344,6 +344,7 @@ def quickest(work, times=3):
     return min(seconds)
 
 
+@pytest.mark.doors
 def test_half_a_million_rows_open_and_slice_within_a_second(many):
     def use():
         data = Dataset(many)
@@ -358,6 +359,7 @@ def test_half_a_million_rows_open_and_slice_within_a_second(many):
     assert quickest(use) < 1.0
 
 
+@pytest.mark.doors
 def test_half_a_million_rows_are_checked_and_hashed_within_seconds(many):
     data = Dataset(many)
     found = manifest_digest(data.manifest, essence(data.about, data.generator_training))

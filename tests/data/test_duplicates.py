@@ -67,6 +67,7 @@ CHANGES: list[Callable[[Values], Values]] = [
 ]
 
 
+@pytest.mark.doors
 @pytest.mark.parametrize("change", CHANGES)
 def test_planted_copies_are_found_and_no_other_pair(breasts, change):
     planted = 25
@@ -79,6 +80,7 @@ def test_planted_copies_are_found_and_no_other_pair(breasts, change):
     assert {pair.mirrored for pair in found} == {change is mirrored}
 
 
+@pytest.mark.doors
 def test_different_breasts_share_no_scene(breasts):
     assert near_duplicates(breasts.__getitem__, PATIENTS) == []
     assert len(set(near_duplicate_groups(breasts.__getitem__, PATIENTS))) == PATIENTS
@@ -103,6 +105,7 @@ def test_a_copy_of_another_size_is_found(breasts):
     assert pair.similarity > COPY
 
 
+@pytest.mark.doors
 def test_pairs_do_not_depend_on_the_order_of_pictures(breasts):
     pictures = [*breasts[:20], *(grainy(picture) for picture in breasts[:5])]
     order = np.random.default_rng(0).permutation(25)

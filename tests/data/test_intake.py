@@ -125,6 +125,7 @@ def test_rows_and_pixels_are_those_of_each_record_in_their_order(tmp_path, sourc
     assert len(np.load(tmp_path / "dataset.partial" / "images-0000.npy")) == len(whole)
 
 
+@pytest.mark.doors
 def test_processes_and_batches_change_nothing(tmp_path, source, monkeypatch):
     given = records(source)
     one = taken(tmp_path / "one", given)

@@ -117,6 +117,7 @@ def sources(draw: st.DrawFn) -> tuple[pd.DataFrame, pd.DataFrame]:
     return real, PLENTY
 
 
+@pytest.mark.doors
 # 1,000 manifests, each mixed at two shares
 @settings(max_examples=1000, deadline=None)
 @given(

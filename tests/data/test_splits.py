@@ -58,6 +58,7 @@ def strata(frame: pd.DataFrame) -> pd.Series:
     return (frame["label"] == "malignant").groupby(frame["group_id"]).any()
 
 
+@pytest.mark.doors
 # 1,000 manifests in all: half are drawn by label, half by label and vendor
 @settings(max_examples=1000, deadline=None)
 @given(

@@ -24,6 +24,7 @@ from mammo.data.dataset import Dataset
 from mammo.data.writer import DatasetWriter
 from mammo.steps import sample, train_generator
 
+pytestmark = pytest.mark.doors
 HOME = ("MLFLOW_TRACKING_URI", "MAMMO_HOME")
 
 
@@ -350,7 +351,6 @@ def trained(folder: Path, data: Dataset, **settings: Any) -> Path:
     return tracked.folder / "model"
 
 
-@pytest.mark.doors
 @pytest.mark.parametrize("mode", ["mask", "mask_to_image", "unconditional"])
 def test_images_of_every_mode_are_drawn_again(tmp_path: Path, mode: str) -> None:
     """Around a mask, the mask as it is stored serves: the second of two stages is done again."""

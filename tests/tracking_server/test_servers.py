@@ -12,6 +12,8 @@ import pytest
 import servers
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.doors
+
 
 def test_a_logged_run_lies_in_postgresql_and_its_artifact_in_minio(
     mlflow_server, monkeypatch, tmp_path
