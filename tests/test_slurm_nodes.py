@@ -151,6 +151,7 @@ def test_two_machines_train_as_one_process_and_as_one_machine_with_the_same_glob
     assert "JobState=COMPLETED" in job and "NodeList=n[1-2]" in job
 
 
+@pytest.mark.slow
 def test_a_training_on_two_machines_that_is_stopped_and_pushed_out_goes_on_in_its_run(
     slurm: Slurm, tmp_path: Path, asked: dict[str, Any]
 ) -> None:

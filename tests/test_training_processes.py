@@ -161,7 +161,10 @@ def is_running(pid):
         return False
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_stopped_team_says_so_and_continues(store, tmp_path, monkeypatch, number, code):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     rows = small.real_rows({"benign": [1] * 8, "malignant": [1] * 8})
